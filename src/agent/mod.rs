@@ -1,0 +1,1 @@
+//! Work: scanning, watching, sending, receiving, and the daemon that ties them together.

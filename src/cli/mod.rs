@@ -1,0 +1,1 @@
+//! Conversation: one file per subcommand, rendering, exit codes.

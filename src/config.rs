@@ -1,0 +1,1 @@
+//! Settings: the one TOML file both nodes share, all defaults, and what is refused.

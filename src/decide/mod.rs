@@ -1,0 +1,11 @@
+//! Judgement: every rule about what happens to somebody's data.
+//!
+//! Nothing here reads a clock, a disk or a socket; time and randomness are
+//! arguments. What is decided here is therefore a table that tests read back.
+
+pub mod blocks;
+pub mod delta;
+pub mod dirty;
+pub mod filter;
+pub mod lineage;
+pub mod plan;

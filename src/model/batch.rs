@@ -1,0 +1,79 @@
+//! Operations that bring the standby's tree to the active node's state, and the batches they travel in.
+//!
+//! Every operation states the result, not the way to it, so executing one
+//! twice ends in the same tree. Paths in [`Op::Move`] and [`Content::From`] name the tree as
+//! it is when the operation's turn comes; all other paths name the tree after the batch's moves.
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::Entry;
+use super::epoch::Seq;
+use super::path::TreePath;
+
+/// Most operations in one batch.
+pub const MAX_BATCH_OPS: usize = 4096;
+
+/// Where the content of a put file comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// The path keeps the content it has (metadata change), or the kind has no content.
+    Keep,
+    /// The content itself.
+    Inline(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// A transfer that arrived whole earlier on this stream.
+    Staged(u64),
+    /// A transfer whose bytes follow the present content of the path.
+    Append(u64),
+    /// A further hard link to the file at this path.
+    Link(TreePath),
+    /// The file that stands at this path now, which the same batch deletes or replaces: a rename.
+    From(TreePath),
+}
+
+/// One step towards the active node's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// The directory at `from` is now at `to`, with everything below it. Nothing stands at `to`.
+    Move {
+        /// Where it is.
+        from: TreePath,
+        /// Where it belongs.
+        to: TreePath,
+    },
+    /// `entry` stands at `path`, whatever stood there before.
+    Put {
+        /// Where.
+        path: TreePath,
+        /// What.
+        entry: Entry,
+        /// How its content arrives.
+        content: Content,
+    },
+    /// Nothing stands at `path`; a directory goes with everything below it.
+    Delete {
+        /// Where.
+        path: TreePath,
+    },
+}
+
+impl Op {
+    /// The path whose state this operation settles.
+    #[must_use]
+    pub fn path(&self) -> &TreePath {
+        match self {
+            Self::Move { to, .. } => to,
+            Self::Put { path, .. } | Self::Delete { path } => path,
+        }
+    }
+}
+
+/// What a batch brings the receiver to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Count of batches on this stream, from 1.
+    pub number: u64,
+    /// Head of the receiver's history once the batch is applied.
+    pub head: Seq,
+    /// The operations, in the order they are to be done: moves, puts (parents first), deletions.
+    pub ops: Vec<(Seq, Op)>,
+}

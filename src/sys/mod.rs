@@ -1,0 +1,8 @@
+//! Hands: the only layer that touches the operating system, kept thin.
+
+pub mod control;
+pub mod link;
+pub mod lock;
+pub mod meta;
+pub mod tree;
+pub mod watch;

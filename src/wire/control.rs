@@ -1,0 +1,242 @@
+//! The control protocol between `syncctl` (or `syncd serve`) and the process that owns a node.
+//!
+//! One request per connection over a Unix socket: a line of JSON; the answer is any number of
+//! `progress` lines and then one `done` or `error` line. [`Request::Serve`] is followed by two
+//! descriptors (the peer's stream) as ancillary data of its last byte.
+
+use serde::{Deserialize, Serialize};
+
+/// Longest request or answer line in bytes.
+pub const MAX_LINE: usize = 4 * 1024 * 1024;
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Request {
+    /// The node's state now.
+    Status,
+    /// Return when everything changed before now is on the peer.
+    Flush {
+        /// Give up after this many milliseconds.
+        timeout_ms: u64,
+    },
+    /// Stop sending; the index stays current.
+    Pause,
+    /// Send again.
+    Resume,
+    /// Bring the node that is behind up to date.
+    Resync {
+        /// Compare everything, not only what changed since the common past.
+        full: bool,
+        /// Read every file again instead of trusting its stamp.
+        checksum: bool,
+        /// Only tell what would be done.
+        dry_run: bool,
+    },
+    /// Compare both trees by content and list the differences.
+    Verify {
+        /// Compare metadata and recorded hashes only, read no contents.
+        quick: bool,
+    },
+    /// The caller's standard input and output are a peer's stream: take it over.
+    Serve,
+    /// End the process in good order.
+    Stop,
+}
+
+/// A line of an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// How far a long command is.
+    Progress(Progress),
+    /// One difference found by `verify` or `diff`.
+    Difference(Difference),
+    /// The end: it worked.
+    Done(Outcome),
+    /// The end: it did not.
+    Error(Failure),
+}
+
+/// How far a long command is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is going on, as `scanning`, `comparing`, `receiving`, `waiting`.
+    pub phase: String,
+    /// Paths done.
+    pub paths: u64,
+    /// Paths in all, 0 while unknown.
+    pub paths_total: u64,
+    /// Bytes of content done.
+    pub bytes: u64,
+    /// Bytes in all, 0 while unknown.
+    pub bytes_total: u64,
+}
+
+/// A path on which the two nodes differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Name of the root.
+    pub root: String,
+    /// The path below it, escaped.
+    pub path: String,
+    /// What differs: `missing-on-peer`, `missing-here`, `type`, `content`, `size`, `mode`, `owner`, `mtime`, `target`,
+    /// `xattrs`, `links`; several are joined by commas.
+    pub what: String,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// One sentence for a person.
+    pub message: String,
+    /// The node's state, for `status`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Box<Status>>,
+    /// What a resync did or would do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resync: Option<ResyncReport>,
+    /// Number of differences, for `verify`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub differences: Option<u64>,
+}
+
+/// What a resync did, or would do with `--dry-run`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResyncReport {
+    /// `receive` (this node is behind), `send` (the peer is behind) or `none`.
+    pub direction: String,
+    /// Why, in a sentence.
+    pub verdict: String,
+    /// Paths put.
+    pub puts: u64,
+    /// Paths deleted.
+    pub deletes: u64,
+    /// Bytes of content put.
+    pub bytes: u64,
+    /// Local versions moved to the preserved store first.
+    pub preserved: u64,
+    /// Paths that could not be done; `status` lists them.
+    pub problems: u64,
+    /// Milliseconds it took.
+    pub elapsed_ms: u64,
+}
+
+/// Why a command failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The exit code of `syncctl` (table in `cli::exit`).
+    pub code: u8,
+    /// Operation, object and cause.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// The state of a node; the JSON of `syncctl status --json`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of this document.
+    pub version: u32,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of this node.
+    pub node: String,
+    /// `active`, `standby` or `stopped`.
+    pub role: String,
+    /// Number of the epoch of the newest change, 0 before the first.
+    pub epoch: u64,
+    /// Sequence number of the newest change this node holds.
+    pub sequence: u64,
+    /// The peer.
+    pub peer: PeerStatus,
+    /// What would be lost if this node died now.
+    pub pending: Pending,
+    /// How changes are noticed.
+    pub watch: WatchStatus,
+    /// Paths that cannot be replicated at present.
+    pub problems: Vec<Problem>,
+    /// Problems beyond those listed.
+    pub problems_more: u64,
+    /// The last thing that went wrong, empty if nothing did.
+    pub last_error: String,
+    /// Whether `syncctl pause` holds replication.
+    pub paused: bool,
+    /// Process id of the answering process, 0 if none runs.
+    pub pid: u32,
+    /// Milliseconds since it started.
+    pub uptime_ms: u64,
+    /// Counters since it started.
+    pub totals: Totals,
+}
+
+/// What is known of the peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name.
+    pub name: String,
+    /// `in-sync`, `catching-up`, `unreachable`, `diverged` or `halted`.
+    pub state: String,
+    /// Sequence number up to which it has acknowledged everything.
+    pub acked_sequence: u64,
+    /// Why it is not in sync, and what to do; empty if it is.
+    pub reason: String,
+}
+
+/// Changes the peer has not acknowledged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Paths known to be changed; at least 1 where a whole subtree waits for a rescan.
+    pub paths: u64,
+    /// Bytes of content among them, as far as known.
+    pub bytes: u64,
+    /// Age of the oldest in milliseconds, 0 if none.
+    pub oldest_ms: u64,
+    /// Whether a scan is under way, so that more may be found.
+    pub scanning: bool,
+}
+
+/// How changes are noticed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchStatus {
+    /// `fanotify`, `inotify` or `none`.
+    pub backend: String,
+    /// Why this one.
+    pub reason: String,
+    /// Directories that carry a watch, 0 where one mark covers the file system.
+    pub directories: u64,
+    /// Times the kernel's queue overflowed.
+    pub overflows: u64,
+    /// Whether some changes are only found by the periodic scan, and the remedy; empty if none.
+    pub degraded: String,
+}
+
+/// A path that cannot be replicated at present.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Root and path, escaped, as `root:path`.
+    pub path: String,
+    /// What was tried, as `read`, `create`, `set owner`.
+    pub operation: String,
+    /// Why it failed, and the remedy where there is one.
+    pub cause: String,
+    /// Milliseconds since 1970 when it was first seen.
+    pub since: u64,
+}
+
+/// Counters since the process started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Batches acknowledged.
+    pub batches: u64,
+    /// Paths put, moved and deleted on the peer.
+    pub operations: u64,
+    /// Bytes of content sent or received, before compression.
+    pub content_bytes: u64,
+    /// Bytes written to the link.
+    pub sent_bytes: u64,
+    /// Bytes read from the link.
+    pub received_bytes: u64,
+    /// Sessions with the peer begun.
+    pub sessions: u64,
+}

@@ -1,0 +1,8 @@
+//! Language: how messages become bytes and bytes become messages.
+//!
+//! `PROTOCOL.md` beside this file is the document; a test decodes its examples.
+//! Every limit is named here and checked before anything is allocated.
+
+pub mod control;
+pub mod frame;
+pub mod message;
