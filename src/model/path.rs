@@ -293,7 +293,7 @@ mod tests {
             Err(PathError::NameTooLong)
         );
         assert!(RelPath::parse(&[b'a'; MAX_NAME]).is_ok());
-        let long = vec![b"ab"; MAX_PATH / 3 + 1].join(&b'/');
+        let long = vec![&b"ab"[..]; MAX_PATH / 3 + 1].join(&b'/');
         assert_eq!(RelPath::parse(&long), Err(PathError::TooLong));
         assert!(RelPath::parse(b"a\n\xff/x y").is_ok());
     }
