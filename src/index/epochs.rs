@@ -1,1 +1,251 @@
-//! epochs
+//! The epoch history: a small file of its own, durable before it is relied on.
+//!
+//! It outlives the index: a node that lost its index still knows which data it
+//! holds, and sequence numbers are reserved here in advance, so a number is
+//! never given twice. Every change is written to a temporary file, synced and
+//! renamed; a torn file is never seen.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::epoch::{History, Seq};
+
+/// Sequence numbers reserved at a time.
+const RESERVE: Seq = 1 << 20;
+/// Version of the file's format.
+const VERSION: u32 = 1;
+/// Name of the file in the state directory.
+const FILE: &str = "epochs.json";
+
+/// Why the history cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EpochsError {
+    /// The file cannot be read or written.
+    #[error("cannot {0} the epoch history {1}: {2}")]
+    Io(&'static str, PathBuf, #[source] io::Error),
+    /// The file is damaged.
+    #[error("the epoch history {0} is damaged: {1}; restore it from a backup, or remove it so that this node takes its data from the peer")]
+    Damaged(PathBuf, String),
+    /// The file was written by a newer version.
+    #[error("the epoch history {0} was written by a newer version (format {1}, this one knows {VERSION}); install that version again")]
+    Newer(PathBuf, u32),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Document {
+    version: u32,
+    /// Whether the node was active when the file was last written.
+    active: bool,
+    /// Sequence numbers up to here may have been given.
+    reserved: Seq,
+    /// What a catch-up that has not ended brings this node to, if one was begun.
+    catching_up: bool,
+    history: History,
+}
+
+/// The epoch history of this node, in memory and on disk.
+#[derive(Debug)]
+pub struct Epochs {
+    path: PathBuf,
+    doc: Document,
+    /// Whether the next local change opens an epoch.
+    open_next: bool,
+}
+
+impl Epochs {
+    /// Reads the history, or begins an empty one.
+    ///
+    /// # Errors
+    /// [`EpochsError`] where the file cannot be read, is damaged or newer than this program.
+    pub fn open(state_dir: &Path) -> Result<Self, EpochsError> {
+        let path = state_dir.join(FILE);
+        let doc = match fs::read(&path) {
+            Ok(bytes) => Self::parse(&path, &bytes)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Document {
+                version: VERSION,
+                active: false,
+                reserved: 0,
+                catching_up: false,
+                history: History::default(),
+            },
+            Err(e) => return Err(EpochsError::Io("read", path, e)),
+        };
+        Ok(Self { path, doc, open_next: true })
+    }
+
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Document, EpochsError> {
+        let damaged = |e: String| EpochsError::Damaged(path.to_owned(), e);
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
+        }
+        let head: Head = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
+        if head.version > VERSION {
+            return Err(EpochsError::Newer(path.to_owned(), head.version));
+        }
+        let doc: Document = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
+        doc.history.check().map_err(|e| damaged(e.to_string()))?;
+        Ok(doc)
+    }
+
+    /// The history with the head the index knows.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.doc.history
+    }
+
+    /// Whether the node was active when it last wrote the file.
+    #[must_use]
+    pub fn was_active(&self) -> bool {
+        self.doc.active
+    }
+
+    /// Whether a catch-up was begun and has not ended: the tree is between two states.
+    #[must_use]
+    pub fn catching_up(&self) -> bool {
+        self.doc.catching_up
+    }
+
+    /// Moves the head in memory to what the index holds; the index is what keeps it.
+    pub fn set_head(&mut self, head: Seq) {
+        self.doc.history.advance(head);
+    }
+
+    /// A sequence number that was never given before, for an index that was lost: everything found is new.
+    #[must_use]
+    pub fn reserved(&self) -> Seq {
+        self.doc.reserved
+    }
+
+    /// Makes the next local change open an epoch.
+    pub fn open_with_next_change(&mut self) {
+        self.open_next = true;
+    }
+
+    /// The number of this node's next change; opens an epoch and reserves numbers durably where that is due.
+    ///
+    /// # Errors
+    /// [`EpochsError::Io`] where the file cannot be written; then no number was given.
+    pub fn next(&mut self, node: &str) -> Result<Seq, EpochsError> {
+        if self.open_next {
+            let mut doc = self.doc.clone();
+            doc.history.open(node, random_id());
+            doc.active = true;
+            doc.reserved = doc.reserved.max(doc.history.head() + RESERVE);
+            self.write(doc)?;
+            self.open_next = false;
+        }
+        let seq = self.doc.history.head() + 1;
+        if seq > self.doc.reserved {
+            let mut doc = self.doc.clone();
+            doc.reserved = seq + RESERVE;
+            self.write(doc)?;
+        }
+        self.doc.history.advance(seq);
+        Ok(seq)
+    }
+
+    /// Takes over the peer's history: this node's data is now the peer's.
+    ///
+    /// # Errors
+    /// [`EpochsError::Io`] where the file cannot be written.
+    pub fn adopt(&mut self, history: History) -> Result<(), EpochsError> {
+        let mut doc = self.doc.clone();
+        doc.reserved = doc.reserved.max(history.head() + RESERVE);
+        doc.history = history;
+        doc.catching_up = false;
+        self.open_next = true;
+        self.write_if_changed(doc)
+    }
+
+    /// Notes durably whether this node is active.
+    ///
+    /// # Errors
+    /// [`EpochsError::Io`] where the file cannot be written.
+    pub fn set_active(&mut self, active: bool) -> Result<(), EpochsError> {
+        let mut doc = self.doc.clone();
+        doc.active = active;
+        self.write_if_changed(doc)
+    }
+
+    /// Notes durably that a catch-up has begun or ended.
+    ///
+    /// # Errors
+    /// [`EpochsError::Io`] where the file cannot be written.
+    pub fn set_catching_up(&mut self, on: bool) -> Result<(), EpochsError> {
+        let mut doc = self.doc.clone();
+        doc.catching_up = on;
+        self.write_if_changed(doc)
+    }
+
+    fn write_if_changed(&mut self, doc: Document) -> Result<(), EpochsError> {
+        if doc == self.doc && self.path.exists() {
+            return Ok(());
+        }
+        self.write(doc)
+    }
+
+    fn write(&mut self, doc: Document) -> Result<(), EpochsError> {
+        let err = |e| EpochsError::Io("write", self.path.clone(), e);
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::Builder::new().prefix("epochs").tempfile_in(dir).map_err(err)?;
+        let bytes = serde_json::to_vec_pretty(&doc).map_err(|e| err(io::Error::other(e)))?;
+        file.write_all(&bytes).map_err(err)?;
+        file.as_file().sync_all().map_err(err)?;
+        file.persist(&self.path).map_err(|e| err(e.error))?;
+        fs::File::open(dir).and_then(|d| d.sync_all()).map_err(err)?;
+        self.doc = doc;
+        Ok(())
+    }
+}
+
+/// A random number that no other epoch has.
+fn random_id() -> u128 {
+    let mut bytes = [0u8; 16];
+    // Without randomness from the kernel nothing on this host works; the address and time mix keeps ids apart even then.
+    if getrandom::fill(&mut bytes).is_err() {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        return now.as_nanos() ^ u128::from(std::process::id()).rotate_left(64);
+    }
+    u128::from_le_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_opens_with_the_first_change_and_survives() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let mut e = Epochs::open(dir.path()).expect("opens");
+        assert!(e.history().is_empty());
+        assert_eq!(e.next("a").expect("numbered"), 1);
+        assert_eq!(e.next("a").expect("numbered"), 2);
+        let mut again = Epochs::open(dir.path()).expect("opens");
+        assert_eq!(again.history().epochs(), e.history().epochs());
+        assert!(again.was_active());
+        again.set_head(2);
+        assert_eq!(again.next("a").expect("numbered"), 3);
+        assert_eq!(again.history().epochs().len(), 2, "a new activation, a new epoch");
+    }
+
+    #[test]
+    fn numbers_are_reserved_beyond_those_given() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let mut e = Epochs::open(dir.path()).expect("opens");
+        let given = e.next("a").expect("numbered");
+        assert!(Epochs::open(dir.path()).expect("opens").reserved() > given);
+    }
+
+    #[test]
+    fn a_newer_or_damaged_file_is_refused() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        fs::write(dir.path().join(FILE), br#"{"version": 99, "what": 1}"#).expect("written");
+        assert!(matches!(Epochs::open(dir.path()), Err(EpochsError::Newer(_, 99))));
+        fs::write(dir.path().join(FILE), b"{\"version\": 1").expect("written");
+        assert!(matches!(Epochs::open(dir.path()), Err(EpochsError::Damaged(..))));
+    }
+}

@@ -158,10 +158,20 @@ pub struct Stamp {
     pub dev: u64,
     /// Inode number.
     pub ino: u64,
+    /// Birth time, where the file system has one: tells a reused inode number from the same file.
+    pub btime: Timestamp,
     /// This host's change time.
     pub ctime: Timestamp,
     /// Length in bytes.
     pub size: u64,
     /// Link count (0 for directories, whose count says nothing of interest).
     pub nlink: u32,
+}
+
+impl Stamp {
+    /// Whether both name the same file, changed or not.
+    #[must_use]
+    pub fn same_file(&self, other: &Self) -> bool {
+        (self.dev, self.ino, self.btime) == (other.dev, other.ino, other.btime)
+    }
 }
