@@ -1,1 +1,407 @@
-//! message
+//! The messages of a session, and the checks a decoded one must pass.
+//!
+//! Whoever dialled, both sides send [`Hello`] first; the side that is ahead then sends. `PROTOCOL.md`
+//! describes the conversation. The order of variants is the format: new ones go to the end.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::batch::{Batch, Content, MAX_BATCH_OPS, Op};
+use crate::model::entry::{Entry, Hash, Kind};
+use crate::model::epoch::{History, Seq};
+use crate::model::path::{TreePath, check_name};
+
+/// Version of the protocol; both sides must speak the same.
+pub const PROTOCOL: u32 = 1;
+/// Most roots of a configuration.
+pub const MAX_ROOTS: usize = 256;
+/// Most names in one listing or want.
+pub const MAX_NAMES: usize = 16_384;
+/// Most extended attributes of one file.
+pub const MAX_XATTRS: usize = 1024;
+/// Longest target of a symbolic link in bytes (Linux `PATH_MAX`).
+pub const MAX_TARGET: usize = 4096;
+/// Longest text of a refusal or problem in bytes.
+pub const MAX_TEXT: usize = 4096;
+/// Most bytes of a transfer in one chunk.
+pub const MAX_CHUNK: usize = 256 * 1024;
+
+/// What a side brings to the meeting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL`] of the sender of this message.
+    pub protocol: u32,
+    /// Version of its program, for messages to people.
+    pub version: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of the node.
+    pub node: String,
+    /// What it does.
+    pub role: Role,
+    /// Its roots in the order of its configuration.
+    pub roots: Vec<RootHello>,
+    /// The past of its data.
+    pub history: History,
+    /// Its index knows nothing (new or lost): every path must be compared.
+    pub index_fresh: bool,
+    /// It asks that every path be compared.
+    pub full: bool,
+    /// It forgot its tombstones up to here: a peer further behind must compare every path.
+    pub tombs_forgotten: Seq,
+    /// It only wants to know what would be done.
+    pub dry_run: bool,
+}
+
+/// What a node does in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// It is active: its own changes are the truth.
+    Active,
+    /// It is not active.
+    Standby,
+}
+
+/// A root as both sides must agree on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootHello {
+    /// Its name.
+    pub name: String,
+    /// Its exclude patterns, sorted.
+    pub exclude: Vec<String>,
+    /// Whether it is a single file.
+    pub single: bool,
+    /// Whether nothing is below it: contents may be sent without asking.
+    pub empty: bool,
+}
+
+/// How a file that the receiver wants is to be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Have {
+    /// The receiver has nothing of use.
+    Nothing,
+    /// The receiver has another version of the file, usable as basis of a delta.
+    Version {
+        /// Its hash.
+        hash: Hash,
+        /// Its length in bytes.
+        size: u64,
+    },
+    /// The content is there, only metadata differ.
+    Content,
+}
+
+/// How a transfer's bytes are to be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Form {
+    /// The content itself.
+    Whole,
+    /// A librsync delta against the receiver's version of this hash.
+    Delta {
+        /// Hash of the basis.
+        basis: Hash,
+    },
+    /// Bytes that follow the receiver's version of this hash and length.
+    Append {
+        /// Hash of the basis.
+        basis: Hash,
+        /// Length of the basis in bytes.
+        size: u64,
+    },
+}
+
+/// A path the receiver could not bring to the wanted state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathProblem {
+    /// The path.
+    pub path: TreePath,
+    /// What was tried.
+    pub operation: String,
+    /// Why it failed.
+    pub cause: String,
+}
+
+/// A difference between the two trees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Differs {
+    /// The path.
+    pub path: TreePath,
+    /// What differs, as in `wire::control::Difference`.
+    pub what: String,
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// First message of both sides.
+    Hello(Box<Hello>),
+    /// The session cannot be; the text says which side to change.
+    Refuse {
+        /// Exit code `syncctl` ends with for it.
+        code: u8,
+        /// A sentence with the remedy.
+        text: String,
+    },
+    /// The sender begins: a round of comparing follows.
+    Begin {
+        /// Every path is listed; otherwise what changed after `since`.
+        full: bool,
+        /// The last sequence number both share.
+        since: Seq,
+        /// Only count what would be done.
+        dry_run: bool,
+    },
+    /// What stands in a directory of the sender (a part of it, in order of names).
+    Listing {
+        /// The directory.
+        dir: TreePath,
+        /// Names in (`after`, `upto`] that are not listed do not exist; `None` where the listing says nothing about others.
+        exact: Option<Range>,
+        /// Names and what stands there.
+        entries: Vec<Named>,
+    },
+    /// Paths that do not exist any more.
+    Gone {
+        /// The paths.
+        paths: Vec<TreePath>,
+    },
+    /// The sender listed everything of the round.
+    Listed,
+    /// Paths of a listing that the receiver needs.
+    Want {
+        /// The directory.
+        dir: TreePath,
+        /// Names, and what the receiver has of them.
+        names: Vec<Wanted>,
+    },
+    /// The receiver asked for everything it needs of the round.
+    Asked {
+        /// What a dry run would do: puts, deletions, bytes.
+        puts: u64,
+        /// Deletions the receiver will do at the end of the round.
+        deletes: u64,
+        /// Bytes of the wanted files.
+        bytes: u64,
+    },
+    /// Everything of the round was sent: delete what is gone, and stand at `history`.
+    Settle {
+        /// Number in the count of batches.
+        number: u64,
+        /// The sender's history, its head at the round's end.
+        history: History,
+    },
+    /// Operations to apply as one.
+    Batch(Batch),
+    /// A batch or settlement is done, as far as `durability` promises.
+    Ack {
+        /// Its number.
+        number: u64,
+        /// Paths whose content is needed whole.
+        wants: Vec<TreePath>,
+        /// Paths that could not be done.
+        problems: Vec<PathProblem>,
+    },
+    /// A batch could not be staged; nothing of it was applied.
+    Failed {
+        /// Its number.
+        number: u64,
+        /// Why.
+        cause: String,
+    },
+    /// A transfer begins.
+    Transfer {
+        /// Its number on this stream.
+        id: u64,
+        /// The path its content is for.
+        path: TreePath,
+        /// How its bytes are to be read.
+        form: Form,
+        /// Length of the content in bytes, at most; the end tells the true one.
+        size: u64,
+    },
+    /// Bytes of a transfer.
+    Chunk {
+        /// The transfer.
+        id: u64,
+        /// Offset in the content for [`Form::Whole`] (holes are left out), otherwise the position in the stream.
+        offset: u64,
+        /// The bytes.
+        #[serde(with = "serde_bytes")]
+        data: Vec<u8>,
+    },
+    /// A transfer is complete.
+    TransferEnd {
+        /// The transfer.
+        id: u64,
+        /// Length of the content in bytes.
+        size: u64,
+        /// blake3 of the content.
+        hash: Hash,
+    },
+    /// A transfer will not be completed.
+    Abandon {
+        /// The transfer.
+        id: u64,
+    },
+    /// Asks for the signature of the receiver's version of a file.
+    AskSignature {
+        /// The file.
+        path: TreePath,
+    },
+    /// A part of a signature; an empty last part without parts before says that there is none.
+    Signature {
+        /// The file.
+        path: TreePath,
+        /// Hash of the version.
+        basis: Hash,
+        /// Length of the version in bytes.
+        size: u64,
+        /// librsync signature bytes.
+        #[serde(with = "serde_bytes")]
+        data: Vec<u8>,
+        /// Whether this is the last part.
+        last: bool,
+    },
+    /// The sender starts a comparison that changes nothing; listings follow, then `Listed`.
+    Compare {
+        /// Contents are not read again.
+        quick: bool,
+    },
+    /// Differences the receiver found.
+    Differences {
+        /// The paths.
+        paths: Vec<Differs>,
+    },
+    /// The comparison is over.
+    Compared {
+        /// Paths compared.
+        paths: u64,
+    },
+    /// Are you there?
+    Ping,
+    /// I am.
+    Pong,
+    /// The sender of this message ends the session in good order.
+    Bye {
+        /// Why.
+        text: String,
+    },
+}
+
+/// A range of names: (`after`, `upto`], each open where `None`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// Names after this one.
+    pub after: Option<serde_bytes::ByteBuf>,
+    /// Names up to and with this one.
+    pub upto: Option<serde_bytes::ByteBuf>,
+}
+
+/// A name in a directory and what stands there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The name.
+    #[serde(with = "serde_bytes")]
+    pub name: Vec<u8>,
+    /// What stands there.
+    pub entry: Entry,
+    /// Another path that is the same file by a hard link, where there is one.
+    pub link: Option<TreePath>,
+}
+
+/// A name the receiver needs and what it has of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The name.
+    #[serde(with = "serde_bytes")]
+    pub name: Vec<u8>,
+    /// What the receiver has.
+    pub have: Have,
+}
+
+/// What is wrong with a decoded message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the peer sent a message that breaks the protocol: {0}")]
+pub struct Invalid(pub &'static str);
+
+fn rule(ok: bool, what: &'static str) -> Result<(), Invalid> {
+    if ok { Ok(()) } else { Err(Invalid(what)) }
+}
+
+impl Message {
+    /// Checks what the types cannot: bounds, names, ranges.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the rule that is broken.
+    pub fn check(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Hello(h) => check_hello(h),
+            Self::Refuse { text, .. } | Self::Bye { text } | Self::Failed { cause: text, .. } => {
+                rule(text.len() <= MAX_TEXT, "a text is too long")
+            }
+            Self::Listing { entries, .. } => {
+                rule(entries.len() <= MAX_NAMES, "a listing is too long")?;
+                rule(entries.windows(2).all(|w| w[0].name < w[1].name), "a listing is not in order")?;
+                entries.iter().try_for_each(|n| {
+                    rule(check_name(&n.name).is_ok(), "a name in a listing is unsafe")?;
+                    check_entry(&n.entry)
+                })
+            }
+            Self::Want { names, .. } => {
+                rule(names.len() <= MAX_NAMES, "a want is too long")?;
+                // The empty name is the directory itself.
+                let safe = |w: &Wanted| w.name.is_empty() || check_name(&w.name).is_ok();
+                rule(names.iter().all(safe), "a wanted name is unsafe")
+            }
+            Self::Gone { paths } => rule(paths.len() <= MAX_NAMES, "a list of deletions is too long"),
+            Self::Settle { history, .. } => rule(history.check().is_ok(), "a history is not in order"),
+            Self::Batch(batch) => check_batch(batch),
+            Self::Ack { wants, problems, .. } => {
+                rule(wants.len() <= MAX_BATCH_OPS && problems.len() <= MAX_BATCH_OPS, "an acknowledgement is too long")?;
+                rule(problems.iter().all(|p| p.operation.len() + p.cause.len() <= MAX_TEXT), "a problem's text is too long")
+            }
+            Self::Chunk { data, .. } | Self::Signature { data, .. } => {
+                rule(data.len() <= MAX_CHUNK, "a chunk is too long")
+            }
+            Self::Differences { paths } => {
+                rule(paths.len() <= MAX_NAMES, "a list of differences is too long")?;
+                rule(paths.iter().all(|d| d.what.len() <= MAX_TEXT), "a difference's text is too long")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_hello(h: &Hello) -> Result<(), Invalid> {
+    rule(h.roots.len() <= MAX_ROOTS, "too many roots")?;
+    let short = |s: &str| s.len() <= MAX_TEXT;
+    rule(short(&h.version) && short(&h.cluster) && short(&h.node), "a name is too long")?;
+    rule(h.roots.iter().all(|r| short(&r.name)), "a root's name is too long")?;
+    rule(h.history.check().is_ok(), "a history is not in order")
+}
+
+fn check_batch(batch: &Batch) -> Result<(), Invalid> {
+    rule(batch.ops.len() <= MAX_BATCH_OPS, "a batch has too many operations")?;
+    batch.ops.iter().try_for_each(|(_, op)| match op {
+        Op::Put { entry, content, path } => {
+            check_entry(entry)?;
+            rule(!path.path.is_root() || (entry.kind.is_dir() && *content == Content::Keep), "a root is put as a file")?;
+            let carries = matches!(content, Content::Inline(_) | Content::Staged(_) | Content::Append(_));
+            rule(!carries || entry.kind.is_file(), "content for something that has none")
+        }
+        Op::Move { from, to } => rule(!from.path.is_root() && !to.path.is_root(), "a root is moved"),
+        Op::Delete { path } => rule(!path.path.is_root(), "a root is deleted"),
+    })
+}
+
+fn check_entry(e: &Entry) -> Result<(), Invalid> {
+    rule(e.mode <= 0o7777, "a mode has bits beyond the permissions")?;
+    rule(e.mtime.nsec < 1_000_000_000, "a time has too many nanoseconds")?;
+    rule(e.xattrs.len() <= MAX_XATTRS, "too many extended attributes")?;
+    let named = |x: &crate::model::entry::Xattr| !x.name.is_empty() && x.name.len() <= 255 && !x.name.contains(&0);
+    rule(e.xattrs.iter().all(|x| named(x) && x.value.len() <= 65_536), "an extended attribute is out of bounds")?;
+    if let Kind::Symlink { target } = &e.kind {
+        let fits = !target.is_empty() && target.len() < MAX_TARGET && !target.contains(&0);
+        rule(fits, "a link's target is out of bounds")?;
+    }
+    rule(i64::try_from(e.kind.size()).is_ok(), "a file is too large")
+}
