@@ -215,8 +215,10 @@ pub enum Message {
         path: TreePath,
         /// How its bytes are to be read.
         form: Form,
-        /// Length of the content in bytes, at most; the end tells the true one.
+        /// Length of the content in bytes.
         size: u64,
+        /// The file has holes: runs of zeros are left out of it.
+        sparse: bool,
     },
     /// Bytes of a transfer.
     Chunk {
@@ -232,8 +234,6 @@ pub enum Message {
     TransferEnd {
         /// The transfer.
         id: u64,
-        /// Length of the content in bytes.
-        size: u64,
         /// blake3 of the content.
         hash: Hash,
     },

@@ -1,0 +1,369 @@
+//! The receiving side's tree: batches staged, made durable, done, and noted in the index.
+//!
+//! The order is what makes a crash harmless: contents are in slots and on disk,
+//! then the redo record is on disk, then the tree is changed, then the index, then the sender is told.
+//! A record is dropped only after tree and index were synced, so power loss at any instant leaves a
+//! tree that can be brought to the end of a batch.
+
+use std::fs::File;
+use std::io;
+
+use rustix::fs::{self as rfs, AtFlags};
+
+use super::incoming::Incoming;
+use super::node::{Node, NodeError};
+use super::perform::{Fault, Outcome, Performer};
+use super::redo::{Record, Source, Step};
+use super::staging::Staging;
+use crate::decide::plan::before_moves;
+use crate::index::epochs::EpochsError;
+use crate::index::journal::JournalError;
+use crate::index::store::StoreError;
+use crate::model::batch::{Batch, Content, Op};
+use crate::model::epoch::{History, Seq};
+use crate::model::path::{RootId, TreePath};
+use crate::sys::meta;
+use crate::sys::tree::{Look, is_absent, look_at};
+use crate::wire::message::PathProblem;
+use std::os::fd::AsFd;
+
+/// Bytes of content in a batch up to which they travel through the journal instead of synced slots.
+const INLINE_JOURNAL: usize = 512 * 1024;
+/// Bytes of records after which tree and index are synced and the journal is emptied.
+const CHECKPOINT: u64 = 32 * 1024 * 1024;
+
+/// Why a batch could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Nothing of it was applied; the sender may try again later.
+    #[error("cannot stage a batch: {0}")]
+    Stage(#[source] io::Error),
+    /// Trees or index could not be synced.
+    #[error("cannot bring the trees to disk: {0}")]
+    Sync(#[source] io::Error),
+    /// The index failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal failed; nothing of the batch was applied.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The epoch history failed.
+    #[error(transparent)]
+    Epochs(#[from] EpochsError),
+    /// The node's state cannot be opened.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+}
+
+/// The receiving side of a node.
+pub struct Receiving {
+    /// The node's state.
+    pub node: Node,
+    /// Its staging areas.
+    pub staging: Staging,
+    /// Transfers that arrive.
+    pub incoming: Incoming,
+    /// Acknowledged means on disk.
+    sync: bool,
+    lsn: u64,
+    /// Whether something was done since trees and index were synced.
+    unsynced: bool,
+}
+
+impl Receiving {
+    /// Takes over an opened node: records of an earlier process are rolled forward, left-over slots removed.
+    ///
+    /// # Errors
+    /// [`ApplyError`] where that is impossible; the records stay.
+    pub fn open(mut node: Node, sync: bool) -> Result<Self, ApplyError> {
+        let staging = Staging::open(&node).map_err(ApplyError::Stage)?;
+        let lsn = node.store.number("lsn")?;
+        let left = std::mem::take(&mut node.left);
+        let mut this = Self { node, staging, incoming: Incoming::default(), sync, lsn, unsynced: !left.records.is_empty() };
+        for body in &left.records {
+            let Ok(record) = postcard::from_bytes::<Record>(body) else {
+                tracing::error!("a record of the redo journal cannot be read and is left out; run syncctl verify");
+                continue;
+            };
+            // Without a reboot the kernel still holds every write, so what the index has is done.
+            if record.lsn <= this.lsn && !left.rebooted {
+                continue;
+            }
+            let outcome = this.perform(&record, true)?;
+            tracing::info!("rolled forward {} steps of batch {} after a crash", record.steps.len(), record.lsn);
+            for path in outcome.wants.iter().chain(outcome.problems.iter().map(|p| &p.path)) {
+                tracing::warn!("{} was not as the journal left it; run syncctl verify", this.node.show(path));
+            }
+        }
+        this.checkpoint()?;
+        this.staging.sweep().map_err(ApplyError::Stage)?;
+        Ok(this)
+    }
+
+    /// Applies a batch: when this returns, it is done as far as `durability` promises.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; after `Stage` and `Journal` nothing of it was applied.
+    pub fn apply(&mut self, batch: Batch) -> Result<Outcome, ApplyError> {
+        let mut prepared = Prepared::new(&batch, self.sync);
+        for (seq, op) in batch.ops {
+            let path = op.path().clone();
+            match self.prepare(op, &mut prepared) {
+                Ok(step) => prepared.steps.push((seq, step)),
+                Err(Fault::Want) => prepared.outcome.wants.push(path),
+                Err(Fault::Index(e)) => return Err(e.into()),
+                Err(Fault::Problem { operation, cause }) if cause.contains("os error 28") || cause.contains("os error 122") => {
+                    self.discard(&prepared.steps);
+                    return Err(ApplyError::Stage(io::Error::other(format!("cannot {operation}: {cause}"))));
+                }
+                Err(Fault::Problem { operation, cause }) => {
+                    prepared.outcome.problems.push(PathProblem { path, operation, cause });
+                }
+            }
+        }
+        let Prepared { steps, slots, mut outcome, .. } = prepared;
+        let record = Record { lsn: self.lsn + 1, head: batch.head, history: None, steps };
+        if let Err(e) = self.commit(&record, &slots) {
+            self.discard(&record.steps);
+            return Err(e);
+        }
+        let done = self.perform(&record, false)?;
+        outcome.wants.extend(done.wants);
+        outcome.problems.extend(done.problems);
+        outcome.preserved += done.preserved;
+        if self.node.journal.len() > CHECKPOINT {
+            self.checkpoint()?;
+        }
+        Ok(outcome)
+    }
+
+    /// Ends a round of comparing: removes `gone`, then this node's data is `history`'s.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; the round is then to be done again.
+    pub fn settle(&mut self, gone: &[TreePath], history: History) -> Result<Outcome, ApplyError> {
+        let head = history.head();
+        let steps = gone.iter().map(|path| (head, Step::Delete { path: path.clone() })).collect();
+        // Behind in its own past: the head moves back to what both share before it moves on.
+        let record = Record { lsn: self.lsn + 1, head, history: Some(history), steps };
+        self.commit(&record, &[])?;
+        self.perform(&record, false)
+    }
+
+    /// Brings trees and index to disk and empties the journal.
+    ///
+    /// # Errors
+    /// [`ApplyError::Sync`] and what index and journal say.
+    pub fn checkpoint(&mut self) -> Result<(), ApplyError> {
+        if !self.unsynced && self.node.journal.is_empty() {
+            return Ok(());
+        }
+        self.staging.sync_trees().map_err(ApplyError::Sync)?;
+        self.node.store.sync()?;
+        self.node.journal.reset()?;
+        self.unsynced = false;
+        Ok(())
+    }
+
+    /// Drops what a session left unfinished.
+    pub fn end_session(&mut self) {
+        self.incoming.clear(&self.staging);
+    }
+
+    fn commit(&mut self, record: &Record, slots: &[(RootId, File)]) -> Result<(), ApplyError> {
+        if self.sync && !slots.is_empty() {
+            self.staging.sync(slots).map_err(ApplyError::Stage)?;
+        }
+        let body = postcard::to_allocvec(record).map_err(|e| ApplyError::Stage(io::Error::other(e)))?;
+        self.node.journal.append(&body, self.sync)?;
+        Ok(())
+    }
+
+    fn perform(&mut self, record: &Record, replay: bool) -> Result<Outcome, ApplyError> {
+        self.unsynced = true;
+        self.node.store.begin()?;
+        let run = Performer::new(&mut self.node, &mut self.staging, replay, self.sync).run(&record.steps);
+        let noted = run.and_then(|outcome| {
+            self.node.store.set_number("head", record.head)?;
+            self.node.store.set_number("lsn", record.lsn)?;
+            self.node.store.commit()?;
+            Ok(outcome)
+        });
+        let outcome = match noted {
+            Ok(outcome) => outcome,
+            Err(e) => {
+                self.node.store.rollback();
+                return Err(e.into());
+            }
+        };
+        self.lsn = record.lsn;
+        match &record.history {
+            Some(history) => self.node.epochs.adopt(history.clone())?,
+            None => self.node.epochs.set_head(record.head),
+        }
+        Ok(outcome)
+    }
+
+    /// Removes the slots of steps that will not be done.
+    fn discard(&self, steps: &[(Seq, Step)]) {
+        for (_, step) in steps {
+            if let Step::Put { path, source: Source::Slot { name, .. } | Source::Append { name, .. }, .. } = step {
+                self.staging.discard(path.root, name);
+            }
+        }
+    }
+
+    /// Brings everything an operation needs into place without touching the tree.
+    fn prepare(&mut self, op: Op, prepared: &mut Prepared) -> Result<Step, Fault> {
+        let is_dir = matches!(&op, Op::Move { .. } | Op::Put { entry: crate::model::entry::Entry { kind: crate::model::entry::Kind::Dir, .. }, .. });
+        if self.node.excluded(op.path(), is_dir) {
+            let cause = "it is excluded by this node's configuration".into();
+            return Err(Fault::Problem { operation: "accept it".into(), cause });
+        }
+        match op {
+            Op::Move { from, to } => {
+                let ino = self.inode(&before_moves(&from, &prepared.moves))?;
+                prepared.moves.push((from.clone(), to.clone()));
+                Ok(Step::Move { from, to, ino })
+            }
+            Op::Delete { path } => Ok(Step::Delete { path }),
+            Op::Put { path, entry, content } => {
+                let (source, blocks) = self.source(&path, &entry, content, prepared)?;
+                Ok(Step::Put { path, entry, source, blocks })
+            }
+        }
+    }
+
+    fn inode(&self, path: &TreePath) -> Result<u64, Fault> {
+        let root = &self.node.root(path.root).ok_or(Fault::Want)?.root;
+        match root.look(&path.path) {
+            Ok(Look::There(seen)) => Ok(seen.stamp.ino),
+            Ok(_) => Err(Fault::Want),
+            Err(e) if is_absent(&e) => Err(Fault::Want),
+            Err(e) => Err(Fault::of("look at it")(e)),
+        }
+    }
+
+    fn source(
+        &mut self,
+        path: &TreePath,
+        entry: &crate::model::entry::Entry,
+        content: Content,
+        prepared: &mut Prepared,
+    ) -> Result<(Source, Vec<u8>), Fault> {
+        match content {
+            Content::Keep => Ok((Source::Keep, Vec::new())),
+            Content::Link(target) => Ok((Source::Link(target), Vec::new())),
+            Content::Inline(bytes) if prepared.inline => Ok((Source::Inline(bytes), Vec::new())),
+            Content::Inline(bytes) => {
+                let mode = entry.mode & 0o777;
+                let (name, mut file) = self.staging.create(path.root, mode).map_err(Fault::of("create it"))?;
+                let written = io::Write::write_all(&mut file, &bytes).map_err(Fault::of("write it"));
+                if let Err(e) = written.and_then(|()| Ok(meta::dress(file.as_fd(), entry, mode)?)) {
+                    self.staging.discard(path.root, &name);
+                    return Err(e);
+                }
+                prepared.keep(path.root, file);
+                Ok((Source::Slot { name, linked: false }, Vec::new()))
+            }
+            Content::Staged(id) | Content::Append(id) => self.arrived(path, entry, id, prepared),
+            Content::From(from) => self.link_source(path, entry, &before_moves(&from, &prepared.moves)),
+        }
+    }
+
+    /// The slot of a transfer that arrived.
+    fn arrived(
+        &mut self,
+        path: &TreePath,
+        entry: &crate::model::entry::Entry,
+        id: u64,
+        prepared: &mut Prepared,
+    ) -> Result<(Source, Vec<u8>), Fault> {
+        let done = self.incoming.take(id).ok_or(Fault::Want)?;
+        let blocks = done.blocks.encode();
+        let right = done.root == path.root && entry.kind.hash() == Some(done.hash);
+        let row = self.node.store.lookup(path)?;
+        let basis_stands = done.append.is_none_or(|(_, stamp)| row.is_some_and(|r| r.stamp == stamp));
+        if !right || !basis_stands {
+            self.staging.discard(done.root, &done.slot);
+            return Err(Fault::Want);
+        }
+        let source = match done.append {
+            Some((offset, _)) => Source::Append { name: done.slot, offset },
+            None => {
+                if let Err(e) = meta::dress(done.file.as_fd(), entry, 0o600) {
+                    self.staging.discard(done.root, &done.slot);
+                    return Err(e.into());
+                }
+                Source::Slot { name: done.slot, linked: false }
+            }
+        };
+        prepared.keep(path.root, done.file);
+        Ok((source, blocks))
+    }
+
+    /// A slot that is a further link to the file a rename starts from.
+    fn link_source(
+        &mut self,
+        path: &TreePath,
+        entry: &crate::model::entry::Entry,
+        from: &TreePath,
+    ) -> Result<(Source, Vec<u8>), Fault> {
+        let row = self.node.store.lookup(from)?.ok_or(Fault::Want)?;
+        if row.entry.kind != entry.kind || (entry.kind.is_file() && entry.kind.hash().is_none()) {
+            return Err(Fault::Want);
+        }
+        let root = &self.node.root(from.root).ok_or(Fault::Want)?.root;
+        let (dir, name) = root.open_parent(&from.path).map_err(|_| Fault::Want)?;
+        let Look::There(seen) = look_at(dir.as_fd(), name).map_err(Fault::of("look at it"))? else {
+            return Err(Fault::Want);
+        };
+        if !super::drift::is_replicated(dir.as_fd(), name, &seen, Some(&row)).map_err(Fault::of("compare it"))? {
+            return Err(Fault::Want);
+        }
+        let slot = self.staging.fresh();
+        let staging = self.staging.dir(path.root).map_err(Fault::of("open staging"))?;
+        rfs::linkat(&dir, name, staging, slot.as_str(), AtFlags::empty()).map_err(|_| Fault::Want)?;
+        let blocks = self.node.store.blocks(row.id)?.unwrap_or_default();
+        Ok((Source::Slot { name: slot, linked: true }, blocks))
+    }
+}
+
+/// A batch on its way into the journal.
+struct Prepared {
+    /// Contents go into the journal itself.
+    inline: bool,
+    sync: bool,
+    steps: Vec<(Seq, Step)>,
+    /// Slots to be synced, and their roots.
+    slots: Vec<(RootId, File)>,
+    moves: Vec<(TreePath, TreePath)>,
+    outcome: Outcome,
+}
+
+impl Prepared {
+    fn new(batch: &Batch, sync: bool) -> Self {
+        let inline: usize = batch
+            .ops
+            .iter()
+            .map(|(_, op)| if let Op::Put { content: Content::Inline(b), .. } = op { b.len() } else { 0 })
+            .sum();
+        Self {
+            // Without sync there is nothing to save by writing the bytes twice.
+            inline: sync && inline <= INLINE_JOURNAL,
+            sync,
+            steps: Vec::with_capacity(batch.ops.len()),
+            slots: Vec::new(),
+            moves: Vec::new(),
+            outcome: Outcome::default(),
+        }
+    }
+
+    fn keep(&mut self, root: RootId, file: File) {
+        // Many slots are synced as a file system, so their files need not stay open.
+        const MOST: usize = 32;
+        if self.sync && self.slots.len() < MOST {
+            self.slots.push((root, file));
+        }
+    }
+}

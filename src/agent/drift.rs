@@ -1,0 +1,105 @@
+//! Is what stands here what replication put here? And if not, where it goes.
+//!
+//! Before anything is overwritten or removed it is compared with its row. What
+//! did not come from replication (an edit made on the standby, the unreplicated tail of a crashed
+//! active node) is moved into the root's preserved directory by one rename, and noted. Nothing is ever destroyed here.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use rustix::fs::{self as rfs, RenameFlags};
+use serde::Serialize;
+
+use super::staging::Staging;
+use crate::index::store::Row;
+use crate::model::entry::{Hash, Kind};
+use crate::model::path::TreePath;
+use crate::sys::meta::xattrs_of;
+use crate::sys::tree::{Seen, open_regular};
+
+/// Whether what was seen at `name` is what its row says, so that replication may replace it.
+///
+/// # Errors
+/// What the system says where the file must be read to tell.
+pub fn is_replicated(dir: BorrowedFd<'_>, name: &[u8], seen: &Seen, row: Option<&Row>) -> io::Result<bool> {
+    let Some(row) = row else { return Ok(false) };
+    if seen.stamp == row.stamp {
+        return Ok(true);
+    }
+    // Linking a file elsewhere moves its change time; only a closer look tells whether anybody edited it.
+    holds(dir, name, seen, row)
+}
+
+fn holds(dir: BorrowedFd<'_>, name: &[u8], seen: &Seen, row: &Row) -> io::Result<bool> {
+    let mut entry = seen.entry.clone();
+    if let (Kind::File { hash, size }, Kind::File { hash: Some(_), size: known }) = (&mut entry.kind, &row.entry.kind) {
+        if size != known {
+            return Ok(false);
+        }
+        *hash = Some(hash_file(&mut open_regular(dir, name)?)?);
+    }
+    if entry.kind != row.entry.kind {
+        return Ok(false);
+    }
+    entry.xattrs = xattrs_of(dir, name)?;
+    Ok(entry == row.entry)
+}
+
+/// blake3 of a file from its start to its end.
+///
+/// # Errors
+/// What the system says.
+pub fn hash_file(file: &mut File) -> io::Result<Hash> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buf = vec![0u8; 256 * 1024];
+    loop {
+        match file.read(&mut buf) {
+            Ok(0) => return Ok(Hash(*hasher.finalize().as_bytes())),
+            Ok(n) => {
+                hasher.update(&buf[..n]);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Note<'a> {
+    id: &'a str,
+    root: &'a str,
+    path: String,
+    reason: &'a str,
+    time: u64,
+}
+
+/// Moves what stands at `name` into the preserved directory of its root and notes it in `state_dir`.
+///
+/// # Errors
+/// What the system says; then it still stands where it stood.
+pub fn preserve(
+    staging: &mut Staging,
+    state_dir: &Path,
+    root_name: &str,
+    path: &TreePath,
+    (dir, name): (BorrowedFd<'_>, &[u8]),
+    reason: &str,
+) -> io::Result<String> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let (slot, to) = (staging.fresh(), staging.preserved(path.root)?);
+    let id = format!("{}-{slot}", now.as_millis());
+    let time = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let note = Note { id: &id, root: root_name, path: path.path.to_string(), reason, time };
+    let mut line = serde_json::to_vec(&note).map_err(io::Error::other)?;
+    line.push(b'\n');
+    // The note comes first: a preserved file nobody knows of is as good as lost.
+    let mut log = OpenOptions::new().create(true).append(true).open(state_dir.join("preserved.jsonl"))?;
+    log.write_all(&line)?;
+    log.sync_data()?;
+    rfs::renameat_with(dir, name, to, id.as_str(), RenameFlags::NOREPLACE)?;
+    rfs::fsync(to)?;
+    tracing::warn!("{root_name}:{}: {reason}; the local version is preserved as {id}", path.path);
+    Ok(id)
+}

@@ -1,0 +1,181 @@
+//! A node's opened state: roots, filters, index, epoch history and redo journal.
+//!
+//! Whoever holds a [`Node`] holds the owner lock, so at any time one process
+//! reads and writes this state. Opening it does nothing to the tree; what an earlier process left
+//! in the journal is rolled forward by [`super::apply`].
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::decide::filter::Filter;
+use crate::index::epochs::{Epochs, EpochsError};
+use crate::index::journal::{Journal, JournalError, Left};
+use crate::index::store::{Store, StoreError};
+use crate::model::path::{RootId, TreePath};
+use crate::sys::tree::{Root, RootError};
+
+/// Directories the agent keeps inside a root's private directory.
+pub const PRIVATE_NAMES: [&str; 3] = [STAGING, PRESERVED, COOKIES];
+/// Where contents wait for their batch.
+pub const STAGING: &str = "staging";
+/// Where local versions go before replication overwrites them.
+pub const PRESERVED: &str = "preserved";
+/// Where flush puts its cookie files.
+pub const COOKIES: &str = "cookies";
+
+/// A root as configured.
+#[derive(Debug, Clone)]
+pub struct RootSpec {
+    /// Its name.
+    pub name: String,
+    /// Its path on this node.
+    pub path: PathBuf,
+    /// Its exclude patterns.
+    pub exclude: Vec<String>,
+}
+
+/// Why a node cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A root cannot be used.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// A root's private directory cannot be made.
+    #[error("root \"{0}\": cannot make its private directory {1}: {2}")]
+    Private(String, PathBuf, #[source] std::io::Error),
+    /// The index cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The epoch history cannot be used.
+    #[error(transparent)]
+    Epochs(#[from] EpochsError),
+    /// The redo journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The state directory cannot be made.
+    #[error("cannot make the state directory {0}: {1}")]
+    State(PathBuf, #[source] std::io::Error),
+    /// An exclude pattern cannot be read.
+    #[error("root \"{0}\": exclude pattern {1} is not valid: {2}")]
+    Filter(String, usize, String),
+    /// A root's identity is not the one it was.
+    #[error("root \"{name}\": {path} is not the directory it was (file system or inode changed); mount the right file system, or remove {mark} to accept this one")]
+    Replaced {
+        /// Name of the root.
+        name: String,
+        /// Its path.
+        path: PathBuf,
+        /// What to remove to accept it.
+        mark: PathBuf,
+    },
+}
+
+/// One root with its filter.
+pub struct NodeRoot {
+    /// The open root.
+    pub root: Arc<Root>,
+    /// What is not replicated.
+    pub filter: Filter,
+    /// Its patterns as configured.
+    pub exclude: Vec<String>,
+}
+
+/// A node's opened state.
+pub struct Node {
+    /// This node's name.
+    pub name: String,
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// The roots, by [`RootId`].
+    pub roots: Vec<NodeRoot>,
+    /// The index.
+    pub store: Store,
+    /// The index was new when it was opened.
+    pub index_fresh: bool,
+    /// The epoch history.
+    pub epochs: Epochs,
+    /// The redo journal.
+    pub journal: Journal,
+    /// What an earlier process left in the journal.
+    pub left: Left,
+}
+
+impl Node {
+    /// Opens the state of a node.
+    ///
+    /// # Errors
+    /// [`NodeError`] with the object, the cause and the remedy; nothing was changed then.
+    pub fn open(name: &str, state_dir: &Path, specs: &[RootSpec]) -> Result<Self, NodeError> {
+        let state_err = |e| NodeError::State(state_dir.to_owned(), e);
+        std::fs::create_dir_all(state_dir).map_err(state_err)?;
+        rustix::fs::chmod(state_dir, rustix::fs::Mode::RWXU).map_err(|e| state_err(e.into()))?;
+        let mut roots = Vec::new();
+        for (i, spec) in specs.iter().enumerate() {
+            let id = RootId(u16::try_from(i).unwrap_or(u16::MAX));
+            let root = Root::open(id, &spec.name, &spec.path)?;
+            let private = |e| NodeError::Private(spec.name.clone(), spec.path.clone(), e);
+            root.make_private(&PRIVATE_NAMES).map_err(private)?;
+            let filter = Filter::new(&spec.exclude).map_err(|(i, e)| NodeError::Filter(spec.name.clone(), i, e))?;
+            roots.push(NodeRoot { root: Arc::new(root), filter, exclude: spec.exclude.clone() });
+        }
+        let names: Vec<String> = specs.iter().map(|s| s.name.clone()).collect();
+        let mut epochs = Epochs::open(state_dir)?;
+        let (store, index_fresh) = Self::open_store(state_dir, &names)?;
+        let (journal, left) = Journal::open(state_dir)?;
+        epochs.set_head(store.number("head")?);
+        Ok(Self { name: name.to_owned(), state_dir: state_dir.to_owned(), roots, store, index_fresh, epochs, journal, left })
+    }
+
+    /// A damaged index is set aside: losing it costs a rescan, nothing else.
+    fn open_store(state_dir: &Path, names: &[String]) -> Result<(Store, bool), StoreError> {
+        let damaged = match Store::open(state_dir, names) {
+            Err(StoreError::Sql(path, e)) if is_damage(&e) => {
+                tracing::warn!("the index {} is damaged ({e}); it is set aside and built anew by a scan", path.display());
+                path
+            }
+            other => return other,
+        };
+        for suffix in ["", "-wal", "-shm"] {
+            let mut from = damaged.clone().into_os_string();
+            from.push(suffix);
+            let mut to = damaged.clone().into_os_string();
+            to.push(format!(".damaged{suffix}"));
+            match std::fs::rename(&from, &to) {
+                Ok(()) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => tracing::warn!("cannot set {} aside: {e}", from.display()),
+            }
+        }
+        Store::open(state_dir, names)
+    }
+
+    /// The open root of a path.
+    #[must_use]
+    pub fn root(&self, id: RootId) -> Option<&NodeRoot> {
+        self.roots.get(usize::from(id.0))
+    }
+
+    /// Whether a path is not replicated: excluded by a pattern, or beside a single-file root.
+    #[must_use]
+    pub fn excluded(&self, path: &TreePath, is_dir: bool) -> bool {
+        let Some(r) = self.root(path.root) else { return true };
+        if let Some(only) = &r.root.only {
+            return !path.path.is_root() && path.path.as_bytes() != only.as_slice();
+        }
+        r.filter.excluded(&path.path, is_dir)
+    }
+
+    /// A path for people: `root:path`, escaped.
+    #[must_use]
+    pub fn show(&self, path: &TreePath) -> String {
+        let root = self.root(path.root).map_or("?", |r| r.root.name.as_str());
+        format!("{root}:{}", path.path)
+    }
+}
+
+fn is_damage(e: &rusqlite::Error) -> bool {
+    matches!(
+        e.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+    )
+}

@@ -1,0 +1,125 @@
+//! Removing a path and everything below it, except what replication did not put there.
+//!
+//! Edits made on this node are preserved, excluded files stay (and so do the
+//! directories that hold them). The walk keeps its own stack, so depth is bounded by nothing but the index.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{self as rfs, AtFlags};
+
+use super::{Fault, Performer};
+use crate::agent::drift;
+use crate::model::entry::Stamp;
+use crate::model::path::TreePath;
+use crate::sys::tree::{is_absent, list};
+
+struct Level {
+    path: TreePath,
+    names: std::vec::IntoIter<Vec<u8>>,
+    /// Something below stays, so this directory stays too.
+    kept: bool,
+}
+
+impl Performer<'_> {
+    pub(super) fn delete(&mut self, path: &TreePath) -> Result<(), Fault> {
+        if self.remove_tree(path)? {
+            return Ok(());
+        }
+        let cause = "it holds excluded files; remove or move them if they are not needed".into();
+        Err(Fault::Problem { operation: "remove the directory".into(), cause })
+    }
+
+    /// Removes what stands at `path`, and its rows; returns whether nothing stands there any more.
+    pub(super) fn remove_tree(&mut self, path: &TreePath) -> Result<bool, Fault> {
+        let gone = match self.place(path)? {
+            None => true,
+            Some(place) if place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir()) => self.remove_below(path)?,
+            Some(_) => self.remove_file(path)?,
+        };
+        if gone {
+            self.node.store.remove(path)?;
+            self.touch(path);
+        }
+        Ok(gone)
+    }
+
+    /// Removes a directory from its leaves upwards.
+    fn remove_below(&mut self, top: &TreePath) -> Result<bool, Fault> {
+        let mut stack = vec![self.level(top)?];
+        while let Some(level) = stack.last_mut() {
+            if let Some(name) = level.names.next() {
+                let Ok(rel) = level.path.path.join(&name) else { continue };
+                let path = TreePath::new(level.path.root, rel);
+                let Some(place) = self.place(&path)? else { continue };
+                let is_dir = place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir());
+                if self.node.excluded(&path, is_dir) {
+                    if let Some(level) = stack.last_mut() {
+                        level.kept = true;
+                    }
+                } else if is_dir {
+                    let next = self.level(&path)?;
+                    stack.push(next);
+                } else if !self.remove_file(&path)?
+                    && let Some(level) = stack.last_mut()
+                {
+                    level.kept = true;
+                }
+                continue;
+            }
+            let Some(done) = stack.pop() else { break };
+            let kept = done.kept || !self.remove_dir(&done.path)?;
+            match stack.last_mut() {
+                Some(above) => above.kept |= kept,
+                None => return Ok(!kept),
+            }
+        }
+        Ok(true)
+    }
+
+    fn level(&self, path: &TreePath) -> Result<Level, Fault> {
+        let root = &self.node.root(path.root).ok_or(Fault::Want)?.root;
+        let names = match root.open_dir(&path.path) {
+            Ok(dir) => list(dir.as_fd(), path.path.is_root()).map_err(Fault::of("list the directory"))?,
+            Err(e) if is_absent(&e) => Vec::new(),
+            Err(e) => return Err(Fault::of("open the directory")(e)),
+        };
+        Ok(Level { path: path.clone(), names: names.into_iter(), kept: false })
+    }
+
+    fn remove_dir(&mut self, path: &TreePath) -> Result<bool, Fault> {
+        let Some(place) = self.place(path)? else { return Ok(true) };
+        match rfs::unlinkat(&place.dir, place.name.as_slice(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(true),
+            Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => Ok(false),
+            Err(e) => Err(Fault::of("remove the directory")(e.into())),
+        }
+    }
+
+    /// Removes one file, or preserves it where replication did not put it there.
+    fn remove_file(&mut self, path: &TreePath) -> Result<bool, Fault> {
+        let Some(place) = self.place(path)? else { return Ok(true) };
+        let at = (place.dir.as_fd(), place.name.as_slice());
+        let Some(have) = &place.have else {
+            if place.socket {
+                self.preserve(path, at, "a socket stood in a directory that the active node deleted")?;
+            }
+            return Ok(true);
+        };
+        let row = self.node.store.lookup(path)?;
+        let safe_elsewhere = have.stamp.nlink > 1 && self.stands_elsewhere(&have.stamp, row.as_ref().map(|r| r.id))?;
+        if !safe_elsewhere && !drift::is_replicated(at.0, at.1, have, row.as_ref()).map_err(Fault::of("compare it"))? {
+            self.preserve(path, at, "changed here, deleted on the active node")?;
+            return Ok(true);
+        }
+        match rfs::unlinkat(at.0, at.1, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(true),
+            Err(e) => Err(Fault::of("remove it")(e.into())),
+        }
+    }
+
+    /// Whether replication recorded this very file, as it is now, at another path: a rename put it there.
+    fn stands_elsewhere(&self, stamp: &Stamp, here: Option<i64>) -> Result<bool, Fault> {
+        let rows = self.node.store.by_inode(stamp.ino)?;
+        Ok(rows.iter().any(|r| Some(r.id) != here && r.stamp == *stamp))
+    }
+}
