@@ -1,1 +1,0 @@
-//! Settings: the one TOML file both nodes share, all defaults, and what is refused.
