@@ -11,6 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
 use super::schema::{SCHEMA, TableSchema, schema, tables_hint};
+use super::value::quoted;
 use super::{MAX_FILE, value};
 
 /// Reads a configuration file of bounded size.
@@ -118,16 +119,6 @@ impl<'a> Doc<'a> {
             )
         })
     }
-}
-
-/// A word of the file as it appears in messages: quoted, escaped, cut where it is very long.
-pub(super) fn quoted(word: &str) -> String {
-    const LONGEST: usize = 80;
-    let mut short: String = word.chars().take(LONGEST).collect();
-    if short.len() < word.len() {
-        short.push('…');
-    }
-    format!("{short:?}")
 }
 
 /// The tables of the file, with everything unknown refused.
