@@ -1,1 +1,7 @@
-fn main() {}
+//! `syncctl`: everything a person or a script does.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    osm_failover::cli::run()
+}

@@ -1,1 +1,160 @@
 //! Conversation: one file per subcommand, rendering, exit codes.
+//!
+//! Only this layer prints and only it ends the process. It decides nothing about data: a command is a request to the
+//! process that owns the node, or, where none runs, a call into `agent`. The doc comment of each subcommand is its help.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::wire::control::Failure;
+
+pub mod check;
+pub mod client;
+pub mod completions;
+pub mod context;
+pub mod daemon;
+pub mod diff;
+pub mod exit;
+pub mod flush;
+pub mod man;
+pub mod pause;
+pub mod probe;
+pub mod progress;
+pub mod resume;
+pub mod resync;
+pub mod status;
+pub mod status_text;
+pub mod term;
+pub mod text;
+pub mod verify;
+
+use context::Globals;
+use exit::Exit;
+
+/// Exit codes, for the help.
+const AFTER_HELP: &str = "\
+Examples:
+  syncctl status               is the other node in step, and what would be lost if not?
+  syncctl check                is everything there that replication needs?
+  syncctl resync --dry-run     what would be done to bring the node that is behind up to date?
+  syncctl flush                return when everything written so far is on the other node
+
+Exit codes:
+  0 done   1 failed   2 usage or configuration   3 not running   4 peer unreachable
+  5 diverged, nothing changed   6 refused by a guard   7 timed out";
+
+/// Asks and steers osm-failover on this node.
+#[derive(Debug, Parser)]
+#[command(name = "syncctl", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Status(status::Args),
+    Resync(resync::Args),
+    Flush(flush::Args),
+    Verify(verify::Args),
+    Diff(diff::Args),
+    Pause(pause::Args),
+    Resume(resume::Args),
+    Check(check::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// Runs `syncctl` with the arguments of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let Cli { globals, command } = Cli::parse();
+    let json = globals.json;
+    match dispatch(command, globals) {
+        Ok(exit) => exit.into(),
+        Err(f) => fail(&f, json),
+    }
+}
+
+fn dispatch(command: Command, globals: Globals) -> Result<Exit, Failure> {
+    match command {
+        Command::Status(a) => status::run(&a, &globals.load()?),
+        Command::Resync(a) => resync::run(&a, &globals.load()?),
+        Command::Flush(a) => flush::run(&a, &globals.load()?),
+        Command::Verify(a) => verify::run(&a, &globals.load()?),
+        Command::Diff(a) => diff::run(&a, &globals.load()?),
+        Command::Pause(a) => pause::run(&a, &globals.load()?),
+        Command::Resume(a) => resume::run(&a, &globals.load()?),
+        Command::Check(a) => check::run(&a, globals),
+        Command::Completions(a) => completions::run(&a),
+        Command::Man(a) => man::run(&a),
+    }
+}
+
+/// Says why a command failed, to people on standard error, to programs as JSON on standard output.
+pub(crate) fn fail(f: &Failure, json: bool) -> ExitCode {
+    let code = if f.code == 0 {
+        Exit::Failed.code()
+    } else {
+        f.code
+    };
+    // Where even this cannot be written there is nobody left to tell; the exit code still says it.
+    let _ = if json { term::json(f) } else { term::error(f) };
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_and_argument_has_help() {
+        let cli = Cli::command();
+        for sub in cli.get_subcommands() {
+            assert!(sub.get_about().is_some(), "{}", sub.get_name());
+            for arg in sub.get_arguments() {
+                assert!(
+                    arg.get_help().is_some(),
+                    "{} {}",
+                    sub.get_name(),
+                    arg.get_id()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn global_options_may_stand_before_and_after_the_subcommand() {
+        for line in [
+            "syncctl --node a --json status",
+            "syncctl status --node a --json",
+            "syncctl --config /x status --watch",
+            "syncctl resync --full --checksum --dry-run",
+            "syncctl flush --timeout 5s",
+            "syncctl verify --quick",
+            "syncctl completions bash",
+            "syncctl man",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for line in [
+            "syncctl",
+            "syncctl fly",
+            "syncctl flush --timeout soon",
+            "syncctl completions dos",
+        ] {
+            let code = Cli::try_parse_from(line.split(' ')).map_or_else(|e| e.exit_code(), |_| 0);
+            assert_eq!(code, i32::from(Exit::Usage.code()), "{line}");
+        }
+    }
+}

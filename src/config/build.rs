@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::error::ConfigError;
-use super::reader::{Doc, Item, Section, Tables, quoted};
+use super::reader::{Doc, Item, Section, Tables};
 use super::settings::{
     Activation, Compression, Durability, Hook, HookEvent, MaxDelete, Metrics, Node, OnPeerActive,
     OnStale, Paths, Protocol, Root, Snat, SplitBrain, Sync, Vip, Watcher,
 };
+use super::value::quoted;
 use super::{Config, MAX_NAME, check, pattern, value};
 
 /// Longest interface name (Linux `IFNAMSIZ` less its NUL).

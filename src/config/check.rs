@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use super::error::ConfigError;
-use super::reader::{Doc, Section, quoted};
+use super::reader::{Doc, Section};
+use super::value::quoted;
 use super::{Config, MAX_ROOTS};
 
 /// Checks a configuration as a whole. The sections are those of its nodes and roots, in their order.

@@ -12,6 +12,7 @@ mod check;
 mod error;
 pub mod pattern;
 mod reader;
+mod schema;
 mod settings;
 pub mod value;
 
@@ -191,7 +192,7 @@ impl Config {
 
     /// Every key a configuration may have, as (table, key); tables that may be repeated are written `[[name]]`.
     pub fn known_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-        reader::SCHEMA
+        schema::SCHEMA
             .iter()
             .flat_map(|t| t.keys.iter().map(move |k| (t.title, *k)))
     }

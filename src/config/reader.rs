@@ -1,7 +1,6 @@
 //! TOML tables as sections with known keys, and errors that name the line.
 //!
-//! Everything the file may contain is listed in [`SCHEMA`]; a key that is not there is refused before any value is
-//! looked at, with the nearest known one. Values are taken out with a check each, so a wrong type never passes.
+//! A key that is not listed in [`SCHEMA`] is refused before any value is looked at, with the nearest known one. Values are taken out with a check each, so a wrong type never passes.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,103 +10,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
+use super::schema::{SCHEMA, TableSchema, schema, tables_hint};
+use super::value::quoted;
 use super::{MAX_FILE, value};
-
-/// One table of the file.
-pub(super) struct TableSchema {
-    /// How it is written, as `[sync]` or `[[root]]`.
-    pub(super) title: &'static str,
-    /// Its keys.
-    pub(super) keys: &'static [&'static str],
-}
-
-impl TableSchema {
-    fn name(&self) -> &'static str {
-        self.title.trim_matches(['[', ']'])
-    }
-
-    fn repeats(&self) -> bool {
-        self.title.starts_with("[[")
-    }
-}
-
-/// Every table and every key.
-pub(super) const SCHEMA: &[TableSchema] = &[
-    TableSchema {
-        title: "[cluster]",
-        keys: &["name"],
-    },
-    TableSchema {
-        title: "[[node]]",
-        keys: &[
-            "name",
-            "address",
-            "user",
-            "port",
-            "identity_file",
-            "known_hosts",
-            "ssh_config",
-            "remote_command",
-            "command",
-            "root_prefix",
-            "state_dir",
-            "run_dir",
-        ],
-    },
-    TableSchema {
-        title: "[[root]]",
-        keys: &["name", "path", "exclude"],
-    },
-    TableSchema {
-        title: "[vip]",
-        keys: &["address", "wait"],
-    },
-    TableSchema {
-        title: "[[snat]]",
-        keys: &[
-            "destination",
-            "out_interface",
-            "protocol",
-            "port",
-            "address",
-        ],
-    },
-    TableSchema {
-        title: "[sync]",
-        keys: &[
-            "watcher",
-            "durability",
-            "compression",
-            "settle",
-            "max_delete",
-            "bandwidth_limit",
-            "scrub",
-            "preserve_days",
-        ],
-    },
-    TableSchema {
-        title: "[activation]",
-        keys: &[
-            "activate_timeout",
-            "flush_timeout",
-            "on_peer_active",
-            "on_stale",
-            "split_brain",
-        ],
-    },
-    TableSchema {
-        title: "[paths]",
-        keys: &["state_dir", "run_dir"],
-    },
-    TableSchema {
-        title: "[[hook]]",
-        keys: &["paths", "on", "run", "timeout", "validate"],
-    },
-    TableSchema {
-        title: "[metrics]",
-        keys: &["textfile"],
-    },
-];
 
 /// Reads a configuration file of bounded size.
 pub(super) fn read_file(path: &Path) -> Result<String, ConfigError> {
@@ -216,16 +121,6 @@ impl<'a> Doc<'a> {
     }
 }
 
-/// A word of the file as it appears in messages: quoted, escaped, cut where it is very long.
-pub(super) fn quoted(word: &str) -> String {
-    const LONGEST: usize = 80;
-    let mut short: String = word.chars().take(LONGEST).collect();
-    if short.len() < word.len() {
-        short.push('…');
-    }
-    format!("{short:?}")
-}
-
 /// The tables of the file, with everything unknown refused.
 pub(super) struct Tables<'a> {
     doc: Doc<'a>,
@@ -309,18 +204,6 @@ impl<'a> Tables<'a> {
             format!("write {title}, {how_often}, and its keys below it"),
         )
     }
-}
-
-/// The table of a title; `None` never happens, as a test reads every table of [`SCHEMA`] through these functions.
-fn schema(title: &str) -> Option<&'static TableSchema> {
-    let found = SCHEMA.iter().find(|t| t.title == title);
-    debug_assert!(found.is_some(), "{title} is not in SCHEMA");
-    found
-}
-
-fn tables_hint() -> String {
-    let titles: Vec<_> = SCHEMA.iter().map(|t| t.title).collect();
-    format!("the tables are {}", titles.join(", "))
 }
 
 /// One table whose keys are all known.

@@ -21,6 +21,17 @@ pub const NET_FORM: &str =
 /// What a deletion limit looks like, for hints.
 pub const MAX_DELETE_FORM: &str = "write \"50%\", \"1000\", \"off\", or { percent = 50, count = 1000 } where both must be exceeded";
 
+/// A word of the file as it appears in messages: quoted, escaped, cut where it is very long.
+#[must_use]
+pub fn quoted(word: &str) -> String {
+    const LONGEST: usize = 80;
+    let mut short: String = word.chars().take(LONGEST).collect();
+    if short.len() < word.len() {
+        short.push('…');
+    }
+    format!("{short:?}")
+}
+
 fn split_unit(s: &str) -> (&str, &str) {
     s.split_at(s.find(|c: char| !c.is_ascii_digit()).unwrap_or(s.len()))
 }
@@ -33,7 +44,7 @@ pub fn duration(s: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(s);
     let n: u64 = number
         .parse()
-        .map_err(|_| format!("{s:?} is not a duration"))?;
+        .map_err(|_| format!("{} is not a duration", quoted(s)))?;
     let milliseconds: u64 = match unit {
         "ms" => 1,
         "s" => 1000,
@@ -41,13 +52,13 @@ pub fn duration(s: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         "d" => 86_400_000,
         "" if n == 0 => 1,
-        "" => return Err(format!("{s:?} has no unit")),
-        _ => return Err(format!("{s:?} is not a duration")),
+        "" => return Err(format!("{} has no unit", quoted(s))),
+        _ => return Err(format!("{} is not a duration", quoted(s))),
     };
     n.checked_mul(milliseconds)
         .map(Duration::from_millis)
         .filter(|d| *d <= MAX_DURATION)
-        .ok_or_else(|| format!("{s:?} is longer than a year"))
+        .ok_or_else(|| format!("{} is longer than a year", quoted(s)))
 }
 
 /// Bytes each second, as `10MiB/s`; `0` is no limit.
@@ -56,7 +67,9 @@ pub fn duration(s: &str) -> Result<Duration, String> {
 /// What is wrong with the text.
 pub fn rate(s: &str) -> Result<Option<u64>, String> {
     let (number, unit) = split_unit(s);
-    let n: u64 = number.parse().map_err(|_| format!("{s:?} is not a rate"))?;
+    let n: u64 = number
+        .parse()
+        .map_err(|_| format!("{} is not a rate", quoted(s)))?;
     let factor: u64 = match unit.strip_suffix("/s").unwrap_or(unit) {
         "B" => 1,
         "KiB" => 1 << 10,
@@ -66,12 +79,12 @@ pub fn rate(s: &str) -> Result<Option<u64>, String> {
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
         "" if n == 0 => 1,
-        "" => return Err(format!("{s:?} has no unit")),
-        _ => return Err(format!("{s:?} is not a rate")),
+        "" => return Err(format!("{} has no unit", quoted(s))),
+        _ => return Err(format!("{} is not a rate", quoted(s))),
     };
     let bytes = n
         .checked_mul(factor)
-        .ok_or_else(|| format!("{s:?} is too large"))?;
+        .ok_or_else(|| format!("{} is too large", quoted(s)))?;
     Ok((bytes > 0).then_some(bytes))
 }
 
@@ -83,7 +96,7 @@ pub fn max_delete(s: &str) -> Result<Option<MaxDelete>, String> {
     if s == "off" {
         return Ok(None);
     }
-    let bad = || format!("{s:?} is no limit for deletions");
+    let bad = || format!("{} is no limit for deletions", quoted(s));
     let (count, percent) = match s.strip_suffix('%') {
         Some(p) => (None, Some(percent(p.parse().map_err(|_| bad())?)?)),
         None => (Some(s.parse().map_err(|_| bad())?), None),
@@ -107,7 +120,7 @@ pub fn percent(n: u64) -> Result<u8, String> {
 /// # Errors
 /// What is wrong with the text.
 pub fn net(s: &str) -> Result<Net, String> {
-    let bad = || format!("{s:?} is not a network");
+    let bad = || format!("{} is not a network", quoted(s));
     let (addr, prefix) = match s.split_once('/') {
         Some((a, p)) => (a, Some(p)),
         None => (s, None),
@@ -116,7 +129,10 @@ pub fn net(s: &str) -> Result<Net, String> {
     let bits: u8 = if addr.is_ipv4() { 32 } else { 128 };
     let prefix: u8 = prefix.map_or(Ok(bits), str::parse).map_err(|_| bad())?;
     if prefix > bits {
-        return Err(format!("{s:?} has a prefix longer than {bits} bits"));
+        return Err(format!(
+            "{} has a prefix longer than {bits} bits",
+            quoted(s)
+        ));
     }
     let network = Net {
         addr: masked(addr, prefix),
@@ -124,7 +140,8 @@ pub fn net(s: &str) -> Result<Net, String> {
     };
     if network.addr != addr {
         return Err(format!(
-            "{s:?} has bits beyond its prefix; the network is \"{network}\""
+            "{} has bits beyond its prefix; the network is \"{network}\"",
+            quoted(s)
         ));
     }
     Ok(network)

@@ -1,0 +1,104 @@
+//! The command line of `syncd`: the daemon, and `serve`, which the peer starts through SSH.
+//!
+//! Standard output belongs to the peer's stream, so everything said goes to standard error.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use super::context::Globals;
+use super::exit::Exit;
+use super::term;
+use crate::wire::control::Failure;
+
+const AFTER_HELP: &str = "\
+The cluster manager starts and stops syncd through syncctl; nobody needs to run it by hand.
+
+Environment:
+  OSM_LOG    what is logged to standard error, as \"info\", \"debug\" or \"warn,osm_failover::sys=debug\"";
+
+/// Keeps the other node equal to this one while this one is active.
+#[derive(Debug, Parser)]
+#[command(name = "syncd", version, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE", env = "OSM_CONFIG", default_value = crate::config::DEFAULT_FILE)]
+    config: std::path::PathBuf,
+    /// Which node of the configuration this is; without it the host name tells
+    #[arg(long, global = true, value_name = "NAME", env = "OSM_NODE")]
+    node: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Command {
+    /// Speak to the peer on standard input and output
+    ///
+    /// SSH runs this on the standby when the active node connects. A key for nothing else:
+    /// restrict,command="syncd serve" ssh-ed25519 ... in authorized_keys.
+    Serve,
+}
+
+/// Runs `syncd` with the arguments of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let wanted = std::env::var("OSM_LOG").unwrap_or_default();
+    let wanted = if wanted.is_empty() { "info" } else { &wanted };
+    let filter = EnvFilter::try_new(wanted);
+    let refused = filter.as_ref().err().map(ToString::to_string);
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    if let Some(why) = refused {
+        tracing::warn!("OSM_LOG is not understood, logging as with \"info\": {why}");
+    }
+    match start(cli) {
+        Ok(()) => Exit::Done.into(),
+        Err(f) => fail(&f),
+    }
+}
+
+fn start(cli: Cli) -> Result<(), Failure> {
+    let globals = Globals {
+        config: cli.config,
+        node: cli.node,
+        json: false,
+    };
+    let ctx = globals.load()?;
+    match cli.command {
+        None => crate::agent::run_daemon(ctx.config, ctx.node),
+        Some(Command::Serve) => crate::agent::run_serve(ctx.config, ctx.node),
+    }
+}
+
+fn fail(f: &Failure) -> ExitCode {
+    // Where even this cannot be written there is nobody left to tell; the exit code still says it.
+    let _ = term::error(f);
+    ExitCode::from(if f.code == 0 {
+        Exit::Failed.code()
+    } else {
+        f.code
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+        for line in ["syncd", "syncd serve", "syncd --node a serve --config /x"] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        assert!(Cli::try_parse_from(["syncd", "server"]).is_err());
+    }
+}
