@@ -206,6 +206,8 @@ pub(super) enum Exit {
     Gone,
     /// Not yet, as far as is known.
     Running,
+    /// There is no command, only a stream that was handed over.
+    Unknown,
 }
 
 /// The error of a stream that ended, from how the command ended and what it and `ssh` wrote.
@@ -231,6 +233,7 @@ pub(super) fn ended(peer: &str, command: &str, exit: &Exit, stderr: &str, log: &
             LinkErrorKind::Lost,
             format!("the connection to {peer} broke: {}{tail}", gist(log)),
         ),
+        Exit::Unknown => LinkError::new(LinkErrorKind::Lost, format!("{peer} closed the stream")),
         Exit::Running => LinkError::new(
             LinkErrorKind::Lost,
             format!("`{command}` on {peer} closed its output but goes on running{tail}"),

@@ -6,33 +6,27 @@
 
 mod error;
 mod fd;
+mod remote;
 mod settings;
 mod ssh;
 
-use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
-use tokio::task::JoinHandle;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest};
 
 pub use error::{LinkCategory, LinkError, LinkErrorKind};
+pub use remote::{MAX_STDERR, Remote};
 pub use settings::{SshTarget, Target};
 
-use error::{Exit, ended, escape};
+use error::Exit;
 use fd::{Closing, FdStream};
-
-/// Most of the other side's standard error that is kept, in bytes.
-pub const MAX_STDERR: usize = 4096;
-
-/// How long [`Remote::explain_eof`] waits for the exit status and for the rest of standard error, each.
-const EXPLAIN_WAIT: Duration = Duration::from_secs(2);
 
 /// The reading half of a link.
 pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
@@ -52,7 +46,7 @@ pub struct Link {
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link")
-            .field("peer", &self.remote.peer)
+            .field("peer", &self.remote.peer())
             .finish_non_exhaustive()
     }
 }
@@ -85,95 +79,6 @@ impl Link {
         let closed = self.remote.close(grace).await;
         drop(self.reader);
         closed
-    }
-}
-
-/// The process at the other end of a link; dropping it ends the link.
-pub struct Remote {
-    peer: String,
-    command: String,
-    stderr: Arc<Mutex<VecDeque<u8>>>,
-    draining: Option<JoinHandle<()>>,
-    waiting: Option<JoinHandle<Exit>>,
-    exit: Exit,
-    log: Option<PathBuf>,
-}
-
-impl Remote {
-    /// The other end of descriptors this process was given: nothing is known of it.
-    fn unknown() -> Self {
-        Self {
-            peer: "the peer".to_owned(),
-            command: "the stream".to_owned(),
-            stderr: Arc::default(),
-            draining: None,
-            waiting: None,
-            exit: Exit::Gone,
-            log: None,
-        }
-    }
-
-    /// The end of what the other side wrote to its standard error: at most [`MAX_STDERR`] bytes, control bytes escaped.
-    #[must_use]
-    pub fn stderr_tail(&self) -> String {
-        let tail = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes: Vec<u8> = tail.iter().copied().collect();
-        escape(&bytes)
-    }
-
-    async fn wait(&mut self, limit: Duration) {
-        if let Some(task) = &mut self.waiting
-            && let Ok(joined) = tokio::time::timeout(limit, task).await
-        {
-            self.exit = joined.unwrap_or(Exit::Gone);
-            self.waiting = None;
-        }
-    }
-
-    /// Says why the stream ended: waits shortly (at most 4 s) for the exit status and for what the other side still has to say.
-    pub async fn explain_eof(&mut self) -> LinkError {
-        self.wait(EXPLAIN_WAIT).await;
-        if let Some(task) = &mut self.draining
-            && tokio::time::timeout(EXPLAIN_WAIT, task).await.is_ok()
-        {
-            self.draining = None;
-        }
-        self.verdict()
-    }
-
-    fn verdict(&self) -> LinkError {
-        let log = self.log.as_deref().map(ssh::read_log).unwrap_or_default();
-        let stderr = self.stderr_tail();
-        ended(&self.peer, &self.command, &self.exit, &stderr, &log)
-    }
-
-    /// Gives the other side `grace` to end, after the writer is dropped, then takes everything down.
-    ///
-    /// # Errors
-    /// How the other side ended, if not with code 0 within `grace`.
-    pub async fn close(mut self, grace: Duration) -> Result<(), LinkError> {
-        if self.waiting.is_none() && self.log.is_none() && self.draining.is_none() {
-            return Ok(());
-        }
-        self.wait(grace).await;
-        match self.exit {
-            Exit::Code(0) => Ok(()),
-            // It was given its time; asking once more would only add to it.
-            Exit::Running => Err(self.verdict()),
-            _ => Err(self.explain_eof().await),
-        }
-    }
-}
-
-impl Drop for Remote {
-    fn drop(&mut self) {
-        // The tasks own the process (or the SSH session), which goes with them.
-        for task in self.waiting.iter().map(JoinHandle::abort_handle) {
-            task.abort();
-        }
-        if let Some(task) = &self.draining {
-            task.abort();
-        }
     }
 }
 
@@ -241,24 +146,21 @@ async fn dial_ssh(
     let (session, in_use): (_, File) = (master.session, master.in_use);
     let waiting = tokio::spawn(async move {
         let exit = exit_of(child.wait().await);
-        // The session's directory goes before its lock.
+        // The log is read before its directory goes with the session, and the directory goes before its lock.
+        let said = ssh::read_log(&log);
         drop(session);
         drop(in_use);
-        exit
+        (exit, said)
     });
-    let (kept, draining) = drain(stderr);
     Ok(Link {
         reader: Box::new(stdout),
         writer: Box::new(Closing(Some(stdin))),
-        remote: Remote {
-            peer: target.display(),
-            command: target.remote_command.clone(),
-            stderr: kept,
-            draining: Some(draining),
-            waiting: Some(waiting),
-            exit: Exit::Running,
-            log: Some(log),
-        },
+        remote: Remote::new(
+            target.display(),
+            target.remote_command.clone(),
+            stderr,
+            waiting,
+        ),
     })
 }
 
@@ -309,41 +211,14 @@ fn spawn(words: &[String]) -> Result<Link, LinkError> {
     };
     let waiting = tokio::spawn(async move {
         let status = child.wait().await.ok();
-        status.and_then(|s| s.code()).map_or(Exit::Gone, Exit::Code)
+        let exit = status.and_then(|s| s.code());
+        (exit.map_or(Exit::Gone, Exit::Code), String::new())
     });
-    let (kept, draining) = drain(stderr);
     Ok(Link {
         reader: Box::new(stdout),
         writer: Box::new(Closing(Some(stdin))),
-        remote: Remote {
-            peer: "this machine".to_owned(),
-            command,
-            stderr: kept,
-            draining: Some(draining),
-            waiting: Some(waiting),
-            exit: Exit::Running,
-            log: None,
-        },
+        remote: Remote::new("this machine".to_owned(), command, stderr, waiting),
     })
-}
-
-/// Reads a stream to its end and keeps the last of it.
-fn drain<R>(mut from: R) -> (Arc<Mutex<VecDeque<u8>>>, JoinHandle<()>)
-where
-    R: AsyncRead + Send + Unpin + 'static,
-{
-    let kept: Arc<Mutex<VecDeque<u8>>> = Arc::default();
-    let tail = Arc::clone(&kept);
-    let task = tokio::spawn(async move {
-        let mut buf = [0u8; 1024];
-        while let Ok(n @ 1..) = from.read(&mut buf).await {
-            let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-            tail.extend(&buf[..n]);
-            let over = tail.len().saturating_sub(MAX_STDERR);
-            tail.drain(..over);
-        }
-    });
-    (kept, task)
 }
 
 /// This process's standard input and output as a link, for `syncd serve`. Must be called within a runtime, once.
@@ -371,6 +246,7 @@ pub fn from_fds(read: OwnedFd, write: OwnedFd) -> io::Result<Link> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncReadExt;
 
     fn command(words: &[&str]) -> Target {
         Target::Command(words.iter().map(|w| (*w).to_owned()).collect())
