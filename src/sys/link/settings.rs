@@ -3,7 +3,7 @@
 //! No configured value can become an SSH option of its own: addresses and users are held to a small alphabet, paths are
 //! absolute and free of everything `ssh_config` expands or splits at, and what does not fit is refused, not quoted.
 //! What protects the link (strict host keys, no prompts, no forwarding) stands on `ssh`'s command line, where neither
-//! this file nor the user's own, which is included first, can undo it.
+//! this file nor the user's own, which is included before our defaults, can undo it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
