@@ -39,11 +39,10 @@ impl Batch {
         }
     }
 
-    /// Events were lost: says so and names every root, then the cookies that may have been lost too.
-    pub(super) fn overflow(&mut self, roots: Vec<TreePath>, cookies: Vec<Event>) {
+    /// Events were lost: says so and names every root.
+    pub(super) fn overflow(&mut self, roots: Vec<TreePath>) {
         self.push(Event::Overflow);
         self.extend(roots.into_iter().map(Event::Subtree));
-        self.extend(cookies);
     }
 
     /// Gives all events to the sink.

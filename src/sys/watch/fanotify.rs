@@ -269,14 +269,14 @@ impl Drain {
     }
 
     fn recheck_roots(&mut self, replaced: &[RootId]) {
-        let mut events = self.roots.recheck(replaced);
+        let events = self.roots.recheck(replaced);
         if events.is_empty() {
             return;
         }
         // Marked before it is said, so the rescan that follows misses nothing.
-        events.extend(self.roots.cookies_present());
         self.mark_again();
         self.batch.extend(events);
+        self.roots.nudge_cookies();
     }
 
     fn drain(&mut self, buffer: &mut [u8]) {
@@ -315,8 +315,8 @@ impl Drain {
     /// Events were lost, or cannot be understood: everything may differ.
     fn lost(&mut self) {
         self.handles.forget();
-        let (all, cookies) = (self.roots.all(), self.roots.cookies_present());
-        self.batch.overflow(all, cookies);
+        self.batch.overflow(self.roots.all());
+        self.roots.nudge_cookies();
     }
 
     fn record(&mut self, r: &Record<'_>) -> io::Result<()> {
@@ -365,7 +365,8 @@ impl Drain {
             }
             Entry::Below(path) => self.batch.push(Event::Subtree(path)),
             Entry::Cookie(number) => {
-                let appears = libc::FAN_CREATE | libc::FAN_CLOSE_WRITE | libc::FAN_MOVED_TO;
+                let there = libc::FAN_CLOSE_WRITE | libc::FAN_ATTRIB;
+                let appears = there | libc::FAN_CREATE | libc::FAN_MOVED_TO;
                 if mask & (appears | libc::FAN_RENAME) != 0 {
                     self.batch.push(Event::Cookie(number));
                 }

@@ -196,8 +196,8 @@ impl Round {
         let changes = self.roots.recheck(&[]);
         self.watch_roots();
         self.batch.extend(changes);
-        let (all, cookies) = (self.roots.all(), self.roots.cookies_present());
-        self.batch.overflow(all, cookies);
+        self.batch.overflow(self.roots.all());
+        self.roots.nudge_cookies();
     }
 
     fn watch_roots(&mut self) {
@@ -291,7 +291,9 @@ impl Round {
                         self.batch.touched(path, touch);
                     }
                     Some(Entry::Below(path)) => self.batch.push(Event::Subtree(path)),
-                    Some(Entry::Cookie(number)) if hint.appeared => cookies.push(number),
+                    Some(Entry::Cookie(number)) if hint.appeared || !hint.gone => {
+                        cookies.push(number)
+                    }
                     Some(Entry::Cookie(_)) | None => {}
                 }
             }
@@ -299,7 +301,7 @@ impl Round {
         self.barriers(dirs);
         if private {
             self.watch_private();
-            self.batch.extend(self.roots.cookies_present());
+            self.roots.nudge_cookies();
         }
         self.batch.extend(cookies.into_iter().map(Event::Cookie));
         if !replaced.is_empty() {
@@ -364,7 +366,7 @@ impl Round {
         // Watched before it is said, so the rescan that follows misses nothing.
         self.watch_roots();
         self.batch.extend(events);
-        self.batch.extend(self.roots.cookies_present());
+        self.roots.nudge_cookies();
     }
 }
 

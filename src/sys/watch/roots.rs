@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
 use super::{COOKIE_DIR, Event, ExcludeDir, WatchRoot};
 use crate::model::path::{PRIVATE_DIR, PathError, RelPath, RootId, TreePath};
 
-/// Most cookie files that are looked at after events were lost.
+/// Most cookie files that are touched after events were lost.
 const MAX_COOKIES: usize = 1024;
 
 /// Tells a directory from another one that took its place.
@@ -157,13 +157,24 @@ impl Roots {
             .collect()
     }
 
-    /// The cookie files that are there, for when their events may have been lost.
-    pub(super) fn cookies_present(&self) -> Vec<Event> {
+    /// Touches the cookie files that are there, for when their events may have been lost: each has
+    /// a new event then, behind those of all changes made before.
+    pub(super) fn nudge_cookies(&self) {
         let dirs = self.cookie_dirs();
         let listed = dirs.iter().filter_map(|dir| std::fs::read_dir(dir).ok());
         let names = listed.flatten().take(MAX_COOKIES).filter_map(Result::ok);
-        let numbers = names.filter_map(|entry| cookie(entry.file_name().as_bytes()));
-        numbers.map(Event::Cookie).collect()
+        for entry in names.filter(|e| cookie(e.file_name().as_bytes()).is_some()) {
+            let now = rustix::fs::Timespec {
+                tv_sec: 0,
+                tv_nsec: rustix::fs::UTIME_NOW,
+            };
+            let times = rustix::fs::Timestamps {
+                last_access: now,
+                last_modification: now,
+            };
+            // One that is gone by now has nobody who waits for it.
+            let _ = rustix::fs::utimensat(CWD, entry.path(), &times, AtFlags::SYMLINK_NOFOLLOW);
+        }
     }
 
     /// What the directory at an absolute path is to each root; nothing where it is outside of
@@ -279,7 +290,8 @@ mod unit {
 
     #[test]
     fn below_a_root() {
-        let table: [(&[u8], &[u8], Option<&[u8]>); 6] = [
+        type Row = (&'static [u8], &'static [u8], Option<&'static [u8]>);
+        let table: [Row; 6] = [
             (b"/", b"/", Some(b"")),
             (b"/", b"/a/b", Some(b"a/b")),
             (b"/a", b"/a", Some(b"")),
