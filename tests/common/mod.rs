@@ -1,5 +1,9 @@
-//! What several integration tests and benchmarks need.
+//! What the tests and the benchmark share: trees and their differences, two nodes on one host, and the network between them.
+//!
+//! Each user takes a part of it, so unused items are no defect here.
+#![allow(dead_code, unreachable_pub)]
 
-#![allow(unreachable_pub, reason = "a test crate has nobody to export to")]
-
-pub mod sshd;
+pub mod kinds;
+pub mod netns;
+pub mod node;
+pub mod tree;
