@@ -324,3 +324,37 @@ impl<'a> Differ<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::signature::SignatureWriter;
+    use super::*;
+
+    #[test]
+    fn sums_made_to_collide_cost_matches_not_time() {
+        let basis = vec![5u8; 256 * 1024];
+        let mut target = basis.clone();
+        for block in target.chunks_mut(512) {
+            // Neighbouring changes of +1, -2, +1 keep both sums.
+            block[100] += 1;
+            block[101] -= 2;
+            block[102] += 1;
+        }
+        let (mut writer, mut bytes) = (SignatureWriter::new(512).expect("a block"), Vec::new());
+        writer.push(&basis, &mut bytes);
+        writer.finish(&mut bytes);
+        let signature = Signature::parse(bytes, basis.len() as u64).expect("a signature");
+        let mut differ = Differ::new(&signature);
+        let mut made = Vec::new();
+        let mut out = |command: Command<'_>| match command {
+            Command::Literal(bytes) => made.extend_from_slice(bytes),
+            Command::Copy { len, .. } => {
+                made.resize(made.len() + usize::try_from(len).expect("small"), 5);
+            }
+        };
+        differ.push(&target, &mut out);
+        assert!(differ.credit < 2 * differ.block, "the credit was used up");
+        differ.finish(&mut out);
+        assert!(made == target);
+    }
+}
