@@ -99,6 +99,20 @@ fn a_changed_tail_stops_an_append() {
 }
 
 #[test]
+fn appending_to_one_full_block_needs_no_tail() {
+    let bytes = noise(16_384 + 1, 8);
+    let mut hasher = BlockHasher::new(0);
+    hasher.update(&bytes[..16_384]);
+    let old = hasher.finish();
+    assert_eq!(old.tail(), 16_384..16_384);
+    let nothing = old.append_state(&[]).expect("no tail is due");
+    assert_eq!(nothing.finish(), old);
+    let mut hasher = old.append_state(&[]).expect("no tail is due");
+    hasher.update(&bytes[16_384..]);
+    assert_eq!(hasher.finish().root(), Hash::of(&bytes));
+}
+
+#[test]
 fn a_hint_too_large_only_makes_the_blocks_coarser() {
     let (old, new) = (noise(100_000, 4), noise(100_000, 4));
     let mut coarse = BlockHasher::new(1 << 33);
