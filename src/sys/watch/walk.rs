@@ -63,10 +63,15 @@ impl Watched {
         }
     }
 
-    /// Strikes out a directory that went away, and all below it.
-    pub(super) fn forget(&mut self, dir: &[u8]) {
+    /// Number of watched directories.
+    pub(super) fn len(&self) -> usize {
+        self.by_path.len()
+    }
+
+    /// Strikes out a directory that went away, and all below it; `false` if it was not watched.
+    pub(super) fn forget(&mut self, dir: &[u8]) -> bool {
         if !self.by_path.contains_key(dir) {
-            return;
+            return false;
         }
         let mut below = dir.to_vec();
         below.push(b'/');
@@ -84,6 +89,7 @@ impl Watched {
             }
         }
         self.tell();
+        true
     }
 
     fn tell(&self) {
@@ -100,12 +106,13 @@ impl Watched {
     ) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         let mut stack = vec![start.to_vec()];
+        let mut opener = Opener { roots, base: None };
         while let Some(path) = stack.pop() {
             let spots = roots.dir_spots(&path);
             if spots.is_empty() {
                 continue;
             }
-            match self.watch(&path, roots, watcher) {
+            match self.watch(&path, &mut opener, watcher) {
                 Added::Dir(dir) => {
                     let tree = |s: &DirSpot| matches!(s, DirSpot::Tree(_) | DirSpot::Deep(_));
                     if spots.iter().any(tree) {
@@ -129,8 +136,13 @@ impl Watched {
         watcher.watch(path, RecursiveMode::NonRecursive).is_ok()
     }
 
-    fn watch(&mut self, path: &[u8], roots: &Roots, watcher: &mut INotifyWatcher) -> Added {
-        let dir = match open(path, roots) {
+    fn watch(
+        &mut self,
+        path: &[u8],
+        opener: &mut Opener<'_>,
+        watcher: &mut INotifyWatcher,
+    ) -> Added {
+        let dir = match opener.open(path, OFlags::RDONLY) {
             Ok(dir) => dir,
             Err(e) => return not_open(path, e),
         };
@@ -139,7 +151,8 @@ impl Watched {
         };
         if let Some(first) = self.by_inode.get(&inode).filter(|p| ***p != *path).cloned() {
             if self.by_path.get(&first) == Some(&inode) {
-                let there = open(&first, roots).and_then(|d| self::inode(&d));
+                let there = opener.open(&first, OFlags::PATH);
+                let there = there.and_then(|d| self::inode(&d));
                 if there.is_ok_and(|i| i == inode) {
                     let why = format!(
                         "{} is the same directory as {}, which is watched",
@@ -167,7 +180,7 @@ impl Watched {
         // The kernel followed the path, not our descriptor. Where a link came between, the watch
         // may have been taken from the directory that the link leads to. Where another directory
         // came, its own event follows.
-        match open(path, roots) {
+        match opener.open(path, OFlags::PATH) {
             Err(Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => Added::Failed(Trouble::Confused),
             _ => Added::Dir(dir),
         }
@@ -193,22 +206,36 @@ fn not_open(path: &[u8], e: Errno) -> Added {
     }
 }
 
-/// Opens a directory below a root; no symbolic link below the root is followed.
-fn open(path: &[u8], roots: &Roots) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root = roots.armed().map(|(_, root, _)| root);
-    let root = root
-        .filter(|r| below(r, path).is_some())
-        .max_by_key(|r| r.len());
-    let root = root.ok_or(Errno::NOENT)?;
-    let base = OsStr::from_bytes(root);
-    let base = rustix::fs::openat(CWD, base, flags, Mode::empty())?;
-    match below(root, path) {
-        None | Some([]) => Ok(base),
-        Some(rel) => {
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            rustix::fs::openat2(base, OsStr::from_bytes(rel), flags, Mode::empty(), resolve)
+/// Opens directories below the roots; no symbolic link below a root is followed.
+struct Opener<'a> {
+    roots: &'a Roots,
+    /// The root opened last.
+    base: Option<(&'a [u8], OwnedFd)>,
+}
+
+impl Opener<'_> {
+    fn open(&mut self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = self.roots.armed().map(|(_, root, _)| root);
+        let root = root.filter(|r| below(r, path).is_some());
+        let root = root.max_by_key(|r| r.len()).ok_or(Errno::NOENT)?;
+        let rel = below(root, path).unwrap_or_default();
+        if rel.is_empty() {
+            return rustix::fs::openat(CWD, OsStr::from_bytes(root), flags, Mode::empty());
         }
+        let base = match self.base.take().filter(|(of, _)| *of == root) {
+            Some(base) => base,
+            None => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let base = OsStr::from_bytes(root);
+                (root, rustix::fs::openat(CWD, base, flags, Mode::empty())?)
+            }
+        };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let rel = OsStr::from_bytes(rel);
+        let opened = rustix::fs::openat2(&base.1, rel, flags, Mode::empty(), resolve);
+        self.base = Some(base);
+        opened
     }
 }
 
