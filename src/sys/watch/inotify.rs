@@ -94,6 +94,7 @@ pub(super) fn start(
         mounts,
         told: 0,
         limit_told: false,
+        confused: false,
         batch: Batch::default(),
         sink,
         bell: Arc::clone(&bell),
@@ -158,6 +159,8 @@ struct Round {
     mounts: Vec<Mount>,
     told: usize,
     limit_told: bool,
+    /// A watch may be on the wrong directory: no cookie is believed until all are made anew.
+    confused: bool,
     batch: Batch,
     sink: Arc<dyn Sink>,
     bell: Arc<Bell>,
@@ -184,12 +187,13 @@ impl Round {
                 break;
             }
             let taken = self.engine.as_ref().map(|e| e.queue.take());
+            // What was mounted before a cookie that was taken has to be said before it.
+            if table || self.table.has_changed() {
+                self.mounts_changed();
+            }
             match taken {
                 Some(taken) if !taken.lost => self.hints(taken),
                 _ => self.rebuild(),
-            }
-            if table {
-                self.mounts_changed();
             }
             self.recheck_roots(&[]);
             self.batch.give(&*self.sink);
@@ -213,7 +217,7 @@ impl Round {
             Ok(engine) => self.engine = Some(engine),
             Err(e) => return self.degraded(format!("no new watcher can be made: {e}")),
         }
-        (self.told, self.limit_told) = (0, false);
+        (self.told, self.limit_told, self.confused) = (0, false, false);
         let changes = self.roots.recheck(&[]);
         self.watch_roots();
         self.batch.extend(changes);
@@ -256,6 +260,7 @@ impl Round {
                 Trouble::Limit => self.limit_reached(),
                 Trouble::Unwatched(why) => self.degraded(why),
                 Trouble::Confused => {
+                    self.confused = true;
                     if let Some(engine) = &self.engine {
                         engine.queue.lose();
                     }
@@ -340,7 +345,9 @@ impl Round {
             self.watch_private();
             self.roots.nudge_cookies();
         }
-        self.batch.extend(cookies.into_iter().map(Event::Cookie));
+        if !self.confused {
+            self.batch.extend(cookies.into_iter().map(Event::Cookie));
+        }
         if !replaced.is_empty() {
             self.recheck_roots(&replaced);
         }

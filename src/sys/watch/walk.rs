@@ -286,3 +286,62 @@ fn list(dir: &OwnedFd, path: &[u8], stack: &mut Vec<Vec<u8>>, troubles: &mut Vec
 fn lossy(path: &[u8]) -> String {
     crate::model::path::Escaped(path).to_string()
 }
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+    use crate::model::path::{RelPath, RootId};
+    use crate::sys::watch::WatchRoot;
+
+    fn setup(dir: &Path) -> (Roots, INotifyWatcher, Watched) {
+        let root = WatchRoot {
+            id: RootId(0),
+            path: dir.to_path_buf(),
+            only: None,
+        };
+        let mut roots = Roots::new(vec![root], Arc::new(|_, _: &RelPath| false));
+        assert_eq!(roots.arm(), []);
+        let ignore = |_: notify::Result<notify::Event>| ();
+        let watcher = INotifyWatcher::new(ignore, notify::Config::default());
+        let count = Arc::new(AtomicU64::new(0));
+        (roots, watcher.expect("inotify works"), Watched::new(count))
+    }
+
+    #[test]
+    fn a_renamed_directory_is_not_watched_under_two_paths() {
+        let tmp = tempfile::tempdir().expect("temporary directory");
+        let dir = tmp.path().canonicalize().expect("exists");
+        let (roots, mut watcher, mut watched) = setup(&dir);
+        let (old, new) = (dir.join("d"), dir.join("e"));
+        let inner = old.join("x");
+        std::fs::create_dir_all(&inner).expect("made");
+        let bytes = |p: &Path| p.as_os_str().as_bytes().to_vec();
+        // The root itself is not watched here, so notify does not see the rename by itself.
+        assert_eq!(watched.add(&bytes(&old), &roots, &mut watcher), []);
+        std::fs::rename(&old, &new).expect("renamed");
+        assert_eq!(watched.add(&bytes(&new), &roots, &mut watcher), []);
+        assert_eq!(watched.len(), 2);
+        assert!(watcher.unwatch(&old).is_err() && watcher.unwatch(&inner).is_err());
+        assert!(watched.forget(&bytes(&new)) && !watched.forget(&bytes(&old)));
+        assert_eq!((watched.len(), watched.by_inode.len()), (0, 0));
+        assert!(watcher.unwatch(&new).is_ok() && watcher.unwatch(&new.join("x")).is_ok());
+    }
+
+    #[test]
+    fn forgetting_takes_what_is_below_and_nothing_beside() {
+        let tmp = tempfile::tempdir().expect("temporary directory");
+        let dir = tmp.path().canonicalize().expect("exists");
+        let (roots, mut watcher, mut watched) = setup(&dir);
+        for d in ["a/b/c", "a.b", "ab"] {
+            std::fs::create_dir_all(dir.join(d)).expect("made");
+        }
+        let bytes = |p: &Path| p.as_os_str().as_bytes().to_vec();
+        assert_eq!(watched.add(&bytes(&dir), &roots, &mut watcher), []);
+        assert_eq!(watched.len(), 6);
+        assert!(watched.forget(&bytes(&dir.join("a"))));
+        let left: Vec<Vec<u8>> = watched.by_path.keys().map(|p| p.to_vec()).collect();
+        let expected = [dir.clone(), dir.join("a.b"), dir.join("ab")];
+        assert_eq!(left, expected.map(|p| bytes(&p)));
+        assert_eq!(watched.by_inode.len(), 3);
+    }
+}
