@@ -317,18 +317,10 @@ impl Round {
             };
             let here = spots.entry(dir);
             let here = here.or_insert_with(|| self.roots.dir_spots(dir));
-            for spot in here.iter() {
-                match self.roots.entry(spot, name, false) {
-                    Some(Entry::Path(path)) => {
-                        let touch = hint.touch.unwrap_or_else(|| created(&self.roots, &path));
-                        self.batch.touched(path, touch);
-                    }
-                    Some(Entry::Below(path)) => self.batch.push(Event::Subtree(path)),
-                    Some(Entry::Cookie(number)) if hint.appeared || !hint.gone => {
-                        cookies.push(number)
-                    }
-                    Some(Entry::Cookie(_)) | None => {}
-                }
+            let entries = here.iter();
+            let entries = entries.filter_map(|spot| self.roots.entry(spot, name, false));
+            for entry in entries.collect::<Vec<_>>() {
+                cookies.extend(self.report(entry, *hint));
             }
         }
         if many
@@ -350,6 +342,22 @@ impl Round {
         }
         if !replaced.is_empty() {
             self.recheck_roots(&replaced);
+        }
+    }
+
+    /// Reports an entry, or yields the cookie that it is.
+    fn report(&mut self, entry: Entry, hint: Hint) -> Option<u64> {
+        match entry {
+            Entry::Path(path) => {
+                let touch = hint.touch.unwrap_or_else(|| created(&self.roots, &path));
+                self.batch.touched(path, touch);
+                None
+            }
+            Entry::Below(path) => {
+                self.batch.push(Event::Subtree(path));
+                None
+            }
+            Entry::Cookie(number) => (hint.appeared || !hint.gone).then_some(number),
         }
     }
 
