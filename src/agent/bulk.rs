@@ -118,7 +118,13 @@ pub type SignaturePart = Option<(Hash, u64, Vec<u8>, bool)>;
 /// Reads and sends files until the queue closes; `done` takes each result.
 pub fn run(jobs: &Receiver<Job>, signatures: &Receiver<(TreePath, SignaturePart)>, done: &mut dyn FnMut(Job, Result<Read, Failed>)) {
     while let Ok(job) = jobs.recv() {
-        let result = read_and_send(&job, signatures);
+        let mut result = read_and_send(&job, signatures);
+        // The operation that uses the transfer must not overtake it.
+        if let (Ok(_), Some((peer, _))) = (&result, &job.to)
+            && let Err(gone) = peer.drain_bulk()
+        {
+            result = Err(gone.into());
+        }
         done(job, result);
     }
 }

@@ -219,7 +219,15 @@ impl Commands {
     }
 }
 
-/// Makes a cookie file and removes it; the watcher tells that it came.
+/// Removes a cookie file that came back.
+pub(super) fn clear_cookie(root: &Root, n: u64) {
+    let gone = root.open_private(super::node::COOKIES).map(|dir| rustix::fs::unlinkat(&dir, n.to_string().as_str(), rustix::fs::AtFlags::empty()));
+    if let Err(e) = gone {
+        tracing::debug!("a cookie file stays: {e}");
+    }
+}
+
+/// Makes a cookie file; it stays until the watcher tells that it came.
 fn set_cookie(root: &Root, n: u64) -> std::io::Result<()> {
     let dir = root.open_private(super::node::COOKIES)?;
     let name = n.to_string();
@@ -229,7 +237,6 @@ fn set_cookie(root: &Root, n: u64) -> std::io::Result<()> {
         Err(e) => return Err(e.into()),
     }
     drop(rustix::fs::openat(&dir, name.as_str(), flags, rustix::fs::Mode::RUSR)?);
-    rustix::fs::unlinkat(&dir, name.as_str(), rustix::fs::AtFlags::empty())?;
     Ok(())
 }
 

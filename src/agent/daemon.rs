@@ -93,10 +93,10 @@ fn catch_up(site: &Site, rt: &tokio::runtime::Runtime, mut side: Receiving) -> R
         board,
         party: site.party(Role::Standby),
         until: Until::CaughtUp,
+        activating: true,
         drift: Vec::new(),
         progress: &mut quiet,
     };
-    standby.only_receive();
     let (side, end) = standby.run(side, peer)?;
     match end {
         End::Done(report) => tracing::info!("caught up before becoming active: {} paths", report.puts + report.deletes),

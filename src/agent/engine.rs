@@ -212,7 +212,10 @@ impl Engine {
     fn listen(&mut self) {
         for said in self.hints.hear() {
             match said {
-                watch::Event::Cookie(n) => self.commands.cookie(n, self.hints.now()),
+                watch::Event::Cookie(n) => {
+                    self.commands.cookie(n, self.hints.now());
+                    self.node.roots.iter().for_each(|r| super::commands::clear_cookie(&r.root, n));
+                }
                 watch::Event::Overflow => self.board.update(|s| s.watch.overflows += 1),
                 watch::Event::Degraded(why) => self.board.update(|s| s.watch.degraded = why),
                 watch::Event::RootGone(id) => self.roots.check(id, &mut self.node, &self.board),

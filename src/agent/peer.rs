@@ -39,6 +39,7 @@ pub struct Peer {
     waiting: Arc<AtomicU64>,
     counters: Arc<Counters>,
     stop: CancellationToken,
+    rt: tokio::runtime::Handle,
 }
 
 /// Bytes over the stream.
@@ -64,6 +65,14 @@ impl Peer {
     /// The session has ended.
     pub fn send_bulk(&self, message: Message) -> Result<(), Gone> {
         self.bulk.blocking_send(message).map_err(|_| Gone)
+    }
+
+    /// Waits until the writer has taken every bulk chunk: an urgent message sent afterwards comes after them.
+    ///
+    /// # Errors
+    /// The session has ended.
+    pub fn drain_bulk(&self) -> Result<(), Gone> {
+        self.rt.block_on(self.bulk.reserve_many(BULK_QUEUE)).map(drop).map_err(|_| Gone)
     }
 
     /// Urgent messages the writer has not taken yet.
@@ -102,7 +111,7 @@ pub fn start(link: Link, session: u64, compress: Compress, events: mpsc::Sender<
     let stop = CancellationToken::new();
     let counters = Arc::new(Counters::default());
     let waiting = Arc::new(AtomicU64::new(0));
-    let peer = Peer { session, urgent, bulk, waiting: waiting.clone(), counters: counters.clone(), stop: stop.clone() };
+    let peer = Peer { session, urgent, bulk, waiting: waiting.clone(), counters: counters.clone(), stop: stop.clone(), rt: tokio::runtime::Handle::current() };
     let (reader, writer, mut remote) = link.split();
     let writing = tokio::spawn(write(writer, urgent_rx, bulk_rx, Encoder::new(compress), waiting, counters.clone(), stop.clone()));
     tokio::spawn(async move {

@@ -73,6 +73,8 @@ pub struct Standby<'a> {
     pub party: Party,
     /// When to end.
     pub until: Until,
+    /// This node is about to become active: it only takes what it lacks, and not from an active peer.
+    pub activating: bool,
     /// Paths changed here while nobody watched.
     pub drift: Vec<TreePath>,
     /// Told how far it is.
@@ -95,6 +97,11 @@ impl Standby<'_> {
             let course = judge(&ours, &theirs, &self.party);
             tracing::info!("met {}: {course:?}", theirs.node);
             let end = match course {
+                _ if self.activating && theirs.role == Role::Active => {
+                    let text = format!("{} is active; stop syncd there before it is started here", theirs.node);
+                    End::Refused(refusal(6, text))
+                }
+                Course::Send { .. } if self.activating => End::Nothing(format!("{} is not ahead", theirs.node)),
                 Course::Receive { since } => {
                     let mut receiver = Receiver::new(side, peer.clone(), self.board.clone(), since);
                     let (end, next) = self.receive(&mut receiver, &ours, &theirs)?;
@@ -344,6 +351,7 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
         board,
         party: site.party(Role::Standby),
         until: Until::Told,
+        activating: false,
         drift: Vec::new(),
         progress: &mut quiet,
     };
@@ -416,7 +424,7 @@ pub fn resync_once(
     let mut party = site.party(Role::Standby);
     party.full = full || checksum;
     party.dry_run = dry_run;
-    let mut standby = Standby { events: &mut events, sender, rt: rt.handle().clone(), board, party, until: Until::CaughtUp, drift, progress };
+    let mut standby = Standby { events: &mut events, sender, rt: rt.handle().clone(), board, party, until: Until::CaughtUp, activating: false, drift, progress };
     let (mut side, end) = standby.run(side, peer)?;
     side.checkpoint().map_err(|e| apply_failure(&e))?;
     if !dry_run && matches!(end, End::Done(_)) {
