@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TryRecvError;
 use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 
@@ -225,17 +224,11 @@ async fn write(
         if let Some(message) = message {
             put(&mut out, &mut encoder, &message)?;
         }
-        loop {
-            match urgent.try_recv() {
-                Ok(m) => {
-                    waiting.fetch_sub(1, Ordering::Relaxed);
-                    put(&mut out, &mut encoder, &m)?;
-                    if out.len() >= GATHER {
-                        break;
-                    }
-                }
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while out.len() < GATHER
+            && let Ok(m) = urgent.try_recv()
+        {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            put(&mut out, &mut encoder, &m)?;
         }
         send_out(&mut writer, &out, &stop).await?;
         counters.sent.fetch_add(out.len() as u64, Ordering::Relaxed);
