@@ -324,3 +324,76 @@ impl<'a> Differ<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::signature::SignatureWriter;
+    use super::*;
+
+    fn noise(len: usize, seed: u8) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        blake3::Hasher::new()
+            .update(&[seed])
+            .finalize_xof()
+            .fill(&mut bytes);
+        bytes
+    }
+
+    fn signature(basis: &[u8], block: u32) -> Signature {
+        let (mut writer, mut bytes) = (SignatureWriter::new(block).expect("a block"), Vec::new());
+        writer.push(basis, &mut bytes);
+        writer.finish(&mut bytes);
+        Signature::parse(bytes, basis.len() as u64).expect("a signature")
+    }
+
+    #[test]
+    fn rolling_is_given_up_and_taken_up() {
+        let basis = noise((2 << 20) + 4000, 1);
+        let signature = signature(&basis, 8192);
+        let mut differ = Differ::new(&signature);
+        let stretch = usize::try_from(GIVE_UP).expect("small");
+        let mut copied = 0;
+        let mut out = |command: Command<'_>| {
+            if let Command::Copy { len, .. } = command {
+                copied += len;
+            }
+        };
+        differ.push(&noise(stretch / 2, 2), &mut out);
+        assert_eq!(differ.mode, Mode::Roll);
+        differ.push(&noise(stretch, 3), &mut out);
+        assert_ne!(differ.mode, Mode::Roll);
+        differ.push(&basis, &mut out);
+        assert_eq!(differ.mode, Mode::Roll);
+        differ.push(&noise(2 * stretch, 4), &mut out);
+        assert!(matches!(differ.mode, Mode::Skip(_)));
+        // Even then the end is compared with the basis' short last block.
+        differ.push(&basis[2 << 20..], &mut out);
+        differ.finish(&mut out);
+        assert!(copied % 8192 == 4000 && copied > 1 << 20, "{copied} bytes");
+    }
+
+    #[test]
+    fn sums_made_to_collide_cost_matches_not_time() {
+        let basis = vec![5u8; 256 * 1024];
+        let mut target = basis.clone();
+        for block in target.chunks_mut(512) {
+            // Neighbouring changes of +1, -2, +1 keep both sums.
+            block[100] += 1;
+            block[101] -= 2;
+            block[102] += 1;
+        }
+        let signature = signature(&basis, 512);
+        let mut differ = Differ::new(&signature);
+        let mut made = Vec::new();
+        let mut out = |command: Command<'_>| match command {
+            Command::Literal(bytes) => made.extend_from_slice(bytes),
+            Command::Copy { len, .. } => {
+                made.resize(made.len() + usize::try_from(len).expect("small"), 5);
+            }
+        };
+        differ.push(&target, &mut out);
+        assert!(differ.credit < 2 * differ.block, "the credit was used up");
+        differ.finish(&mut out);
+        assert!(made == target);
+    }
+}

@@ -1,6 +1,7 @@
 //! Laws that hold between the parts, with `fast_rsync` as the other side.
 
 use std::io;
+use std::ops::Range;
 
 use proptest::prelude::*;
 
@@ -17,6 +18,11 @@ fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut reader = hasher.update(&seed.to_le_bytes()).finalize_xof();
     reader.fill(&mut bytes);
     bytes
+}
+
+fn part<'a>(bytes: &'a [u8], range: &Range<u64>) -> &'a [u8] {
+    let at = |n: u64| usize::try_from(n).expect("small");
+    &bytes[at(range.start)..at(range.end)]
 }
 
 /// Cuts `bytes` at lengths that `seed` chooses, from 1 to `most`.
@@ -247,7 +253,7 @@ proptest! {
                 Step::Copy(r) => encoder.command(Command::Copy { offset: r.start, len: r.end - r.start }, &mut delta),
                 Step::Literal(r) => {
                     prop_assert!(r.end - r.start <= most);
-                    encoder.command(Command::Literal(&target[r.start as usize..r.end as usize]), &mut delta);
+                    encoder.command(Command::Literal(part(&target, &r)), &mut delta);
                 }
             }
         }
@@ -279,6 +285,50 @@ fn the_short_last_block_is_found_behind_an_insertion() {
     assert!(diff(&signature(&basis, 512), &[&end]).len() < 720);
 }
 
+/// Changes that keep both sums of any block around them.
+fn forge(block: &mut [u8]) {
+    block[100] ^= 1;
+    let up = block[100] & 1 == 1;
+    let by = |b: u8, n: u8, up: bool| {
+        if up {
+            b.wrapping_add(n)
+        } else {
+            b.wrapping_sub(n)
+        }
+    };
+    block[101] = by(block[101], 2, !up);
+    block[102] = by(block[102], 1, up);
+}
+
+#[test]
+fn equal_sums_alone_are_no_match() {
+    // Values far from 0 and 255, where nothing wraps.
+    let basis: Vec<u8> = noise(10_000, 8).iter().map(|b| 64 + b / 4).collect();
+    let mut target = basis.clone();
+    for block in target.chunks_mut(512) {
+        forge(block);
+    }
+    let sums = |bytes: &[u8]| signature_bytes(bytes, 512, 0)[12..16].to_vec();
+    assert_eq!(sums(&basis), sums(&target), "the forgery holds");
+    for cut in [0, 100, 9728] {
+        let delta = diff(&signature(&basis, 512), &[&target[cut..]]);
+        let made = apply(&basis, &[&delta], (target.len() - cut) as u64).expect("a delta");
+        assert!(made == target[cut..], "from {cut}");
+    }
+}
+
+#[test]
+fn blocks_in_another_order_are_copies() {
+    let basis = noise(64 * 512, 9);
+    let target: Vec<u8> = (0..64)
+        .flat_map(|i| basis[(i * 37 % 64) * 512..][..512].to_vec())
+        .collect();
+    let delta = diff(&signature(&basis, 512), &[&target]);
+    assert!(delta.len() < 64 * 6, "{}", delta.len());
+    let made = apply(&basis, &[&delta], target.len() as u64).expect("a delta");
+    assert!(made == target);
+}
+
 #[test]
 fn scattered_edits_cost_what_they_cost_the_oracle() {
     let basis = noise(8 << 20, 4);
@@ -303,28 +353,18 @@ fn scattered_edits_cost_what_they_cost_the_oracle() {
 fn rolling_stops_where_nothing_matches_and_resumes_where_it_does() {
     let give_up = usize::try_from(GIVE_UP).expect("small");
     let basis = noise(4 << 20, 6);
-    let target = [noise(3 * give_up, 7), basis.clone()].concat();
+    // Insertions, so that the basis is found only by rolling on.
+    let back: Vec<u8> = basis
+        .chunks(1 << 20)
+        .flat_map(|part| [part, b"!".as_slice()].concat())
+        .collect();
+    let target = [noise(3 * give_up, 7), back].concat();
     let delta = diff(&signature(&basis, 8192), &[&target]);
     let literal = delta.len() - 3 * give_up;
     assert!(
         literal < 40 * 8192,
         "{literal} bytes of the basis went literally"
     );
-    let made = apply(&basis, &[&delta], target.len() as u64).expect("a delta");
-    assert!(made == target);
-}
-
-#[test]
-fn sums_made_to_collide_cost_matches_not_time() {
-    // Swapping weights within a block keeps both sums: +1 -2 +1 at neighbouring offsets.
-    let basis: Vec<u8> = [5u8, 5, 5, 5].repeat(64 * 1024);
-    let mut target = basis.clone();
-    for block in target.chunks_mut(512) {
-        block[100] += 1;
-        block[101] -= 2;
-        block[102] += 1;
-    }
-    let delta = diff(&signature(&basis, 512), &[&target]);
     let made = apply(&basis, &[&delta], target.len() as u64).expect("a delta");
     assert!(made == target);
 }
@@ -373,11 +413,15 @@ fn each_rule_of_a_delta_is_kept() {
         run(&[0x45, 50, 51, 0], 51),
         Err(DeltaError::OutsideBasis { .. })
     ));
-    let wrapping = [[0x54].as_slice(), &[0xff; 16]].concat();
-    assert!(matches!(
-        run(&wrapping, u64::MAX),
-        Err(DeltaError::OutsideBasis { .. })
-    ));
+    let past = |offset: u64, len: u64| {
+        let numbers = [offset.to_be_bytes(), len.to_be_bytes()].concat();
+        run(&[[0x54].as_slice(), &numbers, &[0]].concat(), len)
+    };
+    for (offset, len) in [(u64::MAX, u64::MAX), (u64::MAX - 9, 20), (101, 1), (1, 100)] {
+        let refused = past(offset, len);
+        assert!(matches!(refused, Err(DeltaError::OutsideBasis { .. })));
+    }
+    assert!(matches!(past(0, 100), Ok(out) if out == basis));
     assert!(matches!(run(&[0x45, 0, 0, 0], 0), Err(DeltaError::Empty)));
     assert!(matches!(run(&[0x41, 0, 0], 0), Err(DeltaError::Empty)));
     assert!(matches!(run(&[0x55], 0), Err(DeltaError::Command(0x55))));

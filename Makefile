@@ -1,0 +1,49 @@
+# `make` builds, `make test` runs everything that can run here, `make install` honours DESTDIR and PREFIX.
+
+PREFIX     ?= /usr/local
+SYSCONFDIR ?= /etc
+UNITDIR    ?= /lib/systemd/system
+OCFDIR     ?= /usr/lib/ocf/resource.d
+CARGO      ?= cargo
+INSTALL    ?= install
+
+BIN  := target/release
+ROOT := $(DESTDIR)$(PREFIX)
+
+.PHONY: all build test demo bench install clean
+
+all: build
+
+build:
+	$(CARGO) build --release --locked --bin syncd --bin syncctl
+
+test:
+	tests/run
+
+demo:
+	$(CARGO) build --release --bin syncd --bin syncctl
+	$(BIN)/syncctl demo
+
+bench:
+	$(CARGO) bench --bench peers
+
+# The binaries go to bin, not sbin: a command that SSH runs finds only the former in every user's PATH.
+# What is not in the tree is not installed; an existing configuration is never touched, the example lies beside it.
+install: build
+	$(INSTALL) -d $(ROOT)/bin $(DESTDIR)$(SYSCONFDIR)/osm-failover
+	$(INSTALL) -m 0755 $(BIN)/syncd $(BIN)/syncctl $(ROOT)/bin/
+	for f in examples/config.toml; do \
+		[ ! -f $$f ] || $(INSTALL) -m 0644 $$f $(DESTDIR)$(SYSCONFDIR)/osm-failover/config.toml.example || exit 1; \
+	done
+	for f in systemd/*.service systemd/*.timer systemd/*.socket; do \
+		[ ! -f $$f ] || $(INSTALL) -D -m 0644 -t $(DESTDIR)$(UNITDIR) $$f || exit 1; \
+	done
+	for f in init.d/*; do \
+		[ ! -f $$f ] || $(INSTALL) -D -m 0755 -t $(DESTDIR)$(SYSCONFDIR)/init.d $$f || exit 1; \
+	done
+	for f in ocf/*; do \
+		[ ! -f $$f ] || $(INSTALL) -D -m 0755 -t $(DESTDIR)$(OCFDIR)/osm $$f || exit 1; \
+	done
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,43 @@
+//! The trees that are measured: many files, one large file.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::common::kinds::noise;
+
+/// Makes `dirs` directories with `files` files of `size` bytes in all, evenly spread; the paths in the order made.
+pub fn fill(dir: &Path, dirs: usize, files: usize, size: usize) -> io::Result<Vec<PathBuf>> {
+    let per = files.div_ceil(dirs);
+    let bytes = noise(size + per, u64::try_from(files).unwrap_or(1));
+    let mut paths = Vec::with_capacity(files);
+    for d in 0..dirs {
+        let sub = dir.join(format!("d{d:04}"));
+        fs::create_dir_all(&sub)?;
+        for f in 0..per.min(files - paths.len()) {
+            let path = sub.join(format!("f{f:05}"));
+            // Each file of a directory starts elsewhere in the noise and carries its number, so no two are equal.
+            let mut content = bytes[f..f + size].to_vec();
+            let number = format!("{d}/{f}\n");
+            let n = number.len().min(size);
+            content[..n].copy_from_slice(&number.as_bytes()[..n]);
+            fs::write(&path, content)?;
+            paths.push(path);
+        }
+    }
+    Ok(paths)
+}
+
+/// Makes a file of `mib` MiB that no compression shortens.
+pub fn large(path: &Path, mib: u64) -> io::Result<()> {
+    let mut f = File::create(path)?;
+    for i in 0..mib {
+        f.write_all(&noise(1 << 20, i + 1))?;
+    }
+    Ok(())
+}
+
+/// The same path below another directory.
+pub fn moved(path: &Path, from: &Path, to: &Path) -> PathBuf {
+    to.join(path.strip_prefix(from).unwrap_or(path))
+}

@@ -1,0 +1,110 @@
+//! What the owner process tells about itself: kept up to date by the engine, read by the control socket.
+//!
+//! Answering a question never waits for the engine, so `status` is quick however busy it is.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::hints::Hints;
+use crate::wire::control::{Problem, Status};
+
+/// Most problems kept one by one.
+const MAX_PROBLEMS: usize = 1000;
+/// Most problems shown in one status.
+const SHOWN_PROBLEMS: usize = 100;
+
+/// A lock whose holder panicked still guards data that is replaced whole; use it.
+pub fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Default)]
+struct Inner {
+    status: Status,
+    problems: BTreeMap<String, Problem>,
+    /// Paths, bytes and time (ms since start) of the oldest of what the engine holds beyond the dirty set.
+    held: (u64, u64, Option<u64>),
+}
+
+/// The state of the process as others may see it.
+pub struct Board {
+    inner: Mutex<Inner>,
+    started: Instant,
+    hints: Option<Arc<Hints>>,
+}
+
+impl Board {
+    /// A board that begins with `status`; `hints` is the active node's dirty set.
+    #[must_use]
+    pub fn new(mut status: Status, hints: Option<Arc<Hints>>) -> Self {
+        status.version = 1;
+        status.pid = std::process::id();
+        let inner = Inner { status, ..Inner::default() };
+        Self { inner: Mutex::new(inner), started: Instant::now(), hints }
+    }
+
+    /// Changes the status.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut lock(&self.inner).status);
+    }
+
+    /// Says what the engine holds beyond the dirty set: paths, bytes, time of the oldest.
+    pub fn hold(&self, paths: u64, bytes: u64, oldest: Option<u64>) {
+        lock(&self.inner).held = (paths, bytes, oldest);
+    }
+
+    /// Notes a path that cannot be replicated at present.
+    pub fn problem(&self, path: &str, operation: &str, cause: &str) {
+        let mut inner = lock(&self.inner);
+        inner.status.last_error = format!("{path}: cannot {operation}: {cause}");
+        if let Some(known) = inner.problems.get_mut(path) {
+            operation.clone_into(&mut known.operation);
+            cause.clone_into(&mut known.cause);
+        } else if inner.problems.len() < MAX_PROBLEMS {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            let since = u64::try_from(now).unwrap_or(u64::MAX);
+            let new = Problem { path: path.into(), operation: operation.into(), cause: cause.into(), since };
+            inner.problems.insert(path.to_owned(), new);
+        } else {
+            inner.status.problems_more += 1;
+        }
+    }
+
+    /// A path is well again.
+    pub fn solved(&self, path: &str) {
+        lock(&self.inner).problems.remove(path);
+    }
+
+    /// Whether any path has a problem.
+    pub fn has_problems(&self) -> bool {
+        !lock(&self.inner).problems.is_empty()
+    }
+
+    /// Notes the last thing that went wrong.
+    pub fn failed(&self, text: String) {
+        lock(&self.inner).status.last_error = text;
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn snapshot(&self) -> Status {
+        let inner = lock(&self.inner);
+        let mut status = inner.status.clone();
+        status.uptime_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        status.problems = inner.problems.values().take(SHOWN_PROBLEMS).cloned().collect();
+        let hidden = inner.problems.len().saturating_sub(SHOWN_PROBLEMS) as u64;
+        status.problems_more += hidden;
+        let (paths, bytes, held) = inner.held;
+        status.pending.paths = paths;
+        status.pending.bytes = bytes;
+        let mut oldest = held;
+        if let Some(hints) = &self.hints {
+            let (more, first) = hints.pending();
+            status.pending.paths += more;
+            oldest = [oldest, first].into_iter().flatten().min();
+            status.pending.oldest_ms = oldest.map_or(0, |t| hints.now().saturating_sub(t).max(1));
+        }
+        status
+    }
+}

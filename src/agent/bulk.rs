@@ -1,0 +1,440 @@
+//! Large files: read, hashed and sent on a thread of their own, a chunk at a time.
+//!
+//! A version counts only if the file did not change while it was read (or two readings of the same range agree, for a
+//! file that keeps growing), so a torn one is never published. The receiver compares the
+//! hash of the whole result again. Memory is one buffer and one block list.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+use rustix::fs::SeekFrom;
+
+use super::peer::{Gone, Peer};
+use crate::decide::blocks::{BlockHasher, Blocks, changed};
+use crate::decide::delta::aligned::{self, aligned};
+use crate::decide::delta::diff::Differ;
+use crate::decide::delta::format::{Command, Encoder};
+use crate::decide::delta::signature::Signature;
+use crate::model::entry::{Entry, Hash, Kind, Stamp};
+use crate::model::path::TreePath;
+use crate::sys::meta::xattrs_of;
+use crate::sys::tree::{Look, Root, look_at, open_regular};
+use crate::wire::message::{Form, Message};
+use std::os::fd::AsFd;
+
+/// Bytes read at a time.
+const WINDOW: usize = 1024 * 1024;
+/// Bytes sent in one chunk.
+const CHUNK: usize = 128 * 1024;
+/// Readings of a file that keeps changing before it is given back.
+const TRIES: u32 = 4;
+/// Changed bytes up to which an aligned delta is sent whatever share of the file they are.
+const FEW_CHANGED: u64 = 1024 * 1024;
+/// Longest signature accepted in bytes.
+pub const MAX_SIGNATURE: usize = 96 * 1024 * 1024;
+
+/// What the receiver is known to have of the file.
+#[derive(Debug)]
+pub enum Basis {
+    /// Nothing.
+    None,
+    /// The version with this block list.
+    Blocks(Blocks),
+    /// A version of which only the hash and the length are known.
+    Version(Hash, u64),
+}
+
+/// A file to send.
+pub struct Job {
+    /// Its path.
+    pub path: TreePath,
+    /// Its root.
+    pub root: Arc<Root>,
+    /// The session and number of the transfer; without one the file is only hashed.
+    pub to: Option<(Peer, u64)>,
+    /// What the receiver has.
+    pub basis: Basis,
+    /// The prefix that the basis covers may be taken for unchanged.
+    pub may_append: bool,
+    /// When the change was first noticed (ms of the engine's clock).
+    pub since: u64,
+}
+
+/// How the content travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It does not: the receiver has it.
+    Not,
+    /// As this transfer.
+    Staged(u64),
+    /// As this transfer, to be appended.
+    Append(u64),
+}
+
+/// A file that was read.
+#[derive(Debug)]
+pub struct Read {
+    /// Kind, metadata and hash.
+    pub entry: Entry,
+    /// How this host recognises the version.
+    pub stamp: Stamp,
+    /// Its block list.
+    pub blocks: Blocks,
+    /// How the content travels.
+    pub sent: Sent,
+}
+
+/// Why a file was not sent.
+#[derive(Debug)]
+pub enum Failed {
+    /// It vanished or is no regular file any more.
+    Vanished,
+    /// It changed all the time while it was read.
+    Unsteady,
+    /// It cannot be read.
+    Io(io::Error),
+    /// The session ended.
+    Gone,
+}
+
+impl From<io::Error> for Failed {
+    fn from(e: io::Error) -> Self {
+        if crate::sys::tree::is_absent(&e) || e.raw_os_error() == Some(libc::EINVAL) { Self::Vanished } else { Self::Io(e) }
+    }
+}
+
+impl From<Gone> for Failed {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+/// A part of a signature, or that there is none.
+pub type SignaturePart = Option<(Hash, u64, Vec<u8>, bool)>;
+
+/// Reads and sends files until the queue closes; `done` takes each result.
+pub fn run(jobs: &Receiver<Job>, signatures: &Receiver<(TreePath, SignaturePart)>, done: &mut dyn FnMut(Job, Result<Read, Failed>)) {
+    while let Ok(job) = jobs.recv() {
+        let result = read_and_send(&job, signatures);
+        done(job, result);
+    }
+}
+
+/// A way to hand the thread its work.
+pub struct Handle {
+    /// Files to send.
+    pub jobs: Sender<Job>,
+    /// Signatures that arrived.
+    pub signatures: Sender<(TreePath, SignaturePart)>,
+}
+
+struct Source {
+    file: File,
+    entry: Entry,
+    stamp: Stamp,
+    sparse: bool,
+}
+
+fn open(job: &Job) -> Result<Source, Failed> {
+    let (dir, name) = job.root.open_parent(&job.path.path)?;
+    let file = open_regular(dir.as_fd(), name)?;
+    let mut seen = look(&file)?;
+    seen.entry.xattrs = xattrs_of(dir.as_fd(), name)?;
+    let blocks = rustix::fs::fstat(&file).map_err(io::Error::from)?.st_blocks;
+    let sparse = u64::try_from(blocks).unwrap_or(0) * 512 < seen.stamp.size;
+    Ok(Source { file, entry: seen.entry, stamp: seen.stamp, sparse })
+}
+
+fn look(file: &File) -> Result<crate::sys::tree::Seen, Failed> {
+    match look_at(file.as_fd(), b"")? {
+        Look::There(seen) => Ok(*seen),
+        _ => Err(Failed::Vanished),
+    }
+}
+
+fn read_and_send(job: &Job, signatures: &Receiver<(TreePath, SignaturePart)>) -> Result<Read, Failed> {
+    for _ in 0..TRIES {
+        let source = open(job)?;
+        if let (Basis::Blocks(old), true, Some((peer, id))) = (&job.basis, job.may_append, &job.to)
+            && source.stamp.size > old.size()
+            && old.size() > 0
+        {
+            match append(&source, old, (peer, *id), &job.path) {
+                Ok(Some(read)) => return Ok(read),
+                Ok(None) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let size = source.stamp.size;
+        let Some(blocks) = hash(&source.file, size)? else { continue };
+        let now = look(&source.file)?;
+        // A file that only grew still had this prefix if a second reading finds it again.
+        let steady = now.stamp == source.stamp
+            || (now.stamp.size >= size && hash(&source.file, size)?.as_ref() == Some(&blocks));
+        if !steady {
+            continue;
+        }
+        if let Some(sent) = transfer(job, &source, &blocks, signatures)? {
+            let mut entry = source.entry;
+            entry.kind = Kind::File { size, hash: Some(blocks.root()) };
+            return Ok(Read { entry, stamp: source.stamp, blocks, sent });
+        }
+    }
+    Err(Failed::Unsteady)
+}
+
+/// The block list of the first `size` bytes; `None` where the file is shorter by now.
+fn hash(file: &File, size: u64) -> Result<Option<Blocks>, Failed> {
+    let mut hasher = BlockHasher::new(size);
+    let mut buf = vec![0u8; WINDOW];
+    let mut at = 0;
+    while at < size {
+        let want = usize::try_from(size - at).unwrap_or(WINDOW).min(WINDOW);
+        let n = file.read_at(&mut buf[..want], at)?;
+        if n == 0 {
+            return Ok(None);
+        }
+        hasher.update(&buf[..n]);
+        at += n as u64;
+    }
+    Ok(Some(hasher.finish()))
+}
+
+/// Sends what follows the basis; `None` where the file was not merely appended to.
+fn append(source: &Source, old: &Blocks, to: (&Peer, u64), path: &TreePath) -> Result<Option<Read>, Failed> {
+    let (peer, id) = to;
+    let Some(state) = append_state(&source.file, old)? else { return Ok(None) };
+    let size = source.stamp.size;
+    let form = Form::Append { basis: old.root(), size: old.size() };
+    let start = Message::Transfer { id, path: path.clone(), form, size: size - old.size(), sparse: source.sparse };
+    peer.send_bulk(start)?;
+    let mut hasher = state.clone();
+    let mut buf = vec![0u8; CHUNK];
+    let mut at = old.size();
+    while at < size {
+        let want = usize::try_from(size - at).unwrap_or(CHUNK).min(CHUNK);
+        let n = source.file.read_at(&mut buf[..want], at)?;
+        if n == 0 {
+            peer.send_bulk(Message::Abandon { id })?;
+            return Ok(None);
+        }
+        hasher.update(&buf[..n]);
+        peer.send_bulk(Message::Chunk { id, offset: at - old.size(), data: buf[..n].to_vec() })?;
+        at += n as u64;
+    }
+    let blocks = hasher.finish();
+    if look(&source.file)?.stamp != source.stamp && !agrees(&source.file, state, old.size(), &blocks)? {
+        peer.send_bulk(Message::Abandon { id })?;
+        return Ok(None);
+    }
+    peer.send_bulk(Message::TransferEnd { id, hash: blocks.root() })?;
+    let mut entry = source.entry.clone();
+    entry.kind = Kind::File { size, hash: Some(blocks.root()) };
+    Ok(Some(Read { entry, stamp: source.stamp, blocks, sent: Sent::Append(id) }))
+}
+
+/// A hasher that has seen the basis, if the file's bytes at its end are still the basis'.
+fn append_state(file: &File, old: &Blocks) -> Result<Option<BlockHasher>, Failed> {
+    let tail = old.tail();
+    let mut bytes = vec![0u8; usize::try_from(tail.end - tail.start).unwrap_or(0)];
+    match file.read_exact_at(&mut bytes, tail.start) {
+        Ok(()) => Ok(old.append_state(&bytes).ok()),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether a second reading of what was appended yields the same.
+fn agrees(file: &File, mut hasher: BlockHasher, from: u64, blocks: &Blocks) -> Result<bool, Failed> {
+    let mut buf = vec![0u8; WINDOW];
+    let mut at = from;
+    while at < blocks.size() {
+        let want = usize::try_from(blocks.size() - at).unwrap_or(WINDOW).min(WINDOW);
+        let n = file.read_at(&mut buf[..want], at)?;
+        if n == 0 {
+            return Ok(false);
+        }
+        hasher.update(&buf[..n]);
+        at += n as u64;
+    }
+    Ok(hasher.finish() == *blocks)
+}
+
+/// Sends a version in the cheapest form; `None` where it changed on the way.
+fn transfer(
+    job: &Job,
+    source: &Source,
+    blocks: &Blocks,
+    signatures: &Receiver<(TreePath, SignaturePart)>,
+) -> Result<Option<Sent>, Failed> {
+    let Some((peer, id)) = &job.to else { return Ok(Some(Sent::Not)) };
+    let id = *id;
+    let root = blocks.root();
+    let mut out = Out { peer, id, buf: Vec::with_capacity(CHUNK), offset: 0 };
+    let begin = |form| Message::Transfer { id, path: job.path.clone(), form, size: blocks.size(), sparse: source.sparse };
+    match &job.basis {
+        Basis::Blocks(old) if old.root() == root => return Ok(Some(Sent::Not)),
+        Basis::Version(hash, _) if *hash == root => return Ok(Some(Sent::Not)),
+        Basis::Blocks(old) => {
+            let ranges = changed(old, blocks);
+            let bytes: u64 = ranges.iter().map(|r| r.end - r.start).sum();
+            if bytes <= FEW_CHANGED || bytes <= blocks.size() / 2 {
+                peer.send_bulk(begin(Form::Delta { basis: old.root() }))?;
+                send_aligned(&source.file, &ranges, blocks.size(), &mut out)?;
+            } else {
+                send_rolled(job, source, blocks, (old.root(), signatures), &mut out, &begin)?;
+            }
+        }
+        Basis::Version(hash, _) => send_rolled(job, source, blocks, (*hash, signatures), &mut out, &begin)?,
+        Basis::None => {
+            peer.send_bulk(begin(Form::Whole))?;
+            send_whole(&source.file, blocks.size(), source.sparse, &mut out)?;
+        }
+    }
+    // What was read for the hash and what was read for sending must be one version.
+    let now = look(&source.file)?;
+    if now.stamp != source.stamp && now.stamp.size < blocks.size() {
+        peer.send_bulk(Message::Abandon { id })?;
+        return Ok(None);
+    }
+    peer.send_bulk(Message::TransferEnd { id, hash: root })?;
+    Ok(Some(Sent::Staged(id)))
+}
+
+/// Bytes of a transfer on their way into chunks.
+struct Out<'a> {
+    peer: &'a Peer,
+    id: u64,
+    buf: Vec<u8>,
+    offset: u64,
+}
+
+impl Out<'_> {
+    fn flush(&mut self) -> Result<(), Gone> {
+        while !self.buf.is_empty() {
+            let n = self.buf.len().min(CHUNK);
+            let rest = self.buf.split_off(n);
+            let data = std::mem::replace(&mut self.buf, rest);
+            let offset = self.offset;
+            self.offset += data.len() as u64;
+            self.peer.send_bulk(Message::Chunk { id: self.id, offset, data })?;
+        }
+        Ok(())
+    }
+}
+
+fn send_aligned(file: &File, ranges: &[std::ops::Range<u64>], size: u64, out: &mut Out<'_>) -> Result<(), Failed> {
+    let mut enc = Encoder::new();
+    let mut buf = vec![0u8; CHUNK];
+    for step in aligned(ranges, size, CHUNK as u64) {
+        match step {
+            aligned::Step::Copy(r) => enc.command(Command::Copy { offset: r.start, len: r.end - r.start }, &mut out.buf),
+            aligned::Step::Literal(r) => {
+                let n = usize::try_from(r.end - r.start).unwrap_or(CHUNK);
+                read_or_zero(file, &mut buf[..n], r.start)?;
+                enc.command(Command::Literal(&buf[..n]), &mut out.buf);
+            }
+        }
+        if out.buf.len() >= CHUNK {
+            out.flush()?;
+        }
+    }
+    enc.finish(&mut out.buf);
+    Ok(out.flush()?)
+}
+
+/// Reads a range; what the file lost meanwhile reads as zeros, which the receiver's hash refuses.
+fn read_or_zero(file: &File, buf: &mut [u8], at: u64) -> io::Result<()> {
+    match file.read_exact_at(buf, at) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            buf.fill(0);
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn send_whole(file: &File, size: u64, sparse: bool, out: &mut Out<'_>) -> Result<(), Failed> {
+    let mut at = 0;
+    while at < size {
+        let (start, end) = if sparse { next_data(file, at, size)? } else { (at, size) };
+        at = start;
+        while at < end {
+            let n = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
+            let mut data = vec![0u8; n];
+            read_or_zero(file, &mut data, at)?;
+            out.peer.send_bulk(Message::Chunk { id: out.id, offset: at, data })?;
+            at += n as u64;
+        }
+    }
+    Ok(())
+}
+
+/// The next range that is no hole, from `at` on.
+fn next_data(file: &File, at: u64, size: u64) -> Result<(u64, u64), Failed> {
+    let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start.min(size),
+        Err(rustix::io::Errno::NXIO) => return Ok((size, size)),
+        Err(e) => return Err(Failed::Io(e.into())),
+    };
+    let end = rustix::fs::seek(file, SeekFrom::Hole(start)).map_or(size, |end| end.min(size));
+    Ok((start, end))
+}
+
+/// Asks for the signature of the receiver's version and sends a rolling delta; whole where there is none.
+fn send_rolled(
+    job: &Job,
+    source: &Source,
+    blocks: &Blocks,
+    (basis, signatures): (Hash, &Receiver<(TreePath, SignaturePart)>),
+    out: &mut Out<'_>,
+    begin: &dyn Fn(Form) -> Message,
+) -> Result<(), Failed> {
+    while signatures.try_recv().is_ok() {}
+    out.peer.send(Message::AskSignature { path: job.path.clone() });
+    let Some(signature) = collect(&job.path, basis, signatures)? else {
+        out.peer.send_bulk(begin(Form::Whole))?;
+        return send_whole(&source.file, blocks.size(), source.sparse, out);
+    };
+    out.peer.send_bulk(begin(Form::Delta { basis }))?;
+    let mut enc = Encoder::new();
+    let mut differ = Differ::new(&signature);
+    let mut buf = vec![0u8; WINDOW];
+    let mut at = 0;
+    while at < blocks.size() {
+        let n = usize::try_from(blocks.size() - at).unwrap_or(WINDOW).min(WINDOW);
+        read_or_zero(&source.file, &mut buf[..n], at)?;
+        differ.push(&buf[..n], &mut |command| enc.command(command, &mut out.buf));
+        out.flush()?;
+        at += n as u64;
+    }
+    differ.finish(&mut |command| enc.command(command, &mut out.buf));
+    enc.finish(&mut out.buf);
+    Ok(out.flush()?)
+}
+
+/// Gathers the parts of a signature; `None` where the receiver has no such version.
+fn collect(
+    path: &TreePath,
+    basis: Hash,
+    signatures: &Receiver<(TreePath, SignaturePart)>,
+) -> Result<Option<Signature>, Failed> {
+    let mut bytes = Vec::new();
+    loop {
+        let (of, part) = signatures.recv().map_err(|_| Failed::Gone)?;
+        let Some((hash, size, data, last)) = part else { return Err(Failed::Gone) };
+        if of != *path {
+            continue;
+        }
+        if hash != basis || bytes.len() + data.len() > MAX_SIGNATURE {
+            return Ok(None);
+        }
+        bytes.extend_from_slice(&data);
+        if last {
+            return Ok(Signature::parse(bytes, size).ok());
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Comparing both trees without changing anything: what `verify` and `diff` find.
+//!
+//! The receiver looks at its own tree as it is (not at what its index believes), so edits made on the
+//! standby are found too.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+
+use super::drift::hash_file;
+use super::node::Node;
+use crate::index::store::{Row, StoreError};
+use crate::model::entry::{Entry, Hash, Kind};
+use crate::model::path::TreePath;
+use crate::sys::meta::xattrs_of;
+use crate::sys::tree::{Look, list, look_at, open_regular};
+use crate::wire::message::{Differs, Named, Range};
+
+/// Most differences told.
+const MAX_DIFFERS: usize = 100_000;
+
+/// A comparison under way.
+#[derive(Debug)]
+pub struct Comparison {
+    quick: bool,
+    paths: u64,
+    differs: Vec<Differs>,
+}
+
+impl Comparison {
+    /// Begins; `quick` trusts recorded hashes of files whose stamp did not change.
+    #[must_use]
+    pub fn new(quick: bool) -> Self {
+        Self { quick, paths: 0, differs: Vec::new() }
+    }
+
+    /// Compares a part of a directory.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the index fails.
+    pub fn listing(&mut self, node: &mut Node, dir: &TreePath, exact: Option<&Range>, entries: &[Named]) -> Result<(), StoreError> {
+        for named in entries {
+            self.paths += 1;
+            let Ok(path) = dir.path.join(&named.name) else { continue };
+            let path = TreePath::new(dir.root, path);
+            let what = match here(node, &path, self.quick)? {
+                None => vec!["missing"],
+                Some((entry, _)) if entry == named.entry && links_agree(node, &path, named) => continue,
+                Some((entry, _)) if entry == named.entry => vec!["links"],
+                Some((entry, _)) => differences(&entry, &named.entry),
+            };
+            let what = if what == ["missing"] { "missing-on-peer".to_owned() } else { what.join(",") };
+            self.note(path, what);
+        }
+        let Some(range) = exact else { return Ok(()) };
+        let Some(r) = node.root(dir.root) else { return Ok(()) };
+        let listed: BTreeSet<&[u8]> = entries.iter().map(|n| n.name.as_slice()).collect();
+        let names = r.root.open_dir(&dir.path).and_then(|fd| list(fd.as_fd(), dir.path.is_root())).unwrap_or_default();
+        for name in names {
+            let inside = range.after.as_ref().is_none_or(|a| name.as_slice() > a.as_slice())
+                && range.upto.as_ref().is_none_or(|u| name.as_slice() <= u.as_slice());
+            let Ok(path) = dir.path.join(&name) else { continue };
+            let path = TreePath::new(dir.root, path);
+            if !inside || listed.contains(name.as_slice()) {
+                continue;
+            }
+            let Ok(Look::There(seen)) = node.root(dir.root).map_or(Ok(Look::Absent), |r| r.root.look(&path.path)) else { continue };
+            if !node.excluded(&path, seen.entry.kind.is_dir()) {
+                self.paths += 1;
+                self.note(path, "missing-here".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, path: TreePath, what: String) {
+        if self.differs.len() < MAX_DIFFERS {
+            self.differs.push(Differs { path, what });
+        }
+    }
+
+    /// Paths compared, and the differences.
+    #[must_use]
+    pub fn finish(self) -> (u64, Vec<Differs>) {
+        (self.paths, self.differs)
+    }
+}
+
+/// What stands at a path of this node now, with its content hash.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn here(node: &mut Node, path: &TreePath, quick: bool) -> Result<Option<(Entry, bool)>, StoreError> {
+    let row = node.store.lookup(path)?;
+    let Some(r) = node.root(path.root) else { return Ok(None) };
+    let Ok((dir, name)) = r.root.open_parent(&path.path) else { return Ok(None) };
+    let Ok(Look::There(seen)) = look_at(dir.as_fd(), name) else { return Ok(None) };
+    let mut entry = seen.entry;
+    entry.xattrs = xattrs_of(dir.as_fd(), name).unwrap_or_default();
+    let known = row.as_ref().filter(|row| row.stamp == seen.stamp).and_then(|row| row.entry.kind.hash());
+    if let Kind::File { hash, .. } = &mut entry.kind {
+        *hash = match known {
+            Some(known) if quick => Some(known),
+            _ => open_regular(dir.as_fd(), name).and_then(|mut f| hash_file(&mut f)).ok(),
+        };
+    }
+    Ok(Some((entry, known.is_some())))
+}
+
+fn links_agree(node: &Node, path: &TreePath, named: &Named) -> bool {
+    let Some(first) = &named.link else { return true };
+    let look = |p: &TreePath| match node.root(p.root).map(|r| r.root.look(&p.path)) {
+        Some(Ok(Look::There(seen))) => Some((seen.stamp.dev, seen.stamp.ino)),
+        _ => None,
+    };
+    look(path).is_some() && look(path) == look(first)
+}
+
+/// blake3 of a file, if it is still the one its row describes before and after it was read.
+#[must_use]
+pub fn hash_if_unchanged(node: &Node, path: &TreePath, row: &Row) -> Option<Hash> {
+    let r = node.root(path.root)?;
+    let (dir, name) = r.root.open_parent(&path.path).ok()?;
+    let mut file = open_regular(dir.as_fd(), name).ok()?;
+    let same = |f: &std::fs::File| matches!(look_at(f.as_fd(), b""), Ok(Look::There(s)) if s.stamp == row.stamp);
+    if !same(&file) {
+        return None;
+    }
+    let hash = hash_file(&mut file).ok()?;
+    same(&file).then_some(hash)
+}
+
+/// What both sides would have to agree on for an entry to be called equal, as words.
+#[must_use]
+pub fn differences(ours: &Entry, theirs: &Entry) -> Vec<&'static str> {
+    let mut what = Vec::new();
+    if !ours.kind.same_type(&theirs.kind) {
+        return vec!["type"];
+    }
+    match (&ours.kind, &theirs.kind) {
+        (Kind::File { size: a, .. }, Kind::File { size: b, .. }) if a != b => what.push("size"),
+        (Kind::File { hash: Some(a), .. }, Kind::File { hash: Some(b), .. }) if a != b => what.push("content"),
+        (Kind::File { hash: a, .. }, Kind::File { hash: b, .. }) if a.is_none() != b.is_none() => what.push("content"),
+        (Kind::Symlink { target: a }, Kind::Symlink { target: b }) if a != b => what.push("target"),
+        (Kind::CharDev { rdev: a }, Kind::CharDev { rdev: b }) | (Kind::BlockDev { rdev: a }, Kind::BlockDev { rdev: b }) if a != b => {
+            what.push("type");
+        }
+        _ => {}
+    }
+    if ours.mode != theirs.mode {
+        what.push("mode");
+    }
+    if (ours.uid, ours.gid) != (theirs.uid, theirs.gid) {
+        what.push("owner");
+    }
+    if ours.mtime != theirs.mtime {
+        what.push("mtime");
+    }
+    if ours.xattrs != theirs.xattrs {
+        what.push("xattrs");
+    }
+    what
+}

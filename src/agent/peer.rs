@@ -1,0 +1,224 @@
+//! The stream to the peer as the engine sees it: messages in, messages out, and its end.
+//!
+//! Two tasks per stream. The writer takes urgent messages first and bulk chunks
+//! after them, so a large file never delays a small one; the reader hands messages to the engine and
+//! notices a peer that fell silent. Neither touches files.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio_util::codec::FramedRead;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::Event;
+use crate::sys::link::Link;
+use crate::wire::frame::{Compress, Encoder, codec, decode};
+use crate::wire::message::Message;
+
+/// Silence after which the peer is taken for dead.
+const SILENCE: Duration = Duration::from_millis(4000);
+/// Time between signs of life.
+const PULSE: Duration = Duration::from_millis(1000);
+/// Bulk chunks waiting for the writer.
+const BULK_QUEUE: usize = 4;
+/// Bytes gathered before they are written although more messages wait.
+const GATHER: usize = 256 * 1024;
+
+/// The way to the peer; dropping every clone ends the session.
+#[derive(Clone)]
+pub struct Peer {
+    /// Number of the session.
+    pub session: u64,
+    urgent: mpsc::UnboundedSender<Message>,
+    bulk: mpsc::Sender<Message>,
+    waiting: Arc<AtomicU64>,
+    counters: Arc<Counters>,
+    stop: CancellationToken,
+}
+
+/// Bytes over the stream.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Bytes written.
+    pub sent: AtomicU64,
+    /// Bytes read.
+    pub received: AtomicU64,
+}
+
+impl Peer {
+    /// Sends an urgent message; the engine bounds what it has in flight.
+    pub fn send(&self, message: Message) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        // A closed queue means that the end of the session is already on its way to the engine.
+        let _ = self.urgent.send(message);
+    }
+
+    /// Sends a bulk chunk from a thread that may wait.
+    ///
+    /// # Errors
+    /// The session has ended.
+    pub fn send_bulk(&self, message: Message) -> Result<(), Gone> {
+        self.bulk.blocking_send(message).map_err(|_| Gone)
+    }
+
+    /// Urgent messages the writer has not taken yet.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Bytes sent and received so far.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.counters.sent.load(Ordering::Relaxed), self.counters.received.load(Ordering::Relaxed))
+    }
+
+    /// Ends the session once everything urgent was written.
+    pub fn close(&self) {
+        self.stop.cancel();
+    }
+}
+
+/// The session has ended.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the session with the peer has ended")]
+pub struct Gone;
+
+/// Starts the tasks of a stream; messages and the end arrive as events.
+#[must_use]
+pub fn start(link: Link, session: u64, compress: Compress, events: mpsc::Sender<Event>) -> Peer {
+    let (urgent, urgent_rx) = mpsc::unbounded_channel();
+    let (bulk, bulk_rx) = mpsc::channel(BULK_QUEUE);
+    let stop = CancellationToken::new();
+    let counters = Arc::new(Counters::default());
+    let waiting = Arc::new(AtomicU64::new(0));
+    let peer = Peer { session, urgent, bulk, waiting: waiting.clone(), counters: counters.clone(), stop: stop.clone() };
+    let (reader, writer, mut remote) = link.split();
+    let writing = tokio::spawn(write(writer, urgent_rx, bulk_rx, Encoder::new(compress), waiting, counters.clone(), stop.clone()));
+    tokio::spawn(async move {
+        let mut why = read(reader, session, &events, &counters, &stop).await;
+        stop.cancel();
+        if let Ok(Err(e)) = writing.await
+            && why.is_none()
+        {
+            why = Some(format!("writing to the peer failed: {e}"));
+        }
+        let why = match why {
+            Some(why) => why,
+            None => remote.explain_eof().await.to_string(),
+        };
+        if let Err(e) = remote.close(Duration::from_secs(1)).await {
+            tracing::debug!("closing the link: {e}");
+        }
+        let _ = events.send(Event::LinkDown { session, why }).await;
+    });
+    peer
+}
+
+/// Hands messages to the engine until the stream ends; says why if the stream itself does not.
+async fn read(
+    reader: crate::sys::link::Reader,
+    session: u64,
+    events: &mpsc::Sender<Event>,
+    counters: &Counters,
+    stop: &CancellationToken,
+) -> Option<String> {
+    let mut frames = FramedRead::with_capacity(reader, codec(), 64 * 1024);
+    loop {
+        let next = tokio::select! {
+            () = stop.cancelled() => return Some("the session was ended here".into()),
+            next = tokio::time::timeout(SILENCE, frames.next()) => next,
+        };
+        let frame = match next {
+            Err(_) => return Some(format!("the peer has been silent for {} s", SILENCE.as_secs())),
+            Ok(None) => return None,
+            Ok(Some(Err(e))) => {
+                return if e.kind() == std::io::ErrorKind::InvalidData { Some(format!("the peer's stream is damaged: {e}")) } else { None };
+            }
+            Ok(Some(Ok(frame))) => frame,
+        };
+        counters.received.fetch_add(frame.len() as u64 + 4, Ordering::Relaxed);
+        match decode(&frame) {
+            Ok(Message::Ping) => {}
+            Ok(message) => {
+                if events.send(Event::Peer { session, message }).await.is_err() {
+                    return Some("this process is ending".into());
+                }
+            }
+            Err(e) => return Some(e.to_string()),
+        }
+    }
+}
+
+async fn write(
+    mut writer: crate::sys::link::Writer,
+    mut urgent: mpsc::UnboundedReceiver<Message>,
+    mut bulk: mpsc::Receiver<Message>,
+    mut encoder: Encoder,
+    waiting: Arc<AtomicU64>,
+    counters: Arc<Counters>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
+    let mut out: Vec<u8> = Vec::with_capacity(GATHER);
+    let mut pulse = tokio::time::interval(PULSE);
+    loop {
+        let message = tokio::select! {
+            biased;
+            m = urgent.recv() => m.inspect(|_| { waiting.fetch_sub(1, Ordering::Relaxed); }),
+            m = bulk.recv() => m,
+            () = stop.cancelled() => None,
+            _ = pulse.tick() => Some(Message::Ping),
+        };
+        let ending = message.is_none();
+        if let Some(message) = message {
+            put(&mut out, &mut encoder, &message)?;
+        }
+        loop {
+            match urgent.try_recv() {
+                Ok(m) => {
+                    waiting.fetch_sub(1, Ordering::Relaxed);
+                    put(&mut out, &mut encoder, &m)?;
+                    if out.len() >= GATHER {
+                        break;
+                    }
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        send_out(&mut writer, &out, &stop).await?;
+        counters.sent.fetch_add(out.len() as u64, Ordering::Relaxed);
+        out.clear();
+        if ending {
+            return writer.shutdown().await;
+        }
+    }
+}
+
+/// Writes everything; once the session ends, a peer that takes nothing holds us up for a moment only.
+async fn send_out(writer: &mut crate::sys::link::Writer, out: &[u8], stop: &CancellationToken) -> std::io::Result<()> {
+    let done = async {
+        writer.write_all(out).await?;
+        writer.flush().await
+    };
+    tokio::pin!(done);
+    tokio::select! {
+        biased;
+        r = &mut done => r,
+        () = stop.cancelled() => {
+            tokio::time::timeout(PULSE, &mut done).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))?
+        }
+    }
+}
+
+fn put(out: &mut Vec<u8>, encoder: &mut Encoder, message: &Message) -> std::io::Result<()> {
+    let frame = encoder.encode(message).map_err(std::io::Error::other)?;
+    let len = u32::try_from(frame.len()).map_err(std::io::Error::other)?;
+    out.extend_from_slice(&len.to_be_bytes());
+    out.extend_from_slice(&frame);
+    Ok(())
+}

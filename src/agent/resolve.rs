@@ -1,0 +1,460 @@
+//! From hints to operations: look at each path as it is now, compare with the index, say what the peer needs.
+//!
+//! Hints only say where to look. A rename is recognised by the file itself (device, inode and birth
+//! time), never by events, and is confirmed by size and time before it is used; everything else follows from the
+//! present state. The index is changed first, then the operations are sent, so a crash between the two
+//! is a change the peer has not acknowledged yet, nothing more.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::AsFd;
+
+use super::incoming::read_bounded;
+use super::node::Node;
+use crate::index::epochs::EpochsError;
+use crate::index::store::{Row, StoreError};
+use crate::model::batch::{Content, Op};
+use crate::model::entry::{Entry, Hash, Kind, Stamp};
+use crate::model::epoch::Seq;
+use crate::model::path::TreePath;
+use crate::sys::meta::xattrs_of;
+use crate::sys::tree::{Look, Seen, is_absent, look_at, open_regular};
+
+/// Files up to this many bytes travel inside their operation; larger ones as transfers.
+pub const INLINE_MAX: u64 = 128 * 1024;
+
+/// Why resolving stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// The index failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The epoch history failed.
+    #[error(transparent)]
+    Epochs(#[from] EpochsError),
+}
+
+/// What came of the hints.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// Operations in the order in which they are to be done.
+    pub ops: Vec<(Seq, Op)>,
+    /// Large files that must be read on the bulk thread; their rows are not changed yet.
+    pub bulk: Vec<TreePath>,
+    /// Directories to scan: new ones, moved ones.
+    pub scan: Vec<TreePath>,
+    /// Files that changed while they were read.
+    pub unsteady: Vec<TreePath>,
+    /// Paths that cannot be read: path, operation, cause.
+    pub problems: Vec<(TreePath, &'static str, String)>,
+    /// Paths without problems.
+    pub fine: Vec<TreePath>,
+    /// Bytes of content in `ops`.
+    pub bytes: u64,
+}
+
+/// Resolves hints against a node.
+pub struct Resolver<'a> {
+    node: &'a mut Node,
+    /// The peer follows closely: contents are read for it now.
+    live: bool,
+    /// Paths whose content must be sent whole although the index knows it.
+    force: &'a BTreeSet<TreePath>,
+    moves: Vec<(Seq, Op)>,
+    puts: Vec<(Seq, Op)>,
+    links: Vec<(Seq, Op)>,
+    deletes: Vec<(Seq, Op)>,
+    out: Resolved,
+    limbo: u32,
+}
+
+/// A path that was looked at.
+struct Looked {
+    path: TreePath,
+    seen: Option<Seen>,
+}
+
+impl<'a> Resolver<'a> {
+    /// A resolver; `live` when the peer follows closely, `force` for paths to be sent whole.
+    pub fn new(node: &'a mut Node, live: bool, force: &'a BTreeSet<TreePath>) -> Self {
+        let (moves, puts, links, deletes) = Default::default();
+        Self { node, live, force, moves, puts, links, deletes, out: Resolved::default(), limbo: 0 }
+    }
+
+    /// Resolves paths; the caller holds the index's transaction.
+    ///
+    /// # Errors
+    /// [`ResolveError`] where index or history fail; the transaction must then be dropped.
+    pub fn run(mut self, paths: Vec<TreePath>) -> Result<Resolved, ResolveError> {
+        let mut all: BTreeSet<TreePath> = BTreeSet::new();
+        for path in paths {
+            // A change of a name is a change of its directory's time.
+            if let Some(parent) = path.path.parent() {
+                all.insert(TreePath::new(path.root, parent));
+            }
+            all.insert(path);
+        }
+        let mut looked = Vec::with_capacity(all.len());
+        for path in all {
+            if let Some(seen) = self.look(&path) {
+                looked.push(Looked { path, seen });
+            }
+        }
+        for l in &looked {
+            if let Some(seen) = l.seen.as_ref().filter(|s| s.entry.kind.is_dir()) {
+                self.find_move(&l.path, seen)?;
+            }
+        }
+        for l in &looked {
+            if let Some(seen) = &l.seen {
+                self.present(&l.path, seen)?;
+            }
+        }
+        for l in &looked {
+            if l.seen.is_none() {
+                self.absent(&l.path)?;
+            }
+        }
+        self.finish()
+    }
+
+    fn finish(mut self) -> Result<Resolved, ResolveError> {
+        self.node.store.set_number("head", self.node.epochs.history().head())?;
+        let mut out = self.out;
+        out.ops = self.moves;
+        out.ops.append(&mut self.puts);
+        out.ops.append(&mut self.links);
+        out.ops.append(&mut self.deletes);
+        Ok(out)
+    }
+
+    fn next(&mut self) -> Result<Seq, ResolveError> {
+        let name = self.node.name.clone();
+        Ok(self.node.epochs.next(&name)?)
+    }
+
+    /// What stands at a path; the outer `None` where it is not to be looked at.
+    #[allow(clippy::option_option)]
+    fn look(&mut self, path: &TreePath) -> Option<Option<Seen>> {
+        let r = self.node.root(path.root)?;
+        if path.path.is_root() && r.root.only.is_some() {
+            return None;
+        }
+        let seen = match r.root.look(&path.path) {
+            Ok(Look::There(seen)) => Some(*seen),
+            Ok(Look::Absent | Look::Socket) => None,
+            Err(e) => {
+                self.out.problems.push((path.clone(), "look at", e.to_string()));
+                return None;
+            }
+        };
+        let is_dir = seen.as_ref().is_some_and(|s| s.entry.kind.is_dir());
+        if !path.path.is_root() && self.node.excluded(path, is_dir) {
+            return None;
+        }
+        Some(seen)
+    }
+
+    /// The row of this very file elsewhere, and its path, if it is not there any more (it moved) or still there (a link).
+    fn other_names(&self, path: &TreePath, stamp: &Stamp) -> Result<Vec<(TreePath, Row)>, ResolveError> {
+        let mut found = Vec::new();
+        for row in self.node.store.by_inode(stamp.ino)? {
+            if row.stamp.same_file(stamp)
+                && let Some(at) = self.node.store.path_of(row.id)?
+                && at != *path
+            {
+                found.push((at, row));
+            }
+        }
+        Ok(found)
+    }
+
+    fn stands(&self, path: &TreePath, stamp: &Stamp) -> bool {
+        let Some(r) = self.node.root(path.root) else { return false };
+        matches!(r.root.look(&path.path), Ok(Look::There(s)) if s.stamp.same_file(stamp))
+    }
+
+    /// Finds where a directory that is new at its place came from.
+    fn find_move(&mut self, path: &TreePath, seen: &Seen) -> Result<(), ResolveError> {
+        if path.path.is_root() {
+            return Ok(());
+        }
+        let row = self.node.store.lookup(path)?;
+        if row.as_ref().is_some_and(|r| r.stamp.same_file(&seen.stamp)) {
+            return Ok(());
+        }
+        let Some((from, _)) = self.other_names(path, &seen.stamp)?.into_iter().find(|(_, r)| r.entry.kind.is_dir()) else {
+            return Ok(());
+        };
+        let parent = path.path.parent().map(|p| TreePath::new(path.root, p));
+        let known_parent = match &parent {
+            Some(p) => self.node.store.lookup(p)?.is_some_and(|r| r.entry.kind.is_dir()),
+            None => false,
+        };
+        if !known_parent || self.stands(&from, &seen.stamp) || path.path.is_within(&from.path) && path.root == from.root {
+            return Ok(());
+        }
+        if row.is_some() {
+            self.vacate(path)?;
+        }
+        self.relocate(&from, path)?;
+        self.out.scan.push(path.clone());
+        Ok(())
+    }
+
+    fn relocate(&mut self, from: &TreePath, to: &TreePath) -> Result<(), ResolveError> {
+        let seq = self.next()?;
+        if self.node.store.move_row(from, to, seq)? {
+            self.node.store.tomb(from, seq)?;
+            self.moves.push((seq, Op::Move { from: from.clone(), to: to.clone() }));
+        }
+        Ok(())
+    }
+
+    /// Moves a row out of the way of another: its file may turn up elsewhere, as in a swap.
+    fn vacate(&mut self, path: &TreePath) -> Result<(), ResolveError> {
+        self.limbo += 1;
+        let name = format!(".osm-failover-limbo-{}-{}", std::process::id(), self.limbo);
+        let Some(aside) = path.path.parent().and_then(|p| p.join(name.as_bytes()).ok()) else { return Ok(()) };
+        let aside = TreePath::new(path.root, aside);
+        self.relocate(path, &aside)?;
+        // If nothing claims it within this round, the scan of it finds nothing there and deletes it.
+        self.out.scan.push(aside);
+        Ok(())
+    }
+
+    fn absent(&mut self, path: &TreePath) -> Result<(), ResolveError> {
+        self.out.fine.push(path.clone());
+        if path.path.is_root() || self.node.store.lookup(path)?.is_none() {
+            if self.force.contains(path) {
+                let seq = self.next()?;
+                self.deletes.push((seq, Op::Delete { path: path.clone() }));
+            }
+            return Ok(());
+        }
+        let seq = self.next()?;
+        self.node.store.remove(path)?;
+        self.node.store.tomb(path, seq)?;
+        self.deletes.push((seq, Op::Delete { path: path.clone() }));
+        Ok(())
+    }
+
+    fn present(&mut self, path: &TreePath, seen: &Seen) -> Result<(), ResolveError> {
+        let row = self.node.store.lookup(path)?;
+        let forced = self.force.contains(path);
+        if !forced && row.as_ref().is_some_and(|r| r.stamp == seen.stamp && r.entry.kind.same_type(&seen.entry.kind)) {
+            self.out.fine.push(path.clone());
+            return Ok(());
+        }
+        let row = row.filter(|r| !forced || r.entry.kind.is_dir());
+        let mut entry = seen.entry.clone();
+        match self.xattrs(path) {
+            Ok(xattrs) => entry.xattrs = xattrs,
+            Err(e) if is_absent(&e) => return Ok(()),
+            Err(e) => {
+                self.out.problems.push((path.clone(), "read the attributes of", e.to_string()));
+                return Ok(());
+            }
+        }
+        match entry.kind {
+            Kind::File { size, .. } if size > INLINE_MAX => self.large(path, seen, entry, row.as_ref(), forced),
+            Kind::File { .. } => self.small(path, seen, entry, row.as_ref(), forced),
+            _ => self.plain(path, seen, &entry, row.as_ref()),
+        }
+    }
+
+    fn xattrs(&self, path: &TreePath) -> io::Result<Vec<crate::model::entry::Xattr>> {
+        let r = self.node.root(path.root).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        if path.path.is_root() {
+            return xattrs_of(r.root.fd(), b"");
+        }
+        let (dir, name) = r.root.open_parent(&path.path)?;
+        xattrs_of(dir.as_fd(), name)
+    }
+
+    /// Directories, links and special files.
+    fn plain(&mut self, path: &TreePath, seen: &Seen, entry: &Entry, row: Option<&Row>) -> Result<(), ResolveError> {
+        let Some(seq) = self.note(path, entry, &seen.stamp, row)? else { return Ok(()) };
+        if entry.kind.is_dir() && row.is_none_or(|r| !r.entry.kind.is_dir()) {
+            self.out.scan.push(path.clone());
+        }
+        let linked = seen.stamp.nlink > 1;
+        if linked && let Some((other, _)) = self.link_target(path, seen, entry)? {
+            self.links.push((seq, Op::Put { path: path.clone(), entry: entry.clone(), content: Content::Link(other) }));
+            return Ok(());
+        }
+        self.puts.push((seq, Op::Put { path: path.clone(), entry: entry.clone(), content: Content::Keep }));
+        Ok(())
+    }
+
+    /// Changes the row of a path; returns the number of the change, `None` where only the stamp changed.
+    fn note(&mut self, path: &TreePath, entry: &Entry, stamp: &Stamp, row: Option<&Row>) -> Result<Option<Seq>, ResolveError> {
+        self.out.fine.push(path.clone());
+        if let Some(row) = row.filter(|r| r.entry.same_as(entry) && r.entry.kind.is_dir() == entry.kind.is_dir()) {
+            self.node.store.update(row.id, entry, stamp, row.seq)?;
+            return Ok(None);
+        }
+        let seq = self.next()?;
+        if self.node.store.put(path, entry, stamp, seq)?.is_none() {
+            // Its directory is not known yet; looking at that one first brings this path back.
+            if let Some(parent) = path.path.parent() {
+                self.out.scan.push(TreePath::new(path.root, parent));
+            }
+            return Ok(None);
+        }
+        Ok(Some(seq))
+    }
+
+    /// Another name of this file that the peer has with the same content and metadata.
+    fn link_target(&self, path: &TreePath, seen: &Seen, entry: &Entry) -> Result<Option<(TreePath, Row)>, ResolveError> {
+        let others = self.other_names(path, &seen.stamp)?;
+        let fits = |(at, row): &(TreePath, Row)| row.entry == *entry && self.stands(at, &seen.stamp);
+        Ok(others.into_iter().find(fits))
+    }
+
+    fn small(&mut self, path: &TreePath, seen: &Seen, mut entry: Entry, row: Option<&Row>, forced: bool) -> Result<(), ResolveError> {
+        if !self.live {
+            // Nobody waits for the content: it is read when the peer asks.
+            self.note(path, &entry, &seen.stamp, row)?;
+            return Ok(());
+        }
+        let bytes = match self.read_steady(path, seen) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => {
+                self.out.unsteady.push(path.clone());
+                return Ok(());
+            }
+            Err(e) if is_absent(&e) => return Ok(()),
+            Err(e) => {
+                self.out.problems.push((path.clone(), "read", e.to_string()));
+                return Ok(());
+            }
+        };
+        let hash = Hash::of(&bytes);
+        entry.kind = Kind::File { size: bytes.len() as u64, hash: Some(hash) };
+        let same_content = row.is_some_and(|r| r.entry.kind == entry.kind);
+        let target = if seen.stamp.nlink > 1 && !forced { self.link_target(path, seen, &entry)? } else { None };
+        let moved_from = self.renamed_from(path, seen, &entry, forced)?;
+        let Some(seq) = self.note(path, &entry, &seen.stamp, row)? else { return Ok(()) };
+        let put = |content| Op::Put { path: path.clone(), entry: entry.clone(), content };
+        match (target, moved_from) {
+            _ if same_content && row.is_some_and(|r| r.stamp.same_file(&seen.stamp)) => self.puts.push((seq, put(Content::Keep))),
+            (Some((other, _)), _) => self.links.push((seq, put(Content::Link(other)))),
+            (None, Some(from)) => self.puts.push((seq, put(Content::From(from)))),
+            (None, None) => {
+                self.out.bytes += bytes.len() as u64;
+                self.puts.push((seq, put(Content::Inline(bytes))));
+            }
+        }
+        self.relink(path, seen, &entry)
+    }
+
+    /// The other names of a file that was written to follow it.
+    fn relink(&mut self, path: &TreePath, seen: &Seen, entry: &Entry) -> Result<(), ResolveError> {
+        if seen.stamp.nlink < 2 {
+            return Ok(());
+        }
+        for (other, row) in self.other_names(path, &seen.stamp)? {
+            if row.stamp == seen.stamp || !self.stands(&other, &seen.stamp) {
+                continue;
+            }
+            if let Some(seq) = self.note(&other, entry, &seen.stamp, Some(&row))? {
+                let content = Content::Link(path.clone());
+                self.links.push((seq, Op::Put { path: other, entry: entry.clone(), content }));
+            }
+        }
+        Ok(())
+    }
+
+    /// The path this file had before, if the peer can take its content from there.
+    fn renamed_from(&self, path: &TreePath, seen: &Seen, entry: &Entry, forced: bool) -> Result<Option<TreePath>, ResolveError> {
+        if forced {
+            return Ok(None);
+        }
+        let fits = |r: &Row| r.entry.kind == entry.kind && r.entry.mtime == entry.mtime && entry.kind.hash().is_some();
+        let others = self.other_names(path, &seen.stamp)?;
+        Ok(others.into_iter().find(|(at, r)| fits(r) && !self.stands(at, &seen.stamp)).map(|(at, _)| at))
+    }
+
+    /// A large file: the bulk thread reads it, unless it was only renamed or linked.
+    fn large(&mut self, path: &TreePath, seen: &Seen, mut entry: Entry, row: Option<&Row>, forced: bool) -> Result<(), ResolveError> {
+        if !self.live {
+            self.note(path, &entry, &seen.stamp, row)?;
+            return Ok(());
+        }
+        let same = |r: &Row| {
+            r.entry.mtime == entry.mtime && r.entry.kind.size() == entry.kind.size() && r.entry.kind.hash().is_some()
+        };
+        let others = if forced { Vec::new() } else { self.other_names(path, &seen.stamp)? };
+        let Some((other, known)) = others.into_iter().find(|(_, r)| same(r)) else {
+            let parent = path.path.parent().map(|p| TreePath::new(path.root, p));
+            match parent {
+                // Its directory comes first, and the scan of it brings this path back.
+                Some(p) if self.node.store.dir_id(&p)?.is_none() => self.out.scan.push(p),
+                _ => self.out.bulk.push(path.clone()),
+            }
+            return Ok(());
+        };
+        // The same file under another name, untouched by its size and time: no content travels.
+        entry.kind = known.entry.kind.clone();
+        let stands = self.stands(&other, &seen.stamp);
+        let blocks = self.node.store.blocks(known.id)?;
+        let Some(seq) = self.note(path, &entry, &seen.stamp, row)? else { return Ok(()) };
+        if let (Some(row), Some(blocks)) = (self.node.store.lookup(path)?, blocks) {
+            self.node.store.set_blocks(row.id, &blocks)?;
+        }
+        let content = if stands { Content::Link(other) } else { Content::From(other) };
+        let list = if stands { &mut self.links } else { &mut self.puts };
+        list.push((seq, Op::Put { path: path.clone(), entry, content }));
+        Ok(())
+    }
+
+    /// The content of a small file, `None` where it changed while it was read.
+    fn read_steady(&self, path: &TreePath, seen: &Seen) -> io::Result<Option<Vec<u8>>> {
+        let r = self.node.root(path.root).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let (dir, name) = r.root.open_parent(&path.path)?;
+        let mut file = open_regular(dir.as_fd(), name)?;
+        let limit = usize::try_from(INLINE_MAX).unwrap_or(usize::MAX);
+        let Ok(bytes) = read_bounded(&mut file, limit) else { return Ok(None) };
+        match look_at(file.as_fd(), b"")? {
+            Look::There(now) if now.stamp == seen.stamp && bytes.len() as u64 == seen.stamp.size => Ok(Some(bytes)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Notes a large file that the bulk thread has read and sent; returns the operations.
+///
+/// # Errors
+/// [`ResolveError`] where index or history fail.
+pub fn settle_large(node: &mut Node, path: &TreePath, read: &super::bulk::Read) -> Result<Vec<(Seq, Op)>, ResolveError> {
+    let mut ops = Vec::new();
+    let name = node.name.clone();
+    let row = node.store.lookup(path)?;
+    let content = match read.sent {
+        super::bulk::Sent::Not => Content::Keep,
+        super::bulk::Sent::Staged(id) => Content::Staged(id),
+        super::bulk::Sent::Append(id) => Content::Append(id),
+    };
+    if let Some(row) = row.as_ref().filter(|r| r.entry.same_as(&read.entry) && content == Content::Keep) {
+        node.store.update(row.id, &read.entry, &read.stamp, row.seq)?;
+        node.store.set_blocks(row.id, &read.blocks.encode())?;
+        return Ok(ops);
+    }
+    let seq = node.epochs.next(&name)?;
+    let Some(id) = node.store.put(path, &read.entry, &read.stamp, seq)? else { return Ok(ops) };
+    node.store.set_blocks(id, &read.blocks.encode())?;
+    ops.push((seq, Op::Put { path: path.clone(), entry: read.entry.clone(), content: content.clone() }));
+    // Appending changes the file in place, so its other names have it already; a staged version is a new file.
+    for other in node.store.by_inode(read.stamp.ino)? {
+        if other.id == id || !other.stamp.same_file(&read.stamp) || other.entry == read.entry {
+            continue;
+        }
+        let Some(at) = node.store.path_of(other.id)? else { continue };
+        let seq = node.epochs.next(&name)?;
+        node.store.update(other.id, &read.entry, &read.stamp, seq)?;
+        ops.push((seq, Op::Put { path: at, entry: read.entry.clone(), content: Content::Link(path.clone()) }));
+    }
+    node.store.set_number("head", node.epochs.history().head())?;
+    Ok(ops)
+}

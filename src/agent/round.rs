@@ -1,0 +1,285 @@
+//! A round of comparing, as the sender runs it.
+//!
+//! The sender lists what stands in its index (everything, or what changed after S), the receiver asks for what
+//! it lacks, and the sender sends that in ordinary batches. A directory that arrived at its place after S is listed with
+//! everything below it, and so exactly that names not listed are known to be gone. At the end the receiver
+//! deletes what is gone and stands at the sender's history as it was when the round began.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use super::node::Node;
+use crate::index::store::{NodeId, Row, StoreError};
+use crate::model::entry::Kind;
+use crate::model::epoch::Seq;
+use crate::model::path::{RelPath, RootId, TreePath};
+use crate::wire::message::{Have, Message, Named, Range};
+
+/// Names in one listing.
+const PAGE: usize = 1024;
+
+/// A path the receiver asked for.
+#[derive(Debug, Clone)]
+pub struct Want {
+    /// The path.
+    pub path: TreePath,
+    /// What the receiver has of it.
+    pub have: Have,
+}
+
+struct Level {
+    dir: TreePath,
+    id: NodeId,
+    listed: Option<Vec<u8>>,
+    done: bool,
+    entered: Vec<u8>,
+}
+
+enum Stage {
+    /// Rows changed since, by (seq, id).
+    Changed((Seq, NodeId)),
+    /// Tombstones since.
+    Tombs(Seq),
+    /// Subtrees to be listed whole.
+    Trees,
+    Done,
+}
+
+/// The state of a round.
+pub struct Round {
+    since: Seq,
+    /// Head of this node when the round began.
+    pub head: Seq,
+    stage: Stage,
+    trees: VecDeque<TreePath>,
+    stack: Vec<Level>,
+    /// Topmost directory born after `since`, by directory row.
+    born: HashMap<NodeId, Option<NodeId>>,
+    /// Roots that the receiver has nothing of: sent without asking.
+    eager: BTreeSet<RootId>,
+    /// What the receiver asked for and was not sent yet.
+    pub wants: VecDeque<Want>,
+    /// Further names of files, sent when everything else was.
+    pub links: VecDeque<TreePath>,
+    /// The receiver has asked for everything.
+    pub asked: bool,
+    /// Number of the settlement that was sent.
+    pub settling: Option<u64>,
+}
+
+impl Round {
+    /// A round over everything (`full`) or over what changed after `since`.
+    #[must_use]
+    pub fn new(node: &Node, since: Seq, full: bool, empty: &[RootId]) -> Self {
+        let head = node.epochs.history().head();
+        let roots = node.roots.iter().map(|r| TreePath::new(r.root.id, RelPath::root()));
+        let (stage, trees) = if full { (Stage::Trees, roots.collect()) } else { (Stage::Changed((since, NodeId::MAX)), VecDeque::new()) };
+        Self {
+            since,
+            head,
+            stage,
+            trees,
+            stack: Vec::new(),
+            born: HashMap::new(),
+            eager: if full { empty.iter().copied().collect() } else { BTreeSet::new() },
+            wants: VecDeque::new(),
+            links: VecDeque::new(),
+            asked: false,
+            settling: None,
+        }
+    }
+
+    /// Whether everything was listed.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+
+    /// The next messages of the listing; afterwards [`Self::is_listed`] may be true and `Listed` is among them.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the index fails.
+    pub fn step(&mut self, node: &mut Node) -> Result<Vec<Message>, StoreError> {
+        let mut out = Vec::new();
+        match self.stage {
+            Stage::Changed(after) => self.changed(node, after, &mut out)?,
+            Stage::Tombs(after) => {
+                let tombs = node.store.tombs_since(after, PAGE)?;
+                match tombs.last() {
+                    Some((seq, _)) => self.stage = Stage::Tombs(*seq),
+                    None => self.stage = Stage::Trees,
+                }
+                if !tombs.is_empty() {
+                    out.push(Message::Gone { paths: tombs.into_iter().map(|(_, p)| p).collect() });
+                }
+            }
+            Stage::Trees => self.tree(node, &mut out)?,
+            Stage::Done => {}
+        }
+        Ok(out)
+    }
+
+    fn changed(&mut self, node: &mut Node, after: (Seq, NodeId), out: &mut Vec<Message>) -> Result<(), StoreError> {
+        let rows = node.store.changed_since(after, PAGE)?;
+        let Some(last) = rows.last() else {
+            self.stage = Stage::Tombs(self.since);
+            return Ok(());
+        };
+        self.stage = Stage::Changed((last.seq, last.id));
+        let mut groups: HashMap<TreePath, Vec<Named>> = HashMap::new();
+        for row in rows {
+            let top = self.topmost_born(node, &row)?;
+            if let Some(top) = top {
+                if let Some(path) = node.store.path_of(top)?
+                    && !self.trees.contains(&path)
+                {
+                    self.trees.push_back(path);
+                }
+                continue;
+            }
+            let Some(path) = node.store.path_of(row.id)? else { continue };
+            let (dir, name) = match path.path.parent() {
+                Some(parent) => (TreePath::new(path.root, parent), path.path.name().unwrap_or_default().to_vec()),
+                // A root's own metadata: no listing can carry it, so it is simply put.
+                None => {
+                    self.wants.push_back(Want { path, have: Have::Content });
+                    continue;
+                }
+            };
+            let named = named(node, name, &row)?;
+            groups.entry(dir).or_default().push(named);
+        }
+        for (dir, mut entries) in groups {
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+            out.push(Message::Listing { dir, exact: None, entries });
+        }
+        Ok(())
+    }
+
+    /// The topmost directory on the way to a row (itself included) that is new at its place.
+    fn topmost_born(&mut self, node: &Node, row: &Row) -> Result<Option<NodeId>, StoreError> {
+        let above = self.born_above(node, row.parent)?;
+        Ok(above.or_else(|| (row.entry.kind.is_dir() && row.parent != 0 && row.born > self.since).then_some(row.id)))
+    }
+
+    fn born_above(&mut self, node: &Node, dir: NodeId) -> Result<Option<NodeId>, StoreError> {
+        let mut chain = Vec::new();
+        let mut at = dir;
+        let mut top = loop {
+            if let Some(known) = self.born.get(&at) {
+                break *known;
+            }
+            match node.store.by_id(at)? {
+                Some((row, _)) if row.parent != 0 => {
+                    chain.push((at, row.born));
+                    at = row.parent;
+                }
+                _ => break None,
+            }
+        };
+        for (id, born) in chain.into_iter().rev() {
+            if top.is_none() && born > self.since {
+                top = Some(id);
+            }
+            self.born.insert(id, top);
+        }
+        Ok(top)
+    }
+
+    fn tree(&mut self, node: &mut Node, out: &mut Vec<Message>) -> Result<(), StoreError> {
+        let Some(level) = self.stack.last_mut() else {
+            match self.trees.pop_front() {
+                Some(path) => self.enter_tree(node, path, out)?,
+                None => {
+                    self.stage = Stage::Done;
+                    out.push(Message::Listed);
+                }
+            }
+            return Ok(());
+        };
+        if !level.done {
+            let rows = node.store.children(level.id, level.listed.as_deref(), PAGE)?;
+            let (dir, after) = (level.dir.clone(), level.listed.take());
+            level.done = rows.len() < PAGE;
+            level.listed = rows.last().map(|(name, _)| name.clone());
+            let upto = if level.done { None } else { level.listed.clone() };
+            return self.list(node, &dir, (after, upto), rows, out);
+        }
+        match node.store.next_subdir(level.id, &level.entered)? {
+            Some((name, id)) => {
+                level.entered.clone_from(&name);
+                if let Ok(path) = level.dir.path.join(&name) {
+                    let dir = TreePath::new(level.dir.root, path);
+                    self.stack.push(Level { dir, id, listed: None, done: false, entered: Vec::new() });
+                }
+            }
+            None => {
+                self.stack.pop();
+            }
+        }
+        Ok(())
+    }
+
+    fn enter_tree(&mut self, node: &mut Node, path: TreePath, out: &mut Vec<Message>) -> Result<(), StoreError> {
+        let Some(row) = node.store.lookup(&path)? else { return Ok(()) };
+        if let Some(parent) = path.path.parent() {
+            let named = named(node, path.path.name().unwrap_or_default().to_vec(), &row)?;
+            out.push(Message::Listing { dir: TreePath::new(path.root, parent), exact: None, entries: vec![named] });
+        } else {
+            self.wants.push_back(Want { path: path.clone(), have: Have::Content });
+        }
+        if row.entry.kind.is_dir() {
+            self.stack.push(Level { dir: path, id: row.id, listed: None, done: false, entered: Vec::new() });
+        }
+        Ok(())
+    }
+
+    fn list(
+        &mut self,
+        node: &Node,
+        dir: &TreePath,
+        (after, upto): (Option<Vec<u8>>, Option<Vec<u8>>),
+        rows: Vec<(Vec<u8>, Row)>,
+        out: &mut Vec<Message>,
+    ) -> Result<(), StoreError> {
+        if self.eager.contains(&dir.root) {
+            for (name, row) in rows {
+                let Ok(path) = dir.path.join(&name) else { continue };
+                let path = TreePath::new(dir.root, path);
+                let have = if row.entry.kind.is_file() { Have::Nothing } else { Have::Content };
+                self.wants.push_back(Want { path, have });
+            }
+            return Ok(());
+        }
+        let entries = rows.into_iter().map(|(name, row)| named(node, name, &row)).collect::<Result<_, _>>()?;
+        let exact = Some(Range { after: after.map(Into::into), upto: upto.map(Into::into) });
+        out.push(Message::Listing { dir: dir.clone(), exact, entries });
+        Ok(())
+    }
+}
+
+/// A row as a listing shows it.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn named(node: &Node, name: Vec<u8>, row: &Row) -> Result<Named, StoreError> {
+    let linked = row.stamp.nlink > 1 && !matches!(row.entry.kind, Kind::Dir);
+    let link = if linked { first_name(node, row)? } else { None };
+    Ok(Named { name, entry: row.entry.clone(), link })
+}
+
+/// The first path, in order, of the file a row names, if it is another one than the row's.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn first_name(node: &Node, row: &Row) -> Result<Option<TreePath>, StoreError> {
+    let mut paths = Vec::new();
+    for other in node.store.by_inode(row.stamp.ino)? {
+        if other.stamp.same_file(&row.stamp)
+            && let Some(path) = node.store.path_of(other.id)?
+        {
+            paths.push((path, other.id));
+        }
+    }
+    paths.sort();
+    Ok(paths.into_iter().next().filter(|(_, id)| *id != row.id).map(|(path, _)| path))
+}

@@ -1,0 +1,188 @@
+//! Comparing a tree with its index, directory by directory.
+//!
+//! A scan decides nothing: it names the paths that differ, and the resolver looks at each again. It goes
+//! in small steps so that fresh changes are served between them, and it keeps its place by names,
+//! not by descriptors, so it needs no more memory than the depth of the tree. Deletions it finds are told
+//! only at its end: what is missing here may be found there, moved.
+
+use std::os::fd::AsFd;
+
+use super::node::Node;
+use crate::index::store::{NodeId, Row, StoreError};
+use crate::model::path::TreePath;
+use crate::sys::tree::{Look, is_absent, list, look_at};
+
+/// Rows read from the index at a time.
+const PAGE: usize = 2048;
+/// Deletions held back until the end of a scan; more are told at once.
+const MAX_HELD: usize = 200_000;
+
+struct Level {
+    dir: TreePath,
+    id: NodeId,
+    /// The subdirectory that was entered last; `None` before the directory itself was compared.
+    entered: Option<Vec<u8>>,
+}
+
+/// What a step of a scan found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Paths that differ from the index.
+    pub differ: Vec<TreePath>,
+    /// Directories that could not be read, and why; nothing below them is taken for deleted.
+    pub unreadable: Vec<(TreePath, String)>,
+    /// Names that were compared.
+    pub seen: u64,
+}
+
+/// Scans under way.
+#[derive(Default)]
+pub struct Scanner {
+    stack: Vec<Level>,
+    waiting: Vec<TreePath>,
+    missing: Vec<TreePath>,
+}
+
+impl Scanner {
+    /// Asks for everything at and below a path.
+    pub fn push(&mut self, path: TreePath) {
+        let covered = |w: &TreePath| w.root == path.root && path.path.is_within(&w.path);
+        if !self.waiting.iter().any(covered) {
+            self.waiting.retain(|w| w.root != path.root || !w.path.is_within(&path.path));
+            self.waiting.push(path);
+        }
+    }
+
+    /// Whether nothing is left to scan.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.stack.is_empty() && self.waiting.is_empty() && self.missing.is_empty()
+    }
+
+    /// Compares one more directory.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the index fails.
+    pub fn step(&mut self, node: &mut Node) -> Result<Found, StoreError> {
+        let mut found = Found::default();
+        if self.stack.is_empty() {
+            match self.waiting.pop() {
+                Some(path) => self.begin(node, path, &mut found)?,
+                None => found.differ = std::mem::take(&mut self.missing),
+            }
+            return Ok(found);
+        }
+        let Some(level) = self.stack.last_mut() else { return Ok(found) };
+        let Some(entered) = &level.entered else {
+            let (dir, id) = (level.dir.clone(), level.id);
+            level.entered = Some(Vec::new());
+            if !self.compare(node, &dir, id, &mut found)? {
+                self.stack.pop();
+            }
+            return Ok(found);
+        };
+        match node.store.next_subdir(level.id, entered)? {
+            Some((name, id)) => {
+                level.entered = Some(name.clone());
+                if let Ok(path) = level.dir.path.join(&name) {
+                    let dir = TreePath::new(level.dir.root, path);
+                    self.stack.push(Level { dir, id, entered: None });
+                }
+            }
+            None => {
+                self.stack.pop();
+            }
+        }
+        Ok(found)
+    }
+
+    fn begin(&mut self, node: &mut Node, path: TreePath, found: &mut Found) -> Result<(), StoreError> {
+        found.differ.push(path.clone());
+        if let Some(row) = node.store.lookup(&path)?
+            && row.entry.kind.is_dir()
+        {
+            self.stack.push(Level { dir: path, id: row.id, entered: None });
+        }
+        Ok(())
+    }
+
+    /// Compares the names in one directory; `false` where it is no directory any more.
+    fn compare(&mut self, node: &mut Node, dir: &TreePath, id: NodeId, found: &mut Found) -> Result<bool, StoreError> {
+        let Some(r) = node.root(dir.root) else { return Ok(false) };
+        let root = r.root.clone();
+        let listed = root.open_dir(&dir.path).and_then(|fd| list(fd.as_fd(), dir.path.is_root()).map(|names| (fd, names)));
+        let (fd, names) = match listed {
+            Ok(found) => found,
+            Err(e) if is_absent(&e) => {
+                found.differ.push(dir.clone());
+                return Ok(false);
+            }
+            Err(e) => {
+                found.unreadable.push((dir.clone(), e.to_string()));
+                return Ok(false);
+            }
+        };
+        let mut rows = Rows { node, id, page: Vec::new().into_iter(), last: Vec::new(), done: false };
+        let mut row = rows.next()?;
+        for name in names {
+            found.seen += 1;
+            while let Some((known, _)) = row.take_if(|(known, _)| *known < name) {
+                self.missing.extend(dir.path.join(&known).map(|p| TreePath::new(dir.root, p)));
+                row = rows.next()?;
+            }
+            let here = row.take_if(|(known, _)| *known == name);
+            if here.is_some() {
+                row = rows.next()?;
+            }
+            let Ok(path) = dir.path.join(&name) else { continue };
+            let differs = match look_at(fd.as_fd(), &name) {
+                Ok(Look::There(seen)) => here.as_ref().is_none_or(|(_, r)| r.stamp != seen.stamp),
+                Ok(Look::Absent | Look::Socket) => here.is_some(),
+                Err(e) => {
+                    found.unreadable.push((TreePath::new(dir.root, path.clone()), e.to_string()));
+                    false
+                }
+            };
+            if differs {
+                found.differ.push(TreePath::new(dir.root, path));
+            }
+        }
+        while let Some((known, _)) = row {
+            self.missing.extend(dir.path.join(&known).map(|p| TreePath::new(dir.root, p)));
+            row = rows.next()?;
+        }
+        if self.missing.len() > MAX_HELD {
+            found.differ.append(&mut self.missing);
+        }
+        Ok(true)
+    }
+}
+
+/// The rows of a directory in order of names, a page at a time.
+struct Rows<'a> {
+    node: &'a mut Node,
+    id: NodeId,
+    page: std::vec::IntoIter<(Vec<u8>, Row)>,
+    last: Vec<u8>,
+    done: bool,
+}
+
+impl Rows<'_> {
+    fn next(&mut self) -> Result<Option<(Vec<u8>, Row)>, StoreError> {
+        if let Some((name, row)) = self.page.next() {
+            self.last.clone_from(&name);
+            return Ok(Some((name, row)));
+        }
+        if self.done {
+            return Ok(None);
+        }
+        let page = self.node.store.children(self.id, Some(&self.last), PAGE)?;
+        self.done = page.len() < PAGE;
+        self.page = page.into_iter();
+        let first = self.page.next();
+        if let Some((name, _)) = &first {
+            self.last.clone_from(name);
+        }
+        Ok(first)
+    }
+}

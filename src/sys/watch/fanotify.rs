@@ -1,0 +1,410 @@
+//! The fanotify back end: one group, one mark for each filesystem.
+//!
+//! One thread sleeps in `poll`, reads the queue into one buffer, resolves the
+//! directories and gives the events to the sink; it never looks into files and
+//! never waits for anything else. There are no watches of directories, so a
+//! new directory cannot be missed.
+//!
+//! Invariant: what cannot be resolved is reported as a subtree, never dropped;
+//! only events in directories that are deleted by now are (their own deletion
+//! has an event too).
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::event::PollFlags;
+use rustix::fs::FileType;
+use rustix::io::Errno;
+
+use super::emit::Batch;
+use super::handles::{Handles, View};
+use super::mounts::{self, Mount, MountTable};
+use super::record::{self, DirName, Record};
+use super::roots::{DirSpot, Entry, Roots};
+use super::wake::{Bell, Running, wait};
+use super::{Backend, Event, ExcludeDir, Sink, WatchError, WatchRoot, Watcher};
+use crate::decide::dirty::Touch;
+use crate::model::path::{RootId, TreePath};
+
+/// Bytes read from the kernel at once: some 3,000 events.
+const BUFFER: usize = 256 * 1024;
+/// How often a missing root is looked for, ms.
+const GONE_MS: u32 = 500;
+
+const COMMON: u64 = libc::FAN_CREATE
+    | libc::FAN_DELETE
+    | libc::FAN_MODIFY
+    | libc::FAN_CLOSE_WRITE
+    | libc::FAN_ATTRIB
+    | libc::FAN_ONDIR;
+const MOVED: u64 = libc::FAN_MOVED_FROM | libc::FAN_MOVED_TO;
+/// Events that take a name away or give it another owner.
+const GOES: u64 = libc::FAN_DELETE | libc::FAN_RENAME | MOVED;
+
+/// A running fanotify watch.
+#[derive(Debug)]
+pub(super) struct FanotifyWatcher {
+    _running: Running,
+}
+
+impl Watcher for FanotifyWatcher {
+    fn backend(&self) -> Backend {
+        Backend::Fanotify
+    }
+
+    fn directories(&self) -> u64 {
+        0
+    }
+}
+
+/// Marks the filesystems of all roots and starts the thread.
+pub(super) fn start(
+    roots: Vec<WatchRoot>,
+    exclude: ExcludeDir,
+    sink: Arc<dyn Sink>,
+) -> Result<FanotifyWatcher, WatchError> {
+    let group = group().map_err(|cause| refusal("anything".to_owned(), cause))?;
+    let setup = |operation| move |cause| WatchError::Setup { operation, cause };
+    let mut table = MountTable::open().map_err(setup("open the mount table"))?;
+    let mounts = table.read().map_err(setup("read the mount table"))?;
+    let mut drain = Drain {
+        group,
+        renames: true,
+        roots: Roots::new(roots, exclude),
+        table,
+        mounts,
+        handles: Handles::default(),
+        told: HashSet::new(),
+        batch: Batch::default(),
+        sink,
+    };
+    let missing = drain.roots.arm();
+    drain.batch.extend(missing);
+    if let Some((object, cause)) = drain.mark().into_iter().next() {
+        return Err(refusal(object, cause));
+    }
+    let bell = Bell::new()?;
+    let own = Arc::clone(&bell);
+    let running = Running::spawn("watch-fanotify", bell, move || drain.run(&own))?;
+    Ok(FanotifyWatcher { _running: running })
+}
+
+fn refusal(object: String, cause: io::Error) -> WatchError {
+    let hint = match cause.raw_os_error() {
+        Some(libc::EPERM) => {
+            "it needs CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH: run as root, or set watcher = \"inotify\""
+        }
+        Some(libc::EXDEV) => {
+            "the root is on a btrfs subvolume, which fanotify cannot mark: set watcher = \"inotify\""
+        }
+        Some(libc::EINVAL | libc::ENOSYS) => {
+            "the kernel is older than Linux 5.9 or built without fanotify: set watcher = \"inotify\""
+        }
+        Some(libc::EMFILE) => {
+            "raise the sysctl fs.fanotify.max_user_groups, or set watcher = \"inotify\""
+        }
+        _ => {
+            "the filesystem has no stable file handles (overlayfs and some network filesystems): \
+             set watcher = \"inotify\""
+        }
+    };
+    WatchError::Fanotify {
+        object,
+        cause,
+        hint,
+    }
+}
+
+fn group() -> io::Result<OwnedFd> {
+    let flags =
+        libc::FAN_CLASS_NOTIF | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK | libc::FAN_REPORT_DFID_NAME;
+    let file_flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_LARGEFILE;
+    // SAFETY: the call takes two numbers.
+    let fd = unsafe { libc::fanotify_init(flags, file_flags.unsigned_abs()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+struct Drain {
+    group: OwnedFd,
+    /// Whether the kernel reports both names of a rename in one event (Linux 5.17).
+    renames: bool,
+    roots: Roots,
+    table: MountTable,
+    mounts: Vec<Mount>,
+    handles: Handles,
+    /// Objects that a `Degraded` was said of.
+    told: HashSet<String>,
+    batch: Batch,
+    sink: Arc<dyn Sink>,
+}
+
+impl Drain {
+    fn run(mut self, bell: &Bell) {
+        let mut buffer = vec![0; BUFFER];
+        self.batch.give(&*self.sink);
+        while !bell.stopping() {
+            let timeout = self.roots.any_gone().then_some(GONE_MS);
+            let fds = [
+                (bell.as_fd(), PollFlags::IN),
+                (self.group.as_fd(), PollFlags::IN),
+                (self.table.as_fd(), PollFlags::PRI),
+            ];
+            let Ok([_, queue, table]) = wait(fds, timeout) else {
+                self.batch.push(Event::Degraded(
+                    "fanotify: waiting for events failed; changes are found by scans only".into(),
+                ));
+                self.batch.give(&*self.sink);
+                return;
+            };
+            if queue {
+                self.drain(&mut buffer);
+            }
+            if table {
+                self.mounts_changed();
+            }
+            if self.roots.any_gone() {
+                self.recheck_roots(&[]);
+            }
+            self.handles.close();
+            self.batch.give(&*self.sink);
+        }
+    }
+
+    /// Marks every filesystem that a root or a mount below a root is on; yields what cannot be.
+    fn mark(&mut self) -> Vec<(String, io::Error)> {
+        let mut places: Vec<Vec<u8>> = self.roots.armed().map(|(_, p, _)| p.to_vec()).collect();
+        for mount in &self.mounts {
+            let spots = self.roots.dir_spots(&mount.point);
+            let inside = |s: &DirSpot| matches!(s, DirSpot::Tree(p) if !p.path.is_root());
+            if spots.iter().any(inside) {
+                places.push(mount.point.clone());
+            }
+        }
+        places.dedup();
+        let (mut views, mut refused): (Vec<View>, _) = (Vec::new(), Vec::new());
+        for place in places {
+            let at = Path::new(OsStr::from_bytes(&place));
+            match View::of(at) {
+                Ok(view) if views.iter().any(|v| v.mount == view.mount) => {}
+                Ok(view) => match self.mark_view(&view) {
+                    Ok(()) => views.push(view),
+                    Err(e) => refused.push((at.display().to_string(), e)),
+                },
+                // Gone since it was listed: the next check says so.
+                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(e) => refused.push((at.display().to_string(), e)),
+            }
+        }
+        self.handles.set_views(views);
+        refused
+    }
+
+    fn mark_view(&mut self, view: &View) -> io::Result<()> {
+        let fd = std::fs::File::open(&view.at)?;
+        loop {
+            let mask = COMMON
+                | if self.renames {
+                    libc::FAN_RENAME
+                } else {
+                    MOVED
+                };
+            let flags = libc::FAN_MARK_ADD | libc::FAN_MARK_FILESYSTEM;
+            // SAFETY: both descriptors are open, and a null path means the descriptor's object.
+            let done = unsafe {
+                libc::fanotify_mark(
+                    self.group.as_raw_fd(),
+                    flags,
+                    mask,
+                    fd.as_raw_fd(),
+                    std::ptr::null(),
+                )
+            };
+            if done == 0 {
+                return view.check_handles();
+            }
+            let cause = io::Error::last_os_error();
+            if cause.raw_os_error() != Some(libc::EINVAL) || !self.renames {
+                return Err(cause);
+            }
+            self.renames = false;
+        }
+    }
+
+    /// Marks again after something moved, and says once what cannot be watched.
+    fn mark_again(&mut self) {
+        for (object, cause) in self.mark() {
+            if self.told.insert(object.clone()) {
+                let why = refusal(object, cause);
+                let text = format!("{why}; changes there are found by periodic scans only");
+                self.batch.push(Event::Degraded(text));
+            }
+        }
+    }
+
+    fn mounts_changed(&mut self) {
+        // An unreadable table leaves the old one; the next change reads it again.
+        let Ok(mounts) = self.table.read() else {
+            return;
+        };
+        let changed = mounts::changed(&self.mounts, &mounts);
+        self.mounts = mounts;
+        self.recheck_roots(&[]);
+        self.mark_again();
+        for point in changed {
+            for spot in self.roots.dir_spots(&point) {
+                if let DirSpot::Tree(path) | DirSpot::Deep(path) = spot {
+                    self.batch.push(Event::Subtree(path));
+                }
+            }
+        }
+    }
+
+    fn recheck_roots(&mut self, replaced: &[RootId]) {
+        let events = self.roots.recheck(replaced);
+        if events.is_empty() {
+            return;
+        }
+        // Marked before it is said, so the rescan that follows misses nothing.
+        self.mark_again();
+        self.batch.extend(events);
+        self.roots.nudge_cookies();
+    }
+
+    fn drain(&mut self, buffer: &mut [u8]) {
+        let n = match rustix::io::read(&self.group, &mut *buffer) {
+            Ok(n) => n,
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            Err(_) => return self.lost(),
+        };
+        let bytes = &buffer[..n];
+        // Paths from before a rename must not be used for what was queued after it.
+        let mut dirs_moved = false;
+        let mut dirs_gone = false;
+        record::parse(bytes, |r| {
+            let dir = r.mask & libc::FAN_ONDIR != 0;
+            dirs_moved |= dir && r.mask & (libc::FAN_RENAME | MOVED) != 0;
+            dirs_gone |= dir && r.mask & GOES != 0;
+        });
+        if dirs_moved {
+            self.handles.forget();
+        }
+        let mut overflow = false;
+        let whole = record::parse(bytes, |r| {
+            overflow |= r.mask & libc::FAN_Q_OVERFLOW != 0;
+            if self.record(&r).is_err() {
+                overflow = true;
+            }
+        });
+        if overflow || !whole {
+            self.lost();
+        }
+        if dirs_gone {
+            self.recheck_roots(&[]);
+        }
+    }
+
+    /// Events were lost, or cannot be understood: everything may differ.
+    fn lost(&mut self) {
+        self.handles.forget();
+        self.batch.overflow(self.roots.all());
+        self.roots.nudge_cookies();
+    }
+
+    fn record(&mut self, r: &Record<'_>) -> io::Result<()> {
+        let is_dir = r.mask & libc::FAN_ONDIR != 0;
+        let mut old_roots = Vec::new();
+        if let Some(from) = &r.from {
+            for entry in self.entries(from, is_dir)? {
+                if let Entry::Path(path) = &entry {
+                    old_roots.push(path.root);
+                }
+                self.report(entry, r.mask & !libc::FAN_CREATE);
+            }
+        }
+        let Some(at) = &r.at else {
+            return Ok(());
+        };
+        let appears = r.mask & (libc::FAN_RENAME | libc::FAN_MOVED_TO) != 0;
+        for entry in self.entries(at, is_dir)? {
+            let from_outside = match &entry {
+                Entry::Path(path) => is_dir && appears && !old_roots.contains(&path.root),
+                _ => false,
+            };
+            if from_outside && let Entry::Path(path) = &entry {
+                let subtree = Event::Subtree(path.clone());
+                self.report(entry, r.mask);
+                self.batch.push(subtree);
+            } else {
+                self.report(entry, r.mask);
+            }
+        }
+        Ok(())
+    }
+
+    fn entries(&mut self, at: &DirName<'_>, is_dir: bool) -> io::Result<Vec<Entry>> {
+        let spots = self.handles.resolve(at.dir, &self.roots)?;
+        let entries = spots.iter();
+        let entries = entries.filter_map(|s| self.roots.entry(s, at.name, is_dir));
+        Ok(entries.collect())
+    }
+
+    fn report(&mut self, entry: Entry, mask: u64) {
+        match entry {
+            Entry::Path(path) => {
+                let touch = self.touch(&path, mask);
+                self.batch.touched(path, touch);
+            }
+            Entry::Below(path) => self.batch.push(Event::Subtree(path)),
+            Entry::Cookie(number) => {
+                let there = libc::FAN_CLOSE_WRITE | libc::FAN_ATTRIB;
+                let appears = there | libc::FAN_CREATE | libc::FAN_MOVED_TO;
+                if mask & (appears | libc::FAN_RENAME) != 0 {
+                    self.batch.push(Event::Cookie(number));
+                }
+            }
+        }
+    }
+
+    /// What a mask says about a path. The kernel merges events of one name, in no known order.
+    fn touch(&self, path: &TreePath, mask: u64) -> Touch {
+        if mask & libc::FAN_ONDIR != 0 {
+            return Touch::Changed;
+        }
+        if mask & libc::FAN_CLOSE_WRITE != 0 {
+            return Touch::Closed;
+        }
+        if mask & GOES != 0 {
+            return Touch::Changed;
+        }
+        if mask & libc::FAN_MODIFY != 0 {
+            return Touch::Writing;
+        }
+        if mask & libc::FAN_CREATE != 0 {
+            return created(&self.roots, path);
+        }
+        Touch::Changed
+    }
+}
+
+/// What a new name is: only a regular file of one link is perhaps being written.
+pub(super) fn created(roots: &Roots, path: &TreePath) -> Touch {
+    let Some(path) = roots.absolute(path) else {
+        return Touch::Changed;
+    };
+    match rustix::fs::lstat(&path) {
+        Ok(s) if FileType::from_raw_mode(s.st_mode) == FileType::RegularFile && s.st_nlink == 1 => {
+            Touch::Writing
+        }
+        Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Touch::Changed,
+        Err(_) => Touch::Writing,
+    }
+}

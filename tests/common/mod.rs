@@ -1,0 +1,9 @@
+//! What the tests and the benchmark share: trees and their differences, two nodes on one host, and the network between them.
+//!
+//! Each user takes a part of it, so unused items are no defect here.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod kinds;
+pub mod netns;
+pub mod node;
+pub mod tree;
