@@ -165,6 +165,12 @@ impl Receiving {
         Ok(())
     }
 
+    /// Whether acknowledged means on disk.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.sync
+    }
+
     /// Drops what a session left unfinished.
     pub fn end_session(&mut self) {
         self.incoming.clear(&self.staging);

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::staging::Staging;
 use crate::index::store::Row;
-use crate::model::entry::{Hash, Kind};
+use crate::model::entry::{Entry, Hash, Kind};
 use crate::model::path::TreePath;
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Seen, open_regular};
@@ -24,27 +24,32 @@ use crate::sys::tree::{Seen, open_regular};
 /// # Errors
 /// What the system says where the file must be read to tell.
 pub fn is_replicated(dir: BorrowedFd<'_>, name: &[u8], seen: &Seen, row: Option<&Row>) -> io::Result<bool> {
-    let Some(row) = row else { return Ok(false) };
+    // Sequence number 0 marks what was found here and never compared with the active node.
+    let Some(row) = row.filter(|r| r.seq != 0) else { return Ok(false) };
     if seen.stamp == row.stamp {
         return Ok(true);
     }
     // Linking a file elsewhere moves its change time; only a closer look tells whether anybody edited it.
-    holds(dir, name, seen, row)
+    holds(dir, name, seen, &row.entry)
 }
 
-fn holds(dir: BorrowedFd<'_>, name: &[u8], seen: &Seen, row: &Row) -> io::Result<bool> {
+/// Whether what was seen at `name` is exactly `wanted`, content included.
+///
+/// # Errors
+/// What the system says where the file must be read to tell.
+pub fn holds(dir: BorrowedFd<'_>, name: &[u8], seen: &Seen, wanted: &Entry) -> io::Result<bool> {
     let mut entry = seen.entry.clone();
-    if let (Kind::File { hash, size }, Kind::File { hash: Some(_), size: known }) = (&mut entry.kind, &row.entry.kind) {
+    if let (Kind::File { hash, size }, Kind::File { hash: Some(_), size: known }) = (&mut entry.kind, &wanted.kind) {
         if size != known {
             return Ok(false);
         }
         *hash = Some(hash_file(&mut open_regular(dir, name)?)?);
     }
-    if entry.kind != row.entry.kind {
+    if entry.kind != wanted.kind {
         return Ok(false);
     }
     entry.xattrs = xattrs_of(dir, name)?;
-    Ok(entry == row.entry)
+    Ok(entry == *wanted)
 }
 
 /// blake3 of a file from its start to its end.

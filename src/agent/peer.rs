@@ -78,6 +78,11 @@ impl Peer {
         (self.counters.sent.load(Ordering::Relaxed), self.counters.received.load(Ordering::Relaxed))
     }
 
+    /// Waits until the session has ended.
+    pub async fn ended(&self) {
+        self.stop.cancelled().await;
+    }
+
     /// Ends the session once everything urgent was written.
     pub fn close(&self) {
         self.stop.cancel();

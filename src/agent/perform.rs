@@ -267,7 +267,9 @@ impl<'a> Performer<'a> {
         let have_dir = place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir());
         let known = match &place.have {
             Some(have) if !have_dir => {
-                drift::is_replicated(place.dir.as_fd(), &place.name, have, row).map_err(Fault::of("compare it"))?
+                let at = (place.dir.as_fd(), place.name.as_slice());
+                drift::is_replicated(at.0, at.1, have, row).map_err(Fault::of("compare it"))?
+                    || drift::holds(at.0, at.1, have, entry).map_err(Fault::of("compare it"))?
             }
             Some(_) => false,
             None => !place.socket,

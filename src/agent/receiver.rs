@@ -47,6 +47,7 @@ pub struct Receiver {
     board: Arc<Board>,
     since: Seq,
     dry_run: bool,
+    live: bool,
     gone: Vec<TreePath>,
     comparison: Option<Comparison>,
     /// What was done so far.
@@ -59,7 +60,25 @@ impl Receiver {
     #[must_use]
     pub fn new(side: Receiving, peer: Peer, board: Arc<Board>, since: Seq) -> Self {
         let (gone, comparison, report) = (Vec::new(), None, ResyncReport::default());
-        Self { side, peer, board, since, dry_run: false, gone, comparison, report, started: Instant::now() }
+        Self { side, peer, board, since, dry_run: false, live: false, gone, comparison, report, started: Instant::now() }
+    }
+
+    /// Number of the session.
+    #[must_use]
+    pub fn session(&self) -> u64 {
+        self.peer.session
+    }
+
+    /// Whether the sender began to push changes as they happen, so that nothing is missing.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.live
+    }
+
+    /// What a dry run found.
+    #[must_use]
+    pub fn dry_report(&self) -> ResyncReport {
+        ResyncReport { deletes: self.gone.len() as u64, ..self.report.clone() }
     }
 
     /// Gives the tree back when the session is over.
@@ -143,12 +162,24 @@ impl Receiver {
         if !dry_run && (full || since < self.side.node.epochs.history().head()) {
             self.side.node.epochs.set_catching_up(true)?;
         }
-        self.ask_for_tail(since)
+        if dry_run { Ok(()) } else { self.ask_for_tail(since) }
     }
 
-    /// Everything this node changed after the common past, asked for path by path.
+    /// Asks for paths this node found changed in its own tree: the sender's state replaces them.
+    pub fn ask_for(&self, paths: &[TreePath]) {
+        for path in paths {
+            let Some(parent) = path.path.parent() else { continue };
+            let name = path.path.name().unwrap_or_default().to_vec();
+            self.want(&TreePath::new(path.root, parent), vec![Wanted { name, have: Have::Nothing }]);
+        }
+    }
+
+    /// Everything this node changed after the common past, asked for path by path; from now on it counts as found here.
     fn ask_for_tail(&mut self, since: Seq) -> Result<(), ApplyError> {
-        let node = &self.side.node;
+        let node = &mut self.side.node;
+        if node.epochs.history().head() <= since {
+            return Ok(());
+        }
         let mut after = (since, i64::MAX);
         let mut paths = Vec::new();
         loop {
@@ -157,6 +188,7 @@ impl Receiver {
             after = (last.seq, last.id);
             for row in &rows {
                 paths.extend(node.store.path_of(row.id)?);
+                node.store.update(row.id, &row.entry, &row.stamp, 0)?;
             }
         }
         let mut after = since;
@@ -166,12 +198,7 @@ impl Receiver {
             after = *seq;
             paths.extend(tombs.into_iter().map(|(_, p)| p));
         }
-        for path in paths {
-            let Some(parent) = path.path.parent() else { continue };
-            let name = path.path.name().unwrap_or_default().to_vec();
-            let dir = TreePath::new(path.root, parent);
-            self.peer.send(Message::Want { dir, names: vec![Wanted { name, have: Have::Nothing }] });
-        }
+        self.ask_for(&paths);
         Ok(())
     }
 
@@ -235,6 +262,10 @@ impl Receiver {
             None => true,
         };
         if row.entry.same_as(&named.entry) && linked {
+            if row.seq == 0 {
+                // Found here, and now known to be what the active node has.
+                self.side.node.store.update(row.id, &row.entry, &row.stamp, 1)?;
+            }
             return Ok(None);
         }
         let have = match (&row.entry.kind, &named.entry.kind) {

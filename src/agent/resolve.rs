@@ -246,7 +246,8 @@ impl<'a> Resolver<'a> {
             self.out.fine.push(path.clone());
             return Ok(());
         }
-        let row = row.filter(|r| !forced || r.entry.kind.is_dir());
+        // The peer does not have what the row says: everything about the path is sent.
+        let row = row.filter(|_| !forced);
         let mut entry = seen.entry.clone();
         match self.xattrs(path) {
             Ok(xattrs) => entry.xattrs = xattrs,

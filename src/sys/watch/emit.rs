@@ -45,6 +45,11 @@ impl Batch {
         self.extend(roots.into_iter().map(Event::Subtree));
     }
 
+    /// Number of events held.
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
     /// Gives all events to the sink.
     pub(super) fn give(&mut self, sink: &dyn Sink) {
         if !self.events.is_empty() {

@@ -165,11 +165,11 @@ impl Drain {
                 self.batch.give(&*self.sink);
                 return;
             };
-            if queue {
-                self.drain(&mut buffer);
-            }
             if table {
                 self.mounts_changed();
+            }
+            if queue {
+                self.drain(&mut buffer);
             }
             if self.roots.any_gone() {
                 self.recheck_roots(&[]);
@@ -286,6 +286,10 @@ impl Drain {
             Err(_) => return self.lost(),
         };
         let bytes = &buffer[..n];
+        // What was mounted before a cookie in these bytes was written has to be said before it.
+        if self.table.has_changed() {
+            self.mounts_changed();
+        }
         // Paths from before a rename must not be used for what was queued after it.
         let mut dirs_moved = false;
         let mut dirs_gone = false;
@@ -297,18 +301,20 @@ impl Drain {
         if dirs_moved {
             self.handles.forget();
         }
-        let mut overflow = false;
-        let whole = record::parse(bytes, |r| {
-            overflow |= r.mask & libc::FAN_Q_OVERFLOW != 0;
-            if self.record(&r).is_err() {
-                overflow = true;
-            }
-        });
-        if overflow || !whole {
-            self.lost();
-        }
         if dirs_gone {
             self.recheck_roots(&[]);
+        }
+        let mut lost_at = None;
+        let whole = record::parse(bytes, |r| {
+            let full = r.mask & libc::FAN_Q_OVERFLOW != 0;
+            // Said at its place in the queue: a cookie behind it may rely on it.
+            if (full || self.record(&r).is_err()) && lost_at != Some(self.batch.len()) {
+                self.lost();
+                lost_at = Some(self.batch.len());
+            }
+        });
+        if !whole {
+            self.lost();
         }
     }
 

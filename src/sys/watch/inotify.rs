@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use notify::{Config, INotifyWatcher, Watcher as _};
@@ -39,8 +39,16 @@ pub(super) const QUEUE_LIMIT: usize = 100_000;
 const GONE_MS: u32 = 500;
 /// How often present roots are looked at, ms: the rename of a directory above a root has no event.
 const PRESENT_MS: u32 = 10_000;
-/// How long the thread of a watcher that was dropped may take to end.
-const END: Duration = Duration::from_secs(10);
+/// How long to wait for notify's thread when a watcher is dropped; it may be busy with removing
+/// watches, for which it needs time by the square of their number.
+const END: Duration = Duration::from_secs(1);
+/// How long to wait for it where its watches are needed.
+const FREE: Duration = Duration::from_secs(30);
+/// Directories removed in one round, and directories watched, from which on a new watcher is
+/// faster than notify, which looks at all watches for each removed one and reports nothing
+/// meanwhile (measured: 70 s for 10,000 of 100,000; a new watcher takes 4 s).
+const MANY_GONE: usize = 2_000;
+const MANY_WATCHED: usize = 8_000;
 /// Most `Degraded` texts between two rebuilds.
 const MAX_TOLD: usize = 20;
 
@@ -79,12 +87,14 @@ pub(super) fn start(
     })?;
     let mut round = Round {
         engine: Some(engine),
+        ending: None,
         queue_limit,
         roots: Roots::new(roots, exclude),
         table,
         mounts,
         told: 0,
         limit_told: false,
+        confused: false,
         batch: Batch::default(),
         sink,
         bell: Arc::clone(&bell),
@@ -125,23 +135,32 @@ impl Engine {
         })
     }
 
-    /// Ends notify's thread and waits for it, so its watches are free again.
-    fn end(self) {
+    /// Ends notify's thread; yields something to wait for where that takes long. Whatever it still
+    /// reports goes to a queue that nobody reads.
+    fn end(self) -> Option<Receiver<()>> {
         drop(self.watcher);
-        // Nothing is ever sent: this returns when the thread drops its handler.
-        let _ = self.ended.recv_timeout(END);
+        (!has_ended(&self.ended, END)).then_some(self.ended)
     }
+}
+
+/// Waits for the end of notify's thread: nothing is ever sent, its handler is dropped.
+fn has_ended(ended: &Receiver<()>, patience: Duration) -> bool {
+    ended.recv_timeout(patience) != Err(RecvTimeoutError::Timeout)
 }
 
 struct Round {
     /// `None` only while no new watcher can be made.
     engine: Option<Engine>,
+    /// The last watcher where it has not ended yet: it still holds its watches.
+    ending: Option<Receiver<()>>,
     queue_limit: usize,
     roots: Roots,
     table: MountTable,
     mounts: Vec<Mount>,
     told: usize,
     limit_told: bool,
+    /// A watch may be on the wrong directory: no cookie is believed until all are made anew.
+    confused: bool,
     batch: Batch,
     sink: Arc<dyn Sink>,
     bell: Arc<Bell>,
@@ -168,12 +187,13 @@ impl Round {
                 break;
             }
             let taken = self.engine.as_ref().map(|e| e.queue.take());
+            // What was mounted before a cookie that was taken has to be said before it.
+            if table || self.table.has_changed() {
+                self.mounts_changed();
+            }
             match taken {
                 Some(taken) if !taken.lost => self.hints(taken),
                 _ => self.rebuild(),
-            }
-            if table {
-                self.mounts_changed();
             }
             self.recheck_roots(&[]);
             self.batch.give(&*self.sink);
@@ -183,16 +203,21 @@ impl Round {
         }
     }
 
+    /// Lets a slow end of the last watcher finish, so at most two exist.
+    fn wait_for_last(&mut self) -> bool {
+        let last = self.ending.take();
+        last.is_some_and(|ended| has_ended(&ended, FREE))
+    }
+
     /// Makes a new watcher, since the old one's idea of the tree cannot be trusted any more.
     fn rebuild(&mut self) {
-        if let Some(engine) = self.engine.take() {
-            engine.end();
-        }
+        self.wait_for_last();
+        self.ending = self.engine.take().and_then(Engine::end);
         match Engine::new(self.queue_limit, &self.bell, &self.count) {
             Ok(engine) => self.engine = Some(engine),
             Err(e) => return self.degraded(format!("no new watcher can be made: {e}")),
         }
-        (self.told, self.limit_told) = (0, false);
+        (self.told, self.limit_told, self.confused) = (0, false, false);
         let changes = self.roots.recheck(&[]);
         self.watch_roots();
         self.batch.extend(changes);
@@ -223,12 +248,19 @@ impl Round {
         let Some(engine) = &mut self.engine else {
             return;
         };
-        let troubles = engine.watched.add(path, &self.roots, &mut engine.watcher);
+        let mut troubles = engine.watched.add(path, &self.roots, &mut engine.watcher);
+        if troubles.contains(&Trouble::Limit) && self.wait_for_last() {
+            let Some(engine) = &mut self.engine else {
+                return;
+            };
+            troubles = engine.watched.add(path, &self.roots, &mut engine.watcher);
+        }
         for trouble in troubles {
             match trouble {
                 Trouble::Limit => self.limit_reached(),
                 Trouble::Unwatched(why) => self.degraded(why),
                 Trouble::Confused => {
+                    self.confused = true;
                     if let Some(engine) = &self.engine {
                         engine.queue.lose();
                     }
@@ -263,14 +295,15 @@ impl Round {
     fn hints(&mut self, taken: Taken) {
         let mut spots: HashMap<&[u8], Vec<DirSpot>> = HashMap::new();
         let (mut cookies, mut dirs, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
-        let mut private = false;
+        let (mut private, mut dirs_gone, mut many) = (false, 0, false);
         let private_dirs = [self.roots.private_dirs(), self.roots.cookie_dirs()].concat();
         for (path, hint) in &taken.hints {
             let bytes = path.as_os_str().as_bytes();
             if hint.gone
                 && let Some(engine) = &mut self.engine
             {
-                engine.watched.forget(bytes);
+                many |= engine.watched.len() >= MANY_WATCHED;
+                dirs_gone += usize::from(engine.watched.forget(bytes));
             }
             if hint.dir && private_dirs.iter().any(|d| **d == **path) {
                 private = true;
@@ -284,28 +317,47 @@ impl Round {
             };
             let here = spots.entry(dir);
             let here = here.or_insert_with(|| self.roots.dir_spots(dir));
-            for spot in here.iter() {
-                match self.roots.entry(spot, name, false) {
-                    Some(Entry::Path(path)) => {
-                        let touch = hint.touch.unwrap_or_else(|| created(&self.roots, &path));
-                        self.batch.touched(path, touch);
-                    }
-                    Some(Entry::Below(path)) => self.batch.push(Event::Subtree(path)),
-                    Some(Entry::Cookie(number)) if hint.appeared || !hint.gone => {
-                        cookies.push(number)
-                    }
-                    Some(Entry::Cookie(_)) | None => {}
-                }
+            let entries = here.iter();
+            let entries = entries.filter_map(|spot| self.roots.entry(spot, name, false));
+            for entry in entries.collect::<Vec<_>>() {
+                cookies.extend(self.report(entry, *hint));
             }
+        }
+        if many
+            && dirs_gone >= MANY_GONE
+            && let Some(engine) = &self.engine
+        {
+            // What this round needs of the old watcher would wait until it has removed them all.
+            // The subtrees that follow the new one cover its directories; its cookies are touched.
+            engine.queue.lose();
+            return;
         }
         self.barriers(dirs);
         if private {
             self.watch_private();
             self.roots.nudge_cookies();
         }
-        self.batch.extend(cookies.into_iter().map(Event::Cookie));
+        if !self.confused {
+            self.batch.extend(cookies.into_iter().map(Event::Cookie));
+        }
         if !replaced.is_empty() {
             self.recheck_roots(&replaced);
+        }
+    }
+
+    /// Reports an entry, or yields the cookie that it is.
+    fn report(&mut self, entry: Entry, hint: Hint) -> Option<u64> {
+        match entry {
+            Entry::Path(path) => {
+                let touch = hint.touch.unwrap_or_else(|| created(&self.roots, &path));
+                self.batch.touched(path, touch);
+                None
+            }
+            Entry::Below(path) => {
+                self.batch.push(Event::Subtree(path));
+                None
+            }
+            Entry::Cookie(number) => (hint.appeared || !hint.gone).then_some(number),
         }
     }
 

@@ -8,6 +8,10 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::event::PollFlags;
+
+use super::wake::wait;
+
 /// The table of the namespace that the calling thread lives in.
 const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
 
@@ -33,6 +37,11 @@ impl MountTable {
     pub(super) fn open() -> io::Result<Self> {
         let file = File::open(MOUNTINFO)?;
         Ok(Self { file })
+    }
+
+    /// Whether it has changed since this was last asked.
+    pub(super) fn has_changed(&self) -> bool {
+        wait([(self.as_fd(), PollFlags::PRI)], Some(0)).is_ok_and(|[changed]| changed)
     }
 
     /// Reads the table.

@@ -63,10 +63,15 @@ impl Watched {
         }
     }
 
-    /// Strikes out a directory that went away, and all below it.
-    pub(super) fn forget(&mut self, dir: &[u8]) {
+    /// Number of watched directories.
+    pub(super) fn len(&self) -> usize {
+        self.by_path.len()
+    }
+
+    /// Strikes out a directory that went away, and all below it; `false` if it was not watched.
+    pub(super) fn forget(&mut self, dir: &[u8]) -> bool {
         if !self.by_path.contains_key(dir) {
-            return;
+            return false;
         }
         let mut below = dir.to_vec();
         below.push(b'/');
@@ -84,6 +89,7 @@ impl Watched {
             }
         }
         self.tell();
+        true
     }
 
     fn tell(&self) {
@@ -100,12 +106,13 @@ impl Watched {
     ) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         let mut stack = vec![start.to_vec()];
+        let mut opener = Opener { roots, base: None };
         while let Some(path) = stack.pop() {
             let spots = roots.dir_spots(&path);
             if spots.is_empty() {
                 continue;
             }
-            match self.watch(&path, roots, watcher) {
+            match self.watch(&path, &mut opener, watcher) {
                 Added::Dir(dir) => {
                     let tree = |s: &DirSpot| matches!(s, DirSpot::Tree(_) | DirSpot::Deep(_));
                     if spots.iter().any(tree) {
@@ -129,8 +136,13 @@ impl Watched {
         watcher.watch(path, RecursiveMode::NonRecursive).is_ok()
     }
 
-    fn watch(&mut self, path: &[u8], roots: &Roots, watcher: &mut INotifyWatcher) -> Added {
-        let dir = match open(path, roots) {
+    fn watch(
+        &mut self,
+        path: &[u8],
+        opener: &mut Opener<'_>,
+        watcher: &mut INotifyWatcher,
+    ) -> Added {
+        let dir = match opener.open(path, OFlags::RDONLY) {
             Ok(dir) => dir,
             Err(e) => return not_open(path, e),
         };
@@ -139,7 +151,8 @@ impl Watched {
         };
         if let Some(first) = self.by_inode.get(&inode).filter(|p| ***p != *path).cloned() {
             if self.by_path.get(&first) == Some(&inode) {
-                let there = open(&first, roots).and_then(|d| self::inode(&d));
+                let there = opener.open(&first, OFlags::PATH);
+                let there = there.and_then(|d| self::inode(&d));
                 if there.is_ok_and(|i| i == inode) {
                     let why = format!(
                         "{} is the same directory as {}, which is watched",
@@ -167,7 +180,7 @@ impl Watched {
         // The kernel followed the path, not our descriptor. Where a link came between, the watch
         // may have been taken from the directory that the link leads to. Where another directory
         // came, its own event follows.
-        match open(path, roots) {
+        match opener.open(path, OFlags::PATH) {
             Err(Errno::LOOP | Errno::NOTDIR | Errno::XDEV) => Added::Failed(Trouble::Confused),
             _ => Added::Dir(dir),
         }
@@ -193,22 +206,36 @@ fn not_open(path: &[u8], e: Errno) -> Added {
     }
 }
 
-/// Opens a directory below a root; no symbolic link below the root is followed.
-fn open(path: &[u8], roots: &Roots) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root = roots.armed().map(|(_, root, _)| root);
-    let root = root
-        .filter(|r| below(r, path).is_some())
-        .max_by_key(|r| r.len());
-    let root = root.ok_or(Errno::NOENT)?;
-    let base = OsStr::from_bytes(root);
-    let base = rustix::fs::openat(CWD, base, flags, Mode::empty())?;
-    match below(root, path) {
-        None | Some([]) => Ok(base),
-        Some(rel) => {
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            rustix::fs::openat2(base, OsStr::from_bytes(rel), flags, Mode::empty(), resolve)
+/// Opens directories below the roots; no symbolic link below a root is followed.
+struct Opener<'a> {
+    roots: &'a Roots,
+    /// The root opened last.
+    base: Option<(&'a [u8], OwnedFd)>,
+}
+
+impl Opener<'_> {
+    fn open(&mut self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = self.roots.armed().map(|(_, root, _)| root);
+        let root = root.filter(|r| below(r, path).is_some());
+        let root = root.max_by_key(|r| r.len()).ok_or(Errno::NOENT)?;
+        let rel = below(root, path).unwrap_or_default();
+        if rel.is_empty() {
+            return rustix::fs::openat(CWD, OsStr::from_bytes(root), flags, Mode::empty());
         }
+        let base = match self.base.take().filter(|(of, _)| *of == root) {
+            Some(base) => base,
+            None => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let base = OsStr::from_bytes(root);
+                (root, rustix::fs::openat(CWD, base, flags, Mode::empty())?)
+            }
+        };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let rel = OsStr::from_bytes(rel);
+        let opened = rustix::fs::openat2(&base.1, rel, flags, Mode::empty(), resolve);
+        self.base = Some(base);
+        opened
     }
 }
 
@@ -258,4 +285,63 @@ fn list(dir: &OwnedFd, path: &[u8], stack: &mut Vec<Vec<u8>>, troubles: &mut Vec
 
 fn lossy(path: &[u8]) -> String {
     crate::model::path::Escaped(path).to_string()
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+    use crate::model::path::{RelPath, RootId};
+    use crate::sys::watch::WatchRoot;
+
+    fn setup(dir: &Path) -> (Roots, INotifyWatcher, Watched) {
+        let root = WatchRoot {
+            id: RootId(0),
+            path: dir.to_path_buf(),
+            only: None,
+        };
+        let mut roots = Roots::new(vec![root], Arc::new(|_, _: &RelPath| false));
+        assert_eq!(roots.arm(), []);
+        let ignore = |_: notify::Result<notify::Event>| ();
+        let watcher = INotifyWatcher::new(ignore, notify::Config::default());
+        let count = Arc::new(AtomicU64::new(0));
+        (roots, watcher.expect("inotify works"), Watched::new(count))
+    }
+
+    #[test]
+    fn a_renamed_directory_is_not_watched_under_two_paths() {
+        let tmp = tempfile::tempdir().expect("temporary directory");
+        let dir = tmp.path().canonicalize().expect("exists");
+        let (roots, mut watcher, mut watched) = setup(&dir);
+        let (old, new) = (dir.join("d"), dir.join("e"));
+        let inner = old.join("x");
+        std::fs::create_dir_all(&inner).expect("made");
+        let bytes = |p: &Path| p.as_os_str().as_bytes().to_vec();
+        // The root itself is not watched here, so notify does not see the rename by itself.
+        assert_eq!(watched.add(&bytes(&old), &roots, &mut watcher), []);
+        std::fs::rename(&old, &new).expect("renamed");
+        assert_eq!(watched.add(&bytes(&new), &roots, &mut watcher), []);
+        assert_eq!(watched.len(), 2);
+        assert!(watcher.unwatch(&old).is_err() && watcher.unwatch(&inner).is_err());
+        assert!(watched.forget(&bytes(&new)) && !watched.forget(&bytes(&old)));
+        assert_eq!((watched.len(), watched.by_inode.len()), (0, 0));
+        assert!(watcher.unwatch(&new).is_ok() && watcher.unwatch(&new.join("x")).is_ok());
+    }
+
+    #[test]
+    fn forgetting_takes_what_is_below_and_nothing_beside() {
+        let tmp = tempfile::tempdir().expect("temporary directory");
+        let dir = tmp.path().canonicalize().expect("exists");
+        let (roots, mut watcher, mut watched) = setup(&dir);
+        for d in ["a/b/c", "a.b", "ab"] {
+            std::fs::create_dir_all(dir.join(d)).expect("made");
+        }
+        let bytes = |p: &Path| p.as_os_str().as_bytes().to_vec();
+        assert_eq!(watched.add(&bytes(&dir), &roots, &mut watcher), []);
+        assert_eq!(watched.len(), 6);
+        assert!(watched.forget(&bytes(&dir.join("a"))));
+        let left: Vec<Vec<u8>> = watched.by_path.keys().map(|p| p.to_vec()).collect();
+        let expected = [dir.clone(), dir.join("a.b"), dir.join("ab")];
+        assert_eq!(left, expected.map(|p| bytes(&p)));
+        assert_eq!(watched.by_inode.len(), 3);
+    }
 }

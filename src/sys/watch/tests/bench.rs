@@ -19,8 +19,10 @@ pub(super) fn path(p: impl AsRef<[u8]>) -> TreePath {
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) events: Vec<Event>,
-    /// Absolute paths of finished files that a touch or a subtree led to.
+    /// Absolute paths of finished files that a touch or a subtree led to before the last cookie.
     pub(super) covered: HashSet<PathBuf>,
+    /// The same, since then.
+    fresh: HashSet<PathBuf>,
     blocked: bool,
     /// The sink is inside `note` and waits to be unblocked.
     pub(super) waiting: bool,
@@ -88,13 +90,17 @@ impl Sink for Recorder {
                     .join(std::ffi::OsStr::from_bytes(p.path.as_bytes()))
             };
             match &event {
-                Event::Touched(p, _) => look(&at(p), &mut seen.covered),
+                Event::Touched(p, _) => look(&at(p), &mut seen.fresh),
                 Event::Subtree(p) => {
                     for entry in walkdir::WalkDir::new(at(p)).into_iter().flatten() {
                         if entry.file_type().is_file() {
-                            look(entry.path(), &mut seen.covered);
+                            look(entry.path(), &mut seen.fresh);
                         }
                     }
+                }
+                Event::Cookie(_) => {
+                    let fresh = std::mem::take(&mut seen.fresh);
+                    seen.covered.extend(fresh);
                 }
                 _ => {}
             }

@@ -1,0 +1,340 @@
+//! Commands that take a while: who waits for what, and until when.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::engine::{Engine, Replies};
+use super::round::Round;
+use super::session::Phase;
+use crate::model::path::TreePath;
+use crate::sys::tree::Root;
+use crate::wire::control::{Answer, Failure, Outcome, Progress, Request, ResyncReport};
+use crate::wire::message::Role;
+use std::sync::Arc;
+
+/// Time between two progress lines.
+const PROGRESS: Duration = Duration::from_millis(500);
+
+struct Flush {
+    replies: Replies,
+    deadline: Instant,
+    cookies: BTreeSet<u64>,
+    /// When the last cookie was seen (ms of the engine's clock): everything noticed up to then must be on the peer.
+    upto: Option<u64>,
+}
+
+struct Waiting {
+    replies: Replies,
+    report: ResyncReport,
+    told: Instant,
+    started: Instant,
+}
+
+struct Comparing {
+    replies: Replies,
+    quick: bool,
+    round: Option<Round>,
+    found: u64,
+    paths: u64,
+    told: Instant,
+}
+
+/// The commands under way.
+#[derive(Default)]
+pub struct Commands {
+    flushes: Vec<Flush>,
+    resyncs: Vec<Waiting>,
+    comparing: Option<Comparing>,
+    cookie: u64,
+}
+
+fn done(message: impl Into<String>) -> Outcome {
+    Outcome { message: message.into(), ..Outcome::default() }
+}
+
+fn failure(code: u8, message: impl Into<String>, hint: impl Into<String>) -> Answer {
+    Answer::Error(Failure { code, message: message.into(), hint: hint.into() })
+}
+
+impl Commands {
+    /// Whether somebody waits for a flush.
+    #[must_use]
+    pub fn is_flushing(&self) -> bool {
+        !self.flushes.is_empty()
+    }
+
+    /// Whether a comparison can go on.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.comparing.as_ref().is_some_and(|c| c.round.is_some())
+    }
+
+    /// How long until something times out.
+    #[must_use]
+    pub fn deadline_in(&self) -> Duration {
+        let now = Instant::now();
+        let flush = self.flushes.iter().map(|f| f.deadline.saturating_duration_since(now)).min();
+        let progress = (!self.resyncs.is_empty() || self.comparing.is_some()).then_some(PROGRESS);
+        [flush, progress].into_iter().flatten().min().unwrap_or(Duration::from_secs(3600))
+    }
+
+    /// A cookie came back through the watcher.
+    pub fn cookie(&mut self, n: u64, now: u64) {
+        for f in &mut self.flushes {
+            if f.cookies.remove(&n) && f.cookies.is_empty() {
+                f.upto = Some(now);
+            }
+        }
+    }
+
+    /// Ends flushes whose changes are all on the peer; `oldest` is the oldest change that is not.
+    pub fn check_flush(&mut self, quiet: bool, oldest: Option<u64>, _unreachable: &str) {
+        self.flushes.retain(|f| {
+            let Some(upto) = f.upto else { return true };
+            if quiet && oldest.is_none_or(|o| o > upto) {
+                let _ = f.replies.send(Answer::Done(done("everything changed before this command is on the peer")));
+                return false;
+            }
+            true
+        });
+    }
+
+    /// Ends what took too long, tells how far the rest is.
+    pub fn expire(&mut self, unreachable: &str, live: bool) {
+        let now = Instant::now();
+        self.flushes.retain(|f| {
+            if f.replies.is_closed() {
+                return false;
+            }
+            if f.deadline > now {
+                return true;
+            }
+            let answer = if live {
+                failure(7, "not everything is on the peer yet", "see syncctl status for what is pending; try a longer --timeout")
+            } else {
+                failure(4, format!("the peer cannot be reached: {unreachable}"), "see syncctl check")
+            };
+            let _ = f.replies.send(answer);
+            false
+        });
+        self.resyncs.retain_mut(|w| {
+            if w.replies.is_closed() {
+                return false;
+            }
+            if w.told.elapsed() >= PROGRESS {
+                w.told = now;
+                let _ = w.replies.send(Answer::Progress(Progress { phase: "waiting".into(), ..Progress::default() }));
+            }
+            true
+        });
+        if let Some(c) = &mut self.comparing
+            && c.told.elapsed() >= PROGRESS
+        {
+            c.told = now;
+            let _ = c.replies.send(Answer::Progress(Progress { phase: "comparing".into(), paths: c.paths, ..Progress::default() }));
+        }
+    }
+
+    /// The peer stands where this node stands.
+    pub fn in_sync(&mut self) {
+        for w in self.resyncs.drain(..) {
+            let mut report = w.report;
+            report.elapsed_ms = u64::try_from(w.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let outcome = Outcome { resync: Some(report), ..done("the peer is up to date") };
+            let _ = w.replies.send(Answer::Done(outcome));
+        }
+    }
+
+    /// What a dry run of the round would do.
+    pub fn asked(&mut self, puts: u64, deletes: u64, bytes: u64) {
+        for w in &mut self.resyncs {
+            w.report = ResyncReport { puts, deletes, bytes, ..w.report.clone() };
+        }
+    }
+
+    /// Replication halted.
+    pub fn halted(&mut self, code: u8, text: &str) {
+        for w in self.resyncs.drain(..) {
+            let _ = w.replies.send(failure(code, text, "see syncctl status"));
+        }
+    }
+
+    /// The session ended.
+    pub fn session_ended(&mut self, why: &str) {
+        if let Some(c) = self.comparing.take() {
+            let _ = c.replies.send(failure(4, format!("the session with the peer ended: {why}"), "try again once it is in sync"));
+        }
+    }
+
+    /// A difference was found.
+    pub fn difference(&mut self, answer: Answer) {
+        if let Some(c) = &mut self.comparing {
+            c.found += 1;
+            let _ = c.replies.send(answer);
+        }
+    }
+
+    /// The comparison is over.
+    pub fn compared(&mut self, paths: u64) {
+        if let Some(c) = self.comparing.take() {
+            let message = match c.found {
+                0 => format!("{paths} paths compared, both nodes are equal"),
+                n => format!("{paths} paths compared, {n} differ"),
+            };
+            let _ = c.replies.send(Answer::Done(Outcome { differences: Some(c.found), ..done(message) }));
+        }
+    }
+
+    /// The comparison's listing, to go on with it.
+    pub fn take_comparison(&mut self, room: bool) -> Option<(bool, Round)> {
+        let c = self.comparing.as_mut()?;
+        if room { c.round.take().map(|r| (c.quick, r)) } else { None }
+    }
+
+    /// Puts the listing back.
+    pub fn put_comparison(&mut self, _quick: bool, round: Round, paths: u64) {
+        if let Some(c) = &mut self.comparing {
+            c.paths += paths;
+            if !round.is_listed() {
+                c.round = Some(round);
+            }
+        }
+    }
+
+    fn flush(&mut self, roots: &[Arc<Root>], timeout: Duration, now: u64, replies: Replies) {
+        let mut cookies = BTreeSet::new();
+        for root in roots {
+            self.cookie += 1;
+            let n = self.cookie;
+            // Kept in the set even if the file cannot be made, so that the flush cannot succeed without proof.
+            cookies.insert(n);
+            if let Err(e) = set_cookie(root, n) {
+                let hint = "the root must be writable for syncd";
+                let _ = replies.send(failure(1, format!("root \"{}\": cannot make a cookie file: {e}", root.name), hint));
+                return;
+            }
+        }
+        let upto = cookies.is_empty().then_some(now);
+        self.flushes.push(Flush { replies, deadline: Instant::now() + timeout, cookies, upto });
+    }
+}
+
+/// Makes a cookie file and removes it; the watcher tells that it came.
+fn set_cookie(root: &Root, n: u64) -> std::io::Result<()> {
+    let dir = root.open_private(super::node::COOKIES)?;
+    let name = n.to_string();
+    let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::EXCL | rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+    match rustix::fs::unlinkat(&dir, name.as_str(), rustix::fs::AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(e) => return Err(e.into()),
+    }
+    drop(rustix::fs::openat(&dir, name.as_str(), flags, rustix::fs::Mode::RUSR)?);
+    rustix::fs::unlinkat(&dir, name.as_str(), rustix::fs::AtFlags::empty())?;
+    Ok(())
+}
+
+impl Engine {
+    pub(super) fn command(&mut self, request: Request, replies: Replies) {
+        match request {
+            Request::Status => {
+                let status = Box::new(self.board.snapshot());
+                let _ = replies.send(Answer::Done(Outcome { status: Some(status), ..Outcome::default() }));
+            }
+            Request::Flush { timeout_ms } => {
+                let roots: Vec<_> = self.node.roots.iter().map(|r| r.root.clone()).collect();
+                let now = self.hints.now();
+                self.commands.flush(&roots, Duration::from_millis(timeout_ms), now, replies);
+            }
+            Request::Pause | Request::Resume => self.pause(matches!(request, Request::Pause), &replies),
+            Request::Resync { full, checksum, dry_run } => self.resync(full, checksum, dry_run, replies),
+            Request::Verify { quick } => self.verify(quick, replies),
+            Request::Serve | Request::Stop => {
+                let _ = replies.send(failure(1, "this request is not for the engine", "report this as a defect"));
+            }
+        }
+    }
+
+    fn pause(&mut self, on: bool, replies: &Replies) {
+        self.paused = on;
+        self.board.update(|s| s.paused = on);
+        if on {
+            self.link_down("replication was paused by syncctl pause");
+        } else {
+            let _ = self.down.send(());
+        }
+        let message = if on {
+            "replication is paused; changes are noted and sent after syncctl resume"
+        } else {
+            "replication goes on"
+        };
+        let _ = replies.send(Answer::Done(done(message)));
+    }
+
+    fn resync(&mut self, full: bool, checksum: bool, dry_run: bool, replies: Replies) {
+        if self.session.is_none() {
+            let text = format!("{} cannot be reached: {}", self.party.peer, self.unreachable);
+            let _ = replies.send(failure(4, text, "see syncctl check"));
+            return;
+        }
+        if dry_run {
+            let hint = "run \"syncctl resync --dry-run\" on the standby, or \"syncctl verify\" here to list what differs";
+            let _ = replies.send(failure(2, "a dry run is told by the node that receives", hint));
+            return;
+        }
+        if checksum {
+            self.forget_hashes();
+        }
+        self.scan_all();
+        let now = Instant::now();
+        let verdict = format!("{} is active and sends", self.party.node);
+        let report = ResyncReport { direction: "send".into(), verdict, ..ResyncReport::default() };
+        self.commands.resyncs.push(Waiting { replies, report, told: now, started: now });
+        self.party.full = full || checksum;
+        // A new meeting compares anew.
+        self.link_down("a resync was asked for");
+        self.party.full = full || checksum;
+        let _ = self.down.send(());
+    }
+
+    /// Every file is read again before it is compared.
+    fn forget_hashes(&mut self) {
+        for i in 0..self.node.roots.len() {
+            let id = self.node.roots[i].root.id;
+            let mut stack = vec![TreePath::new(id, crate::model::path::RelPath::root())];
+            while let Some(dir) = stack.pop() {
+                let Ok(Some(dir_id)) = self.node.store.dir_id(&dir) else { continue };
+                for (name, mut row) in self.node.store.children(dir_id, None, usize::MAX >> 1).unwrap_or_default() {
+                    if row.entry.kind.is_dir()
+                        && let Ok(path) = dir.path.join(&name)
+                    {
+                        stack.push(TreePath::new(id, path));
+                    }
+                    if let crate::model::entry::Kind::File { hash, .. } = &mut row.entry.kind {
+                        *hash = None;
+                        if let Err(e) = self.node.store.update(row.id, &row.entry, &row.stamp, row.seq) {
+                            tracing::warn!("{e}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn verify(&mut self, quick: bool, replies: Replies) {
+        if self.party.role != Role::Active {
+            let text = format!("{} is not active; a comparison is run by the active node", self.party.node);
+            let _ = replies.send(failure(2, text, format!("run it on {}", self.party.peer)));
+            return;
+        }
+        let live = matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live));
+        if !live || self.commands.comparing.is_some() {
+            let text = if live { "another comparison is under way" } else { "the peer is not in sync, so there is nothing to compare yet" };
+            let _ = replies.send(failure(if live { 1 } else { 4 }, text, "see syncctl status"));
+            return;
+        }
+        if let Some(round) = self.begin_compare(quick) {
+            let told = Instant::now();
+            self.commands.comparing = Some(Comparing { replies, quick, round: Some(round), found: 0, paths: 0, told });
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! What every owner process of a node has in common: its settings, its status, its control socket.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+
+use super::apply::{ApplyError, Receiving};
+use super::board::Board;
+use super::engine::Event;
+use super::meeting::Party;
+use super::node::{Node, NodeError, RootSpec};
+use super::peer;
+use crate::config::{Compression, Config, Durability};
+use crate::sys::control::{Conn, ControlServer};
+use crate::sys::link::{self, SshTarget, Target};
+use crate::sys::lock::{LockError, Owner};
+use crate::wire::control::{Answer, Failure, Outcome, PeerStatus, Request, Status};
+use crate::wire::frame::Compress;
+use crate::wire::message::Role;
+
+/// Open files wanted for deep trees and many transfers.
+const FILES: u64 = 65_536;
+
+/// A node as the configuration describes it.
+pub struct Site {
+    /// The configuration.
+    pub config: Config,
+    /// This node's position in it.
+    pub node: usize,
+    /// The peer's position in it.
+    pub peer: usize,
+}
+
+/// A failure with exit code 1.
+#[must_use]
+pub fn failed(message: impl std::fmt::Display, hint: &str) -> Failure {
+    Failure { code: 1, message: message.to_string(), hint: hint.to_owned() }
+}
+
+impl Site {
+    /// The site of node `node` of a configuration.
+    #[must_use]
+    pub fn new(config: Config, node: usize) -> Self {
+        Self { config, node, peer: 1 - node.min(1) }
+    }
+
+    /// Name of this node.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.nodes[self.node].name
+    }
+
+    /// Name of the peer.
+    #[must_use]
+    pub fn peer_name(&self) -> &str {
+        &self.config.nodes[self.peer].name
+    }
+
+    /// The run-time directory.
+    #[must_use]
+    pub fn run_dir(&self) -> PathBuf {
+        self.config.run_dir(self.node)
+    }
+
+    /// Whether acknowledged means on disk.
+    #[must_use]
+    pub fn sync(&self) -> bool {
+        self.config.sync.durability == Durability::Fsync
+    }
+
+    /// When frames are compressed.
+    #[must_use]
+    pub fn compress(&self) -> Compress {
+        match self.config.sync.compression {
+            Compression::Auto => Compress::Auto,
+            Compression::Never => Compress::Never,
+            Compression::Always => Compress::Always,
+        }
+    }
+
+    /// How the peer is reached.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        let n = &self.config.nodes[self.peer];
+        if !n.command.is_empty() {
+            return Target::Command(n.command.clone());
+        }
+        Target::Ssh(SshTarget {
+            address: n.address.clone(),
+            user: n.user.clone(),
+            port: n.port,
+            identity_file: n.identity_file.clone(),
+            known_hosts: n.known_hosts.clone(),
+            ssh_config: n.ssh_config.clone(),
+            remote_command: n.remote_command.clone(),
+        })
+    }
+
+    /// What this side says at a meeting.
+    #[must_use]
+    pub fn party(&self, role: Role) -> Party {
+        Party {
+            cluster: self.config.cluster.clone(),
+            node: self.name().to_owned(),
+            peer: self.peer_name().to_owned(),
+            role,
+            full: false,
+            dry_run: false,
+        }
+    }
+
+    /// The status with which a process of this node begins.
+    #[must_use]
+    pub fn status(&self, role: &str) -> Status {
+        Status {
+            version: 1,
+            cluster: self.config.cluster.clone(),
+            node: self.name().to_owned(),
+            role: role.to_owned(),
+            peer: PeerStatus {
+                name: self.peer_name().to_owned(),
+                state: "unreachable".into(),
+                acked_sequence: 0,
+                reason: "not connected yet".into(),
+            },
+            ..Status::default()
+        }
+    }
+
+    /// Takes the owner lock.
+    ///
+    /// # Errors
+    /// The lock's own error: another process owns the node, or the run-time directory cannot be used.
+    pub fn own(&self, what: &str) -> Result<Owner, LockError> {
+        let owner = Owner::acquire(&self.run_dir())?;
+        owner.set_what(what)?;
+        // Modes are set as wanted, whatever the caller's mask says.
+        rustix::process::umask(rustix::fs::Mode::empty());
+        raise_files();
+        Ok(owner)
+    }
+
+    /// Opens the node's state and rolls forward what an earlier process left.
+    ///
+    /// # Errors
+    /// A failure with object, cause and remedy.
+    pub fn open(&self) -> Result<Receiving, Failure> {
+        let roots = self.config.roots.iter().enumerate().map(|(i, r)| RootSpec {
+            name: r.name.clone(),
+            path: self.config.root_path(self.node, i),
+            exclude: r.exclude.clone(),
+        });
+        let specs: Vec<_> = roots.collect();
+        let node = Node::open(self.name(), &self.config.state_dir(self.node), &specs).map_err(|e| node_failure(&e))?;
+        Receiving::open(node, self.sync()).map_err(|e| apply_failure(&e))
+    }
+}
+
+fn raise_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let most = now.maximum.unwrap_or(FILES);
+    let wanted = Rlimit { current: Some(FILES.min(most)), maximum: now.maximum };
+    if now.current.is_some_and(|c| c < FILES)
+        && let Err(e) = setrlimit(Resource::Nofile, wanted)
+    {
+        tracing::debug!("the limit of open files stays at {:?}: {e}", now.current);
+    }
+}
+
+fn node_failure(e: &NodeError) -> Failure {
+    let code = if matches!(e, NodeError::Filter(..) | NodeError::Root(crate::sys::tree::RootError::Kind { .. })) { 2 } else { 1 };
+    Failure { code, message: e.to_string(), hint: "see syncctl check".into() }
+}
+
+/// A failure of the receiving side.
+#[must_use]
+pub fn apply_failure(e: &ApplyError) -> Failure {
+    let hint = match e {
+        ApplyError::Stage(_) | ApplyError::Sync(_) | ApplyError::Journal(_) => "free space on the file systems of the roots and the state directory, or mend them",
+        _ => "see syncctl check",
+    };
+    failed(e, hint)
+}
+
+/// The failure for a node that another process owns.
+#[must_use]
+pub fn held(e: &LockError) -> Failure {
+    let (code, hint) = match e {
+        LockError::Held { .. } => (6, "see syncctl status; stop that process first if it is not meant to run"),
+        LockError::Io { .. } => (1, "run as root, or as the user that owns the run-time directory"),
+    };
+    Failure { code, message: e.to_string(), hint: hint.into() }
+}
+
+static SESSIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Number of a new session.
+#[must_use]
+pub fn next_session() -> u64 {
+    SESSIONS.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// Serves the control socket until the process ends.
+pub async fn serve_control(server: ControlServer, board: Arc<Board>, events: mpsc::Sender<Event>, compress: Compress) {
+    loop {
+        let conn = server.accept().await;
+        tokio::spawn(serve_one(conn, board.clone(), events.clone(), compress));
+    }
+}
+
+async fn serve_one(mut conn: Conn, board: Arc<Board>, events: mpsc::Sender<Event>, compress: Compress) {
+    let incoming = match conn.request().await {
+        Ok(incoming) => incoming,
+        Err(e) => {
+            let _ = conn.answer(&e.answer()).await;
+            return;
+        }
+    };
+    match (incoming.request, incoming.stream) {
+        (Request::Status, _) => {
+            let status = Some(Box::new(board.snapshot()));
+            let _ = conn.answer(&Answer::Done(Outcome { status, ..Outcome::default() })).await;
+        }
+        (Request::Stop, _) => {
+            let _ = events.send(Event::Stop).await;
+            let message = "the process is ending".to_owned();
+            let _ = conn.answer(&Answer::Done(Outcome { message, ..Outcome::default() })).await;
+        }
+        (Request::Serve, Some((read, write))) => {
+            let answer = match link::from_fds(read, write) {
+                Ok(link) => {
+                    let session = peer::start(link, next_session(), compress, events.clone());
+                    let handed = events.send(Event::LinkUp(session.clone())).await;
+                    if handed.is_ok() {
+                        session.ended().await;
+                    }
+                    Answer::Done(Outcome { message: "the session has ended".into(), ..Outcome::default() })
+                }
+                Err(e) => Answer::Error(failed(format!("cannot take over the peer's stream: {e}"), "report this as a defect")),
+            };
+            let _ = conn.answer(&answer).await;
+        }
+        (request, _) => {
+            let (replies, mut answers) = mpsc::unbounded_channel();
+            if events.send(Event::Command(request, replies)).await.is_err() {
+                return;
+            }
+            loop {
+                let answer = tokio::select! {
+                    a = answers.recv() => a,
+                    () = conn.gone() => None,
+                };
+                let Some(answer) = answer else { return };
+                let last = matches!(answer, Answer::Done(_) | Answer::Error(_));
+                if conn.answer(&answer).await.is_err() || last {
+                    return;
+                }
+            }
+        }
+    }
+}

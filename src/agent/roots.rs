@@ -1,0 +1,109 @@
+//! Are the roots what they were? A root that is missing, unmounted or emptied is held: nothing in it counts as deleted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::board::Board;
+use super::node::{Node, PRIVATE_NAMES};
+use crate::model::path::{PRIVATE_DIR, RootId};
+use crate::sys::tree::Root;
+
+/// The watch over the roots.
+pub struct Roots {
+    /// File system of each root when it was opened.
+    device: BTreeMap<RootId, u64>,
+    held: BTreeMap<RootId, String>,
+    count: usize,
+}
+
+impl Roots {
+    /// Remembers the roots as they are now.
+    #[must_use]
+    pub fn new(node: &Node) -> Self {
+        let device = node.roots.iter().filter_map(|r| Some((r.root.id, r.root.identity().ok()?.0))).collect();
+        Self { device, held: BTreeMap::new(), count: node.roots.len() }
+    }
+
+    /// Whether any root is held.
+    #[must_use]
+    pub fn any_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Whether every root is held.
+    #[must_use]
+    pub fn all_held(&self) -> bool {
+        self.held.len() == self.count
+    }
+
+    /// Whether a root is held; looks at it first.
+    pub fn is_held(&mut self, id: RootId, node: &mut Node, board: &Board) -> bool {
+        if !self.held.contains_key(&id) {
+            self.check(id, node, board);
+        }
+        self.held.contains_key(&id)
+    }
+
+    /// Looks again at a held root; `true` tells that it is well again and must be scanned.
+    pub fn recheck(&mut self, id: RootId, node: &mut Node, board: &Board) -> bool {
+        if !self.held.contains_key(&id) {
+            return false;
+        }
+        self.check(id, node, board);
+        !self.held.contains_key(&id)
+    }
+
+    /// Looks at a root: opens it again if another directory stands at its path, holds it if it is not fit.
+    pub fn check(&mut self, id: RootId, node: &mut Node, board: &Board) {
+        let name = node.root(id).map_or(String::new(), |r| format!("{}:.", r.root.name));
+        match self.trouble(id, node) {
+            Some(why) => {
+                if self.held.insert(id, why.clone()).as_ref() != Some(&why) {
+                    tracing::error!("{name}: {why}");
+                    board.problem(&name, "replicate the root", &why);
+                }
+            }
+            None => {
+                if self.held.remove(&id).is_some() {
+                    tracing::info!("{name}: the root is well again");
+                    board.solved(&name);
+                }
+            }
+        }
+    }
+
+    fn trouble(&self, id: RootId, node: &mut Node) -> Option<String> {
+        let r = node.roots.get_mut(usize::from(id.0))?;
+        if !r.root.is_in_place() {
+            let path = match &r.root.only {
+                Some(only) => r.root.path.join(std::ffi::OsStr::new(&*String::from_utf8_lossy(only))),
+                None => r.root.path.clone(),
+            };
+            let root = match Root::open(id, &r.root.name, &path) {
+                Ok(root) => root,
+                Err(e) => return Some(format!("{e}; nothing of it is deleted on the peer")),
+            };
+            let device = root.identity().ok().map(|(dev, _)| dev);
+            if device != self.device.get(&id).copied() {
+                return Some("its file system is not mounted any more; mount it again, or restart syncd to accept what is there now; nothing of it is deleted on the peer".into());
+            }
+            if let Err(e) = root.make_private(&PRIVATE_NAMES) {
+                return Some(format!("cannot make its private directory: {e}"));
+            }
+            r.root = Arc::new(root);
+        }
+        let emptied = r.root.only.is_none() && looks_empty(&r.root);
+        if emptied && !node.store.is_empty(id).unwrap_or(true) {
+            return Some("it became empty; nothing of it is deleted on the peer. Restore its content, or put any file into it if it is meant to be emptied".into());
+        }
+        None
+    }
+}
+
+fn looks_empty(root: &Root) -> bool {
+    let Ok(dir) = rustix::fs::Dir::read_from(root.fd()) else { return false };
+    dir.flatten().all(|item| {
+        let name = item.file_name().to_bytes();
+        name == b"." || name == b".." || name == PRIVATE_DIR
+    })
+}

@@ -1,0 +1,230 @@
+//! A session in which this node sends: what the peer was sent and has not acknowledged, and how far a round is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::bulk;
+use super::node::Node;
+use super::peer::Peer;
+use super::round::{Round, Want};
+use crate::model::batch::{Batch, MAX_BATCH_OPS, Op};
+use crate::model::epoch::Seq;
+use crate::model::path::{RootId, TreePath};
+use crate::wire::message::{Hello, Message, Wanted};
+
+/// Batches that may wait for their acknowledgement.
+const MAX_FLIGHT: usize = 16;
+/// Bytes of content that may wait for their acknowledgement.
+const MAX_FLIGHT_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of content in one batch.
+const MAX_BATCH_BYTES: usize = 1024 * 1024;
+/// Wanted paths held before the listing waits.
+const MAX_WANTS: usize = 20_000;
+/// Transfers of a round under way at a time.
+const MAX_ROUND_TRANSFERS: usize = 8;
+
+/// What the session is doing.
+pub enum Phase {
+    /// Waiting for the peer's hello.
+    Meeting,
+    /// Bringing the peer to where this node stands.
+    Round(Box<Round>),
+    /// Pushing changes as they happen.
+    Live,
+    /// Nothing, until a person helped.
+    Halted,
+}
+
+/// A batch the peer has not acknowledged.
+pub struct Flight {
+    /// The paths in it.
+    pub paths: Vec<TreePath>,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// When its oldest change was noticed (ms of the engine's clock).
+    pub since: u64,
+    /// Where the peer stands once it is acknowledged.
+    pub head: Seq,
+}
+
+/// A session in which this node sends.
+pub struct Session {
+    /// The way to the peer.
+    pub peer: Peer,
+    /// What this side said of itself.
+    pub ours: Hello,
+    /// What the session is doing.
+    pub phase: Phase,
+    /// Batches that wait for their acknowledgement.
+    pub flights: BTreeMap<u64, Flight>,
+    /// Sequence number up to which the peer has everything.
+    pub peer_head: Seq,
+    /// The round only counts.
+    pub dry_run: bool,
+    /// Paths the peer asked for whole, and how often.
+    pub retried: BTreeMap<TreePath, u32>,
+    /// Transfers of a round under way.
+    pub round_jobs: BTreeSet<TreePath>,
+    number: u64,
+    transfer: u64,
+}
+
+impl Session {
+    /// A session that waits for the peer's hello.
+    #[must_use]
+    pub fn new(peer: Peer, ours: Hello) -> Self {
+        Self {
+            peer,
+            ours,
+            phase: Phase::Meeting,
+            flights: BTreeMap::new(),
+            peer_head: 0,
+            dry_run: false,
+            retried: BTreeMap::new(),
+            round_jobs: BTreeSet::new(),
+            number: 0,
+            transfer: 0,
+        }
+    }
+
+    /// Whether more may be sent before acknowledgements arrive.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.flights.len() < MAX_FLIGHT && self.flight_bytes() < MAX_FLIGHT_BYTES
+    }
+
+    /// Bytes of content that wait for their acknowledgement.
+    #[must_use]
+    pub fn flight_bytes(&self) -> u64 {
+        self.flights.values().map(|f| f.bytes).sum()
+    }
+
+    /// Whether the round can go on now.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        let Phase::Round(round) = &self.phase else { return false };
+        if !self.has_room() || round.settling.is_some() {
+            return false;
+        }
+        let listing = !round.is_listed() && round.wants.len() < MAX_WANTS;
+        let sending = !round.wants.is_empty() && self.round_jobs.len() < MAX_ROUND_TRANSFERS;
+        listing || sending || self.can_link(round) || self.can_settle(round)
+    }
+
+    /// Everything but further links was sent and acknowledged.
+    #[must_use]
+    pub fn can_link(&self, round: &Round) -> bool {
+        round.asked && round.wants.is_empty() && !round.links.is_empty() && self.round_jobs.is_empty() && self.flights.is_empty()
+    }
+
+    /// Everything of the round was sent and acknowledged.
+    #[must_use]
+    pub fn can_settle(&self, round: &Round) -> bool {
+        round.asked
+            && !self.dry_run
+            && round.settling.is_none()
+            && round.wants.is_empty()
+            && round.links.is_empty()
+            && self.round_jobs.is_empty()
+            && self.flights.is_empty()
+    }
+
+    /// Whether the listing may go on.
+    #[must_use]
+    pub fn may_list(round: &Round) -> bool {
+        !round.is_listed() && round.wants.len() < MAX_WANTS
+    }
+
+    /// Whether another transfer of the round may begin.
+    #[must_use]
+    pub fn may_transfer(&self) -> bool {
+        self.round_jobs.len() < MAX_ROUND_TRANSFERS
+    }
+
+    /// Begins a round.
+    pub fn begin(&mut self, node: &Node, since: Seq, full: bool, dry_run: bool, empty: &[RootId]) {
+        self.dry_run = dry_run;
+        self.peer_head = since;
+        self.peer.send(Message::Begin { full, since, dry_run });
+        self.phase = Phase::Round(Box::new(Round::new(node, since, full, if dry_run { &[] } else { empty })));
+    }
+
+    /// The peer needs these.
+    pub fn want(&mut self, dir: &TreePath, names: Vec<Wanted>) {
+        let Phase::Round(round) = &mut self.phase else { return };
+        for Wanted { name, have } in names {
+            if let Some(path) = super::receiver::wanted_path(dir, &name) {
+                round.wants.push_back(Want { path, have });
+            }
+        }
+    }
+
+    /// The peer asked for everything it needs of the round.
+    pub fn asked(&mut self) {
+        if let Phase::Round(round) = &mut self.phase {
+            round.asked = true;
+        }
+    }
+
+    /// The next batch number.
+    pub fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    /// The way to the peer and the number of a new transfer.
+    pub fn next_transfer(&mut self) -> (Peer, u64) {
+        self.transfer += 1;
+        (self.peer.clone(), self.transfer)
+    }
+
+    /// Sends operations in as many batches as they need; moves stay with what follows them.
+    pub fn push(&mut self, ops: Vec<(Seq, Op)>, since: u64, _bytes: u64) {
+        let live = matches!(self.phase, Phase::Live);
+        let mut batch: Vec<(Seq, Op)> = Vec::new();
+        let mut size = 0;
+        for (seq, op) in ops {
+            let len = content_len(&op);
+            if !batch.is_empty() && (batch.len() >= MAX_BATCH_OPS || size + len > MAX_BATCH_BYTES) {
+                self.send_batch(std::mem::take(&mut batch), size as u64, since, live);
+                size = 0;
+            }
+            size += len;
+            batch.push((seq, op));
+        }
+        if !batch.is_empty() {
+            self.send_batch(batch, size as u64, since, live);
+        }
+    }
+
+    fn send_batch(&mut self, ops: Vec<(Seq, Op)>, bytes: u64, since: u64, live: bool) {
+        let number = self.next_number();
+        let newest = ops.iter().map(|(seq, _)| *seq).max().unwrap_or(0);
+        // In a round the peer's head moves only at its end.
+        let head = if live { newest.max(self.sent_head()) } else { self.peer_head };
+        let paths = ops.iter().map(|(_, op)| op.path().clone()).collect();
+        self.flights.insert(number, Flight { paths, bytes, since, head });
+        self.peer.send(Message::Batch(Batch { number, head, ops }));
+    }
+
+    /// Head of the newest batch that was sent.
+    fn sent_head(&self) -> Seq {
+        self.flights.values().next_back().map_or(self.peer_head, |f| f.head.max(self.peer_head))
+    }
+
+    /// Whether a finished file belongs to the round (and not to the live stream).
+    pub fn round_transfer_done(&mut self, job: &bulk::Job, _read: Option<&bulk::Read>) -> bool {
+        self.round_jobs.remove(&job.path)
+    }
+}
+
+fn content_len(op: &Op) -> usize {
+    match op {
+        Op::Put { content: crate::model::batch::Content::Inline(b), entry, .. } => b.len() + 64 + xattr_len(entry),
+        Op::Put { entry, .. } => 64 + xattr_len(entry),
+        _ => 64,
+    }
+}
+
+fn xattr_len(entry: &crate::model::entry::Entry) -> usize {
+    entry.xattrs.iter().map(|x| x.name.len() + x.value.len()).sum()
+}

@@ -1,0 +1,500 @@
+//! A node that is not active: `syncd serve`, the one-shot resync, and the pull before an activation.
+//!
+//! All three run the same session; they differ in who dialled and when they end. A node in this role never sends
+//! changes of its own: it receives, or it answers a peer that is behind from an index that was complete.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::apply::Receiving;
+use super::board::Board;
+use super::bulk;
+use super::engine::{Engine, Event, Parts};
+use super::hints::Hints;
+use super::meeting::{Course, Party, hello, judge};
+use super::owner::{Site, apply_failure, failed, held, next_session, serve_control};
+use super::peer::{self, Peer};
+use super::receiver::{Next, Receiver};
+use super::survey;
+use crate::config::Config;
+use crate::model::path::TreePath;
+use crate::sys::control::{ControlClient, ControlServer};
+use crate::sys::link;
+use crate::sys::lock::LockError;
+use crate::wire::control::{Answer, Failure, Outcome, Progress, Request, ResyncReport};
+use crate::wire::message::{Hello, Message, Role};
+
+/// Events waiting for the engine.
+pub const QUEUE: usize = 256;
+/// Quiet time after which trees and index are brought to disk.
+const QUIET: Duration = Duration::from_secs(1);
+/// Time a peer has to say hello.
+const HELLO: Duration = Duration::from_secs(20);
+
+/// What ends a session by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Only the peer, or an order.
+    Told,
+    /// Both sides hold the same.
+    CaughtUp,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub enum End {
+    /// In good order.
+    Done(ResyncReport),
+    /// Neither side has data, or the peer is not ahead.
+    Nothing(String),
+    /// The link ended.
+    Lost(String),
+    /// It cannot be.
+    Refused(Failure),
+    /// This process is to end.
+    Stopped,
+}
+
+/// A session of a node that is not active.
+pub struct Standby<'a> {
+    /// The process's events.
+    pub events: &'a mut mpsc::Receiver<Event>,
+    /// Where others put them.
+    pub sender: mpsc::Sender<Event>,
+    /// The runtime of links and sockets.
+    pub rt: Handle,
+    /// The status.
+    pub board: Arc<Board>,
+    /// Names and wishes.
+    pub party: Party,
+    /// When to end.
+    pub until: Until,
+    /// Paths changed here while nobody watched.
+    pub drift: Vec<TreePath>,
+    /// Told how far it is.
+    pub progress: &'a mut dyn FnMut(&Progress),
+}
+
+impl Standby<'_> {
+    /// Runs the session; the node's state comes back with how it ended.
+    ///
+    /// # Errors
+    /// A failure where the node's own state fails.
+    pub fn run(&mut self, mut side: Receiving, mut peer: Peer) -> Result<(Receiving, End), Failure> {
+        loop {
+            let ours = hello(&side.node, &self.party);
+            peer.send(Message::Hello(Box::new(ours.clone())));
+            let theirs = match self.await_hello(&mut peer, &ours) {
+                Ok(theirs) => theirs,
+                Err(end) => return Ok((side, end)),
+            };
+            let course = judge(&ours, &theirs, &self.party);
+            tracing::info!("met {}: {course:?}", theirs.node);
+            let end = match course {
+                Course::Receive { since } => {
+                    let mut receiver = Receiver::new(side, peer.clone(), self.board.clone(), since);
+                    let (end, next) = self.receive(&mut receiver, &ours, &theirs)?;
+                    side = receiver.finish();
+                    if let Some(next) = next {
+                        peer.close();
+                        peer = next;
+                        continue;
+                    }
+                    end
+                }
+                Course::Send { .. } if theirs.role == Role::Standby => {
+                    let sync = side.is_synced();
+                    let node = self.send(side.node, peer.clone(), ours, &theirs)?;
+                    side = Receiving::open(node, sync).map_err(|e| apply_failure(&e))?;
+                    let verdict = format!("{} was behind and received", self.party.peer);
+                    End::Done(ResyncReport { direction: "send".into(), verdict, ..ResyncReport::default() })
+                }
+                other => refuse(&peer, other, &self.party),
+            };
+            if !matches!(end, End::Lost(_)) {
+                peer.send(Message::Bye { text: format!("{} is done", self.party.node) });
+            }
+            peer.close();
+            self.rt.block_on(async { tokio::time::timeout(Duration::from_secs(1), peer.ended()).await.ok() });
+            return Ok((side, end));
+        }
+    }
+
+    /// Waits for the peer's hello; another stream that is handed to us takes the place of this one.
+    fn await_hello(&mut self, peer: &mut Peer, ours: &Hello) -> Result<Hello, End> {
+        loop {
+            let wait = async { tokio::time::timeout(HELLO, self.events.recv()).await };
+            match self.rt.block_on(wait) {
+                Err(_) => return Err(End::Lost("the peer did not say hello".into())),
+                Ok(None | Some(Event::Stop)) => return Err(End::Stopped),
+                Ok(Some(Event::Peer { session, message })) if session == peer.session => match message {
+                    Message::Hello(theirs) => return Ok(*theirs),
+                    Message::Refuse { code, text } => return Err(End::Refused(refusal(code, text))),
+                    Message::Bye { text } => return Err(End::Lost(text)),
+                    _ => return Err(End::Lost("the peer did not begin with hello".into())),
+                },
+                Ok(Some(Event::LinkDown { session, why })) if session == peer.session => return Err(End::Lost(why)),
+                Ok(Some(Event::LinkUp(next))) => {
+                    peer.close();
+                    *peer = next;
+                    peer.send(Message::Hello(Box::new(ours.clone())));
+                }
+                Ok(Some(Event::Command(request, replies))) => {
+                    let _ = replies.send(self.answer(&request, false));
+                }
+                Ok(Some(_)) => {}
+            }
+        }
+    }
+
+    fn receive(&mut self, receiver: &mut Receiver, ours: &Hello, theirs: &Hello) -> Result<(End, Option<Peer>), Failure> {
+        let mut caught_up = false;
+        let mut waiting = Vec::new();
+        receiver.report.direction = "receive".into();
+        receiver.report.verdict = format!(
+            "{} holds newer or equal data (sequence {}, here {})",
+            theirs.node,
+            theirs.history.head(),
+            ours.history.head()
+        );
+        let session = receiver.session();
+        loop {
+            let wait = async { tokio::time::timeout(QUIET, self.events.recv()).await };
+            let event = match self.rt.block_on(wait) {
+                Err(_) => {
+                    receiver.side.checkpoint().map_err(|e| apply_failure(&e))?;
+                    continue;
+                }
+                Ok(None | Some(Event::Stop)) => return Ok((End::Stopped, None)),
+                Ok(Some(event)) => event,
+            };
+            match event {
+                Event::Peer { session: s, message } if s == session => {
+                    let begins = matches!(message, Message::Begin { .. });
+                    let listed = matches!(message, Message::Listed);
+                    let next = receiver.handle(message).map_err(|e| apply_failure(&e))?;
+                    if begins && !self.party.dry_run {
+                        receiver.ask_for(&std::mem::take(&mut self.drift));
+                    }
+                    if listed && self.party.dry_run {
+                        return Ok((End::Done(receiver.dry_report()), None));
+                    }
+                    let r = &receiver.report;
+                    (self.progress)(&Progress { phase: "receiving".into(), paths: r.puts, bytes: r.bytes, ..Progress::default() });
+                    match next {
+                        Next::Go => {}
+                        Next::End(why) if caught_up && self.until == Until::CaughtUp => {
+                            tracing::debug!("the session ended: {why}");
+                            return Ok((End::Done(receiver.report.clone()), None));
+                        }
+                        Next::End(why) => return Ok((End::Lost(why), None)),
+                        Next::CaughtUp => {
+                            caught_up = true;
+                            self.in_sync();
+                            for replies in waiting.drain(..) {
+                                let _ = mpsc::UnboundedSender::send(&replies, self.answer(&Request::Resync { full: false, checksum: false, dry_run: false }, true));
+                            }
+                            if self.until == Until::CaughtUp {
+                                return Ok((End::Done(receiver.report.clone()), None));
+                            }
+                        }
+                    }
+                    if !caught_up && receiver.is_current() {
+                        caught_up = true;
+                        self.in_sync();
+                    }
+                }
+                Event::LinkDown { session: s, why } if s == session => return Ok((End::Lost(why), None)),
+                Event::LinkUp(next) => return Ok((End::Lost("another session took over".into()), Some(next))),
+                Event::Command(Request::Resync { full: false, checksum: false, dry_run: false }, replies) if !caught_up => waiting.push(replies),
+                Event::Command(request, replies) => {
+                    let _ = replies.send(self.answer(&request, caught_up));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn in_sync(&self) {
+        self.board.update(|s| {
+            s.peer.state = "in-sync".into();
+            s.peer.reason.clear();
+        });
+    }
+
+    /// What a command gets from a process that receives.
+    fn answer(&self, request: &Request, caught_up: bool) -> Answer {
+        let peer = &self.party.peer;
+        let elsewhere = |what: &str| {
+            Answer::Error(Failure {
+                code: 2,
+                message: format!("this node receives from {peer}; {what} is a matter of the active node"),
+                hint: format!("run the command on {peer}"),
+            })
+        };
+        match request {
+            Request::Status => Answer::Done(Outcome { status: Some(Box::new(self.board.snapshot())), ..Outcome::default() }),
+            Request::Resync { full: false, checksum: false, .. } if caught_up => {
+                let verdict = format!("{peer} is active and this node follows it");
+                let resync = Some(ResyncReport { direction: "none".into(), verdict, ..ResyncReport::default() });
+                Answer::Done(Outcome { message: "this node is up to date".into(), resync, ..Outcome::default() })
+            }
+            Request::Resync { .. } => elsewhere("a full resync"),
+            Request::Flush { .. } => elsewhere("a flush"),
+            Request::Verify { .. } => elsewhere("a comparison"),
+            Request::Pause | Request::Resume => elsewhere("pausing"),
+            Request::Serve | Request::Stop => elsewhere("this"),
+        }
+    }
+
+    /// Answers a peer that is behind, until it has everything.
+    fn send(&mut self, node: super::node::Node, peer: Peer, ours: Hello, theirs: &Hello) -> Result<super::node::Node, Failure> {
+        let hints = Arc::new(Hints::new(0, self.sender.clone()));
+        let (down, _down) = mpsc::unbounded_channel();
+        let bulk = spawn_bulk(self.sender.clone())?;
+        let parts = Parts { node, hints, board: self.board.clone(), party: self.party.clone(), bulk, down };
+        let mut engine = Engine::new(parts);
+        engine.take_over(peer, ours, theirs).map_err(|e| failed(e, "see syncctl check"))?;
+        engine.run(self.events, &self.rt).map_err(|e| failed(e, "see syncctl check"))
+    }
+}
+
+fn refusal(code: u8, message: String) -> Failure {
+    let hint = match code {
+        5 => "see \"Split brain\" in README.md",
+        2 => "the configuration file must be the same on both nodes",
+        _ => "see syncctl status on both nodes",
+    };
+    Failure { code, message, hint: hint.into() }
+}
+
+fn refuse(peer: &Peer, course: Course, party: &Party) -> End {
+    let (code, text) = match course {
+        Course::Refused(code, text) => (code, text),
+        Course::Diverged { since } => (
+            5,
+            format!("{} and {} both changed data after sequence {since}; nothing was changed", party.node, party.peer),
+        ),
+        Course::Idle => return End::Nothing("both nodes hold the same data".into()),
+        Course::Blank => {
+            return End::Nothing("neither node holds replicated data yet; start syncd on the one whose data are to be kept".into());
+        }
+        Course::Stale | Course::Send { .. } | Course::Receive { .. } => (6, format!("{} is active", party.peer)),
+    };
+    peer.send(Message::Refuse { code, text: text.clone() });
+    End::Refused(refusal(code, text))
+}
+
+/// Starts the thread that reads large files.
+///
+/// # Errors
+/// A failure where no thread can be made.
+pub fn spawn_bulk(events: mpsc::Sender<Event>) -> Result<bulk::Handle, Failure> {
+    let (jobs, queue) = std::sync::mpsc::channel();
+    let (signatures, arrived) = std::sync::mpsc::channel();
+    let work = move || {
+        bulk::run(&queue, &arrived, &mut |job, result| {
+            let _ = events.blocking_send(Event::Bulk(Box::new((job, result))));
+        });
+    };
+    std::thread::Builder::new().name("bulk".into()).spawn(work).map_err(|e| failed(format!("cannot start a thread: {e}"), "see ulimit -u"))?;
+    Ok(bulk::Handle { jobs, signatures })
+}
+
+/// The runtime of links, sockets and timers.
+///
+/// # Errors
+/// A failure where it cannot be made.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    built.map_err(|e| failed(format!("cannot start the runtime: {e}"), "see ulimit -u and ulimit -n"))
+}
+
+/// `syncd serve`: speaks to the peer on standard input and output.
+///
+/// # Errors
+/// A failure with its remedy; the peer sees it as the remote's last words.
+pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
+    let site = Site::new(config, node);
+    let owner = match site.own("serve") {
+        Ok(owner) => owner,
+        Err(e @ LockError::Held { .. }) => return hand_over(&site, &e),
+        Err(e) => return Err(held(&e)),
+    };
+    let mut side = site.open()?;
+    let rt = runtime()?;
+    let (sender, mut events) = mpsc::channel(QUEUE);
+    let board = Arc::new(Board::new(site.status("standby"), None));
+    let guard = rt.enter();
+    let server = ControlServer::bind(&site.run_dir()).map_err(|e| failed(format!("cannot open the control socket: {e}"), "see syncctl check"))?;
+    rt.spawn(serve_control(server, board.clone(), sender.clone(), site.compress()));
+    let stdio = link::stdio().map_err(|e| failed(format!("cannot use standard input and output: {e}"), "syncd serve is started by the peer through SSH"))?;
+    let peer = peer::start(stdio, next_session(), site.compress(), sender.clone());
+    drop(guard);
+    prepare(&mut side)?;
+    let mut quiet = |_: &Progress| {};
+    let mut standby = Standby {
+        events: &mut events,
+        sender,
+        rt: rt.handle().clone(),
+        board,
+        party: site.party(Role::Standby),
+        until: Until::Told,
+        drift: Vec::new(),
+        progress: &mut quiet,
+    };
+    let (mut side, end) = standby.run(side, peer)?;
+    side.checkpoint().map_err(|e| apply_failure(&e))?;
+    drop(owner);
+    rt.shutdown_timeout(Duration::from_millis(500));
+    match end {
+        End::Refused(f) => Err(f),
+        End::Lost(why) => {
+            tracing::info!("the session ended: {why}");
+            Ok(())
+        }
+        End::Done(_) | End::Nothing(_) | End::Stopped => Ok(()),
+    }
+}
+
+/// An index that knows nothing first learns what stands in the tree.
+fn prepare(side: &mut Receiving) -> Result<(), Failure> {
+    if side.node.index_fresh {
+        let found = survey::adopt(&mut side.node).map_err(|e| failed(e, "see syncctl check"))?;
+        tracing::info!("the index is new: {found} paths found here");
+    }
+    Ok(())
+}
+
+/// Gives the peer's stream to the process that owns this node, and waits until it is done with it.
+fn hand_over(site: &Site, e: &LockError) -> Result<(), Failure> {
+    let stdin = std::io::stdin();
+    let stdout = std::io::stdout();
+    let asked = ControlClient::connect(&site.run_dir()).and_then(|mut client| {
+        client.send_with_fds(&Request::Serve, &[stdin.as_fd(), stdout.as_fd()])?;
+        client.next_answer()
+    });
+    match asked {
+        Ok(Answer::Error(f)) => Err(f),
+        Ok(_) => Ok(()),
+        Err(_) => Err(held(e)),
+    }
+}
+
+/// `syncctl resync` where no process owns the node: dials the peer, brings the node that is behind up to date, ends.
+///
+/// # Errors
+/// A failure with the exit code of its kind.
+pub fn resync_once(
+    config: &Config,
+    node: usize,
+    full: bool,
+    checksum: bool,
+    dry_run: bool,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Outcome, Failure> {
+    let site = Site::new(config.clone(), node);
+    let owner = site.own("resync").map_err(|e| held(&e))?;
+    let mut side = site.open()?;
+    prepare(&mut side)?;
+    let drift = survey::changed_here(&mut side.node, &mut |paths| {
+        progress(&Progress { phase: "scanning".into(), paths, ..Progress::default() });
+    })
+    .map_err(|e| failed(e, "see syncctl check"))?;
+    if checksum {
+        forget_hashes(&mut side)?;
+    }
+    let rt = runtime()?;
+    let (sender, mut events) = mpsc::channel(QUEUE);
+    let board = Arc::new(Board::new(site.status("standby"), None));
+    let started = std::time::Instant::now();
+    let peer = dial(&site, &rt, &sender)?;
+    let mut party = site.party(Role::Standby);
+    party.full = full || checksum;
+    party.dry_run = dry_run;
+    let mut standby = Standby { events: &mut events, sender, rt: rt.handle().clone(), board, party, until: Until::CaughtUp, drift, progress };
+    let (mut side, end) = standby.run(side, peer)?;
+    side.checkpoint().map_err(|e| apply_failure(&e))?;
+    if !dry_run && matches!(end, End::Done(_)) {
+        side.node.epochs.set_active(false).map_err(|e| failed(e, "see syncctl check"))?;
+    }
+    drop(owner);
+    rt.shutdown_timeout(Duration::from_millis(500));
+    match end {
+        End::Done(mut report) => {
+            report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let message = if dry_run { "nothing was changed" } else { "this node is up to date" };
+            Ok(Outcome { message: message.into(), resync: Some(report), ..Outcome::default() })
+        }
+        End::Nothing(text) => {
+            let report = ResyncReport { direction: "none".into(), verdict: text.clone(), ..ResyncReport::default() };
+            Ok(Outcome { message: text, resync: Some(report), ..Outcome::default() })
+        }
+        End::Refused(f) => Err(f),
+        End::Lost(why) => Err(Failure { code: 4, message: format!("the session with {} ended: {why}", site.peer_name()), hint: "run it again: it goes on where it stopped".into() }),
+        End::Stopped => Err(failed("interrupted", "run it again: it goes on where it stopped")),
+    }
+}
+
+/// Every file of this node is read again before it is compared.
+fn forget_hashes(side: &mut Receiving) -> Result<(), Failure> {
+    let fail = |e| failed(e, "see syncctl check");
+    let mut after = (0, 0);
+    side.node.store.begin().map_err(fail)?;
+    loop {
+        let rows = side.node.store.changed_since(after, 1024).map_err(fail)?;
+        let Some(last) = rows.last() else { break };
+        after = (last.seq, last.id);
+        for mut row in rows {
+            if let crate::model::entry::Kind::File { hash, .. } = &mut row.entry.kind {
+                *hash = None;
+                side.node.store.update(row.id, &row.entry, &row.stamp, row.seq).map_err(fail)?;
+            }
+        }
+    }
+    side.node.store.commit().map_err(fail)
+}
+
+/// Dials the peer once.
+///
+/// # Errors
+/// Exit code 4 where it cannot be reached, 2 where the configuration is at fault.
+pub fn dial(site: &Site, rt: &tokio::runtime::Runtime, events: &mpsc::Sender<Event>) -> Result<Peer, Failure> {
+    let timeout = site.config.activation.activate_timeout;
+    let linked = rt.block_on(link::connect(&site.target(), &site.run_dir(), timeout)).map_err(|e| {
+        let code = if e.category() == link::LinkCategory::Configuration { 2 } else { 4 };
+        Failure { code, message: e.message, hint: e.hint }
+    })?;
+    let _guard = rt.enter();
+    Ok(peer::start(linked, next_session(), site.compress(), events.clone()))
+}
+
+/// `syncctl check`: meets the peer and says what it is, without any effect on either side.
+///
+/// # Errors
+/// The failure a session would end with.
+pub fn check_peer(config: &Config, node: usize) -> Result<String, Failure> {
+    let site = Site::new(config.clone(), node);
+    let rt = runtime()?;
+    let (sender, mut events) = mpsc::channel(QUEUE);
+    std::fs::create_dir_all(site.run_dir()).map_err(|e| failed(format!("cannot make {}: {e}", site.run_dir().display()), "run as root"))?;
+    let peer = dial(&site, &rt, &sender)?;
+    let answer = rt.block_on(async { tokio::time::timeout(HELLO, events.recv()).await });
+    peer.send(Message::Bye { text: "syncctl check".into() });
+    peer.close();
+    let unreachable = |why: String| Failure { code: 4, message: format!("{} cannot be reached: {why}", site.peer_name()), hint: "see README.md, \"Troubleshooting\"".into() };
+    let result = match answer {
+        Ok(Some(Event::Peer { message: Message::Hello(h), .. })) => {
+            Ok(format!("{} answers: osm-failover {}, protocol {}, cluster \"{}\", sequence {}", h.node, h.version, h.protocol, h.cluster, h.history.head()))
+        }
+        Ok(Some(Event::Peer { message: Message::Refuse { code, text }, .. })) => Err(refusal(code, text)),
+        Ok(Some(Event::LinkDown { why, .. })) => Err(unreachable(why)),
+        _ => Err(unreachable("it did not say hello".into())),
+    };
+    rt.shutdown_timeout(Duration::from_millis(500));
+    result
+}

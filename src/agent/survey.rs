@@ -1,0 +1,82 @@
+//! Looking over a tree that nobody watched: filling a new index, finding what was changed here.
+
+use std::os::fd::AsFd;
+
+use super::node::Node;
+use super::scan::Scanner;
+use crate::index::store::StoreError;
+use crate::model::path::{RelPath, TreePath};
+use crate::sys::meta::xattrs_of;
+use crate::sys::tree::{Look, look_at};
+
+/// Fills an index that knows nothing with what stands in the tree. The rows count as found here (sequence number 0): what
+/// differs from the active node's is preserved before it is replaced.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn adopt(node: &mut Node) -> Result<u64, StoreError> {
+    let mut count = 0;
+    let mut scanner = all(node);
+    node.store.begin()?;
+    while !scanner.is_idle() {
+        let found = scanner.step(node)?;
+        for path in found.differ {
+            // The walk enters a directory as soon as it has a row.
+            count += u64::from(adopt_one(node, &path)?);
+        }
+    }
+    node.store.commit()?;
+    Ok(count)
+}
+
+fn adopt_one(node: &mut Node, path: &TreePath) -> Result<bool, StoreError> {
+    let Some(r) = node.root(path.root) else { return Ok(false) };
+    let found = if path.path.is_root() {
+        look_at(r.root.fd(), b"").map(|l| (l, xattrs_of(r.root.fd(), b"").unwrap_or_default()))
+    } else {
+        r.root.open_parent(&path.path).and_then(|(dir, name)| {
+            Ok((look_at(dir.as_fd(), name)?, xattrs_of(dir.as_fd(), name).unwrap_or_default()))
+        })
+    };
+    let Ok((Look::There(seen), xattrs)) = found else { return Ok(false) };
+    let mut entry = seen.entry;
+    entry.xattrs = xattrs;
+    if !path.path.is_root() && node.excluded(path, entry.kind.is_dir()) {
+        return Ok(false);
+    }
+    node.store.put(path, &entry, &seen.stamp, 0)?;
+    Ok(true)
+}
+
+/// The paths whose present state is not what the index says: changed here while nobody watched.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn changed_here(node: &mut Node, progress: &mut dyn FnMut(u64)) -> Result<Vec<TreePath>, StoreError> {
+    let mut scanner = all(node);
+    let (mut paths, mut seen) = (Vec::new(), 0);
+    while !scanner.is_idle() {
+        let found = scanner.step(node)?;
+        seen += found.seen;
+        progress(seen);
+        for path in found.differ {
+            let excluded = !path.path.is_root() && (node.excluded(&path, true) || node.excluded(&path, false));
+            let row = node.store.lookup(&path)?;
+            let is_dir = row.as_ref().is_some_and(|r| r.entry.kind.is_dir());
+            // A directory's stamp moves with every entry; its metadata come with the round.
+            let still_dir = is_dir && node.root(path.root).is_some_and(|r| r.root.open_dir(&path.path).is_ok());
+            if !excluded && !still_dir {
+                paths.push(path);
+            }
+        }
+    }
+    Ok(paths)
+}
+
+fn all(node: &Node) -> Scanner {
+    let mut scanner = Scanner::default();
+    for r in &node.roots {
+        scanner.push(TreePath::new(r.root.id, RelPath::root()));
+    }
+    scanner
+}
