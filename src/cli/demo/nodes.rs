@@ -31,8 +31,12 @@ pub(super) const SECOND: &str = "osm2";
 pub(super) const ROOT: &str = "/data";
 /// How long a process may take to end.
 const ENDING: Duration = Duration::from_secs(10);
-/// Bytes of the log that are shown after a failure.
-const LOG_TAIL: usize = 2000;
+/// Bytes at the end of the log that are looked at after a failure.
+const LOG_TAIL: usize = 16 * 1024;
+/// Lines of it that are shown.
+const LOG_LINES: usize = 3;
+/// Characters of a line that are shown.
+const LOG_WIDTH: usize = 300;
 /// What carries the stream to the second node: `$1` cut, `$2` pid file, `$3` syncd, `$4` configuration.
 const LINK: &str =
     r#"test ! -e "$1" || exit 1; echo $$ > "$2"; exec "$3" --config "$4" --node osm2 serve"#;
@@ -292,11 +296,17 @@ impl Nodes {
         Ok(())
     }
 
-    /// The end of the daemon's log.
+    /// The last lines of the daemon's log, each cut to a readable length.
     pub(super) fn log_tail(&self) -> String {
         let log = fs::read(self.path.join("syncd.log")).unwrap_or_default();
-        let tail = &log[log.len().saturating_sub(LOG_TAIL)..];
-        String::from_utf8_lossy(tail).trim().replace('\n', " | ")
+        let text = String::from_utf8_lossy(&log[log.len().saturating_sub(LOG_TAIL)..]).into_owned();
+        let lines: Vec<String> = text
+            .lines()
+            .rev()
+            .take(LOG_LINES)
+            .map(|l| l.chars().take(LOG_WIDTH).collect())
+            .collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
     }
 }
 
