@@ -13,7 +13,7 @@ use crate::meter::Meter;
 use crate::tool::{Session, Tool};
 
 /// Longest wait for `lsyncd` to bring one change over.
-const LSYNCD_WAIT: Duration = Duration::from_secs(6);
+const LSYNCD_WAIT: Duration = Duration::from_secs(4);
 
 /// The row.
 pub fn run(lab: &Lab, tool: Tool) -> Result<Sample> {

@@ -51,10 +51,14 @@ pub fn run(lab: &Lab, tool: Tool) -> Result<Sample> {
         let a = &files[i * 7919 % files.len()];
         let content = noise(4096, 1_000_000 + u64::try_from(i)?);
         took.push(one_change(a, &moved(a, &s.a(), &s.b()), &content, &watch)?);
-        // Apart, and not in step with any timer.
-        std::thread::sleep(Duration::from_micros(
-            20_000 + (u64::try_from(i)? * 7_919) % 40_000,
-        ));
+        // Apart, and not in step with any timer of the tool: lsyncd works by the second.
+        let spread = if tool == Tool::Lsyncd {
+            1_000_000
+        } else {
+            40_000
+        };
+        let gap = 20_000 + (u64::try_from(i)? * 611_953) % spread;
+        std::thread::sleep(Duration::from_micros(gap));
     }
     let cost = meter.stop()?;
     s.stop();

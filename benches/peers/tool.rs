@@ -169,14 +169,15 @@ impl<'l> Session<'l> {
         format!(
             "settings {{ nodaemon = true, insist = true, logfile = \"{log}\", inotifyMode = \"{events}\" }}\n\
              sync {{ default.rsyncssh, source = \"{a}/\", host = \"{host}\", targetdir = \"{b}\", delay = 1, delete = true,\n\
-               rsync = {{ archive = true, hard_links = true, acls = true, xattrs = true }},\n\
-               ssh = {{ _extra = {{ \"-F\", \"{ssh}\" }} }} }}\n",
+               rsync = {{ archive = true, hard_links = true, acls = true, xattrs = true, rsh = \"{ssh}\" }},\n\
+               ssh = {{ _extra = {{ \"-F\", \"{config}\" }} }} }}\n",
             log = self.lsyncd_log().display(),
             events = self.lsyncd_events,
             a = self.tree_a().display(),
             b = self.tree_b().display(),
             host = self.lab.sshd.address,
-            ssh = self.lab.sshd.ssh_config.display()
+            ssh = self.lab.ssh_words(),
+            config = self.lab.sshd.ssh_config.display()
         )
     }
 
@@ -184,7 +185,7 @@ impl<'l> Session<'l> {
         let until = Instant::now() + PATIENCE;
         loop {
             let log = fs::read_to_string(self.lsyncd_log()).unwrap_or_default();
-            if log.contains("Startup of") && log.contains("finished.") {
+            if log.contains("Startup of") && log.contains("\" finished: ") {
                 return Ok(());
             }
             let ended = match &mut self.lsyncd {

@@ -79,10 +79,19 @@ impl Receiving {
         let staging = Staging::open(&node).map_err(ApplyError::Stage)?;
         let lsn = node.store.number("lsn")?;
         let left = std::mem::take(&mut node.left);
-        let mut this = Self { node, staging, incoming: Incoming::default(), sync, lsn, unsynced: !left.records.is_empty() };
+        let mut this = Self {
+            node,
+            staging,
+            incoming: Incoming::default(),
+            sync,
+            lsn,
+            unsynced: !left.records.is_empty(),
+        };
         for body in &left.records {
             let Ok(record) = postcard::from_bytes::<Record>(body) else {
-                tracing::error!("a record of the redo journal cannot be read and is left out; run syncctl verify");
+                tracing::error!(
+                    "a record of the redo journal cannot be read and is left out; run syncctl verify"
+                );
                 continue;
             };
             // Without a reboot the kernel still holds every write, so what the index has is done.
@@ -90,9 +99,20 @@ impl Receiving {
                 continue;
             }
             let outcome = this.perform(&record, true)?;
-            tracing::info!("rolled forward {} steps of batch {} after a crash", record.steps.len(), record.lsn);
-            for path in outcome.wants.iter().chain(outcome.problems.iter().map(|p| &p.path)) {
-                tracing::warn!("{} was not as the journal left it; run syncctl verify", this.node.show(path));
+            tracing::info!(
+                "rolled forward {} steps of batch {} after a crash",
+                record.steps.len(),
+                record.lsn
+            );
+            for path in outcome
+                .wants
+                .iter()
+                .chain(outcome.problems.iter().map(|p| &p.path))
+            {
+                tracing::warn!(
+                    "{} was not as the journal left it; run syncctl verify",
+                    this.node.show(path)
+                );
             }
         }
         this.checkpoint()?;
@@ -112,17 +132,35 @@ impl Receiving {
                 Ok(step) => prepared.steps.push((seq, step)),
                 Err(Fault::Want) => prepared.outcome.wants.push(path),
                 Err(Fault::Index(e)) => return Err(e.into()),
-                Err(Fault::Problem { operation, cause }) if cause.contains("os error 28") || cause.contains("os error 122") => {
+                Err(Fault::Problem { operation, cause })
+                    if cause.contains("os error 28") || cause.contains("os error 122") =>
+                {
                     self.discard(&prepared.steps);
-                    return Err(ApplyError::Stage(io::Error::other(format!("cannot {operation}: {cause}"))));
+                    return Err(ApplyError::Stage(io::Error::other(format!(
+                        "cannot {operation}: {cause}"
+                    ))));
                 }
                 Err(Fault::Problem { operation, cause }) => {
-                    prepared.outcome.problems.push(PathProblem { path, operation, cause });
+                    prepared.outcome.problems.push(PathProblem {
+                        path,
+                        operation,
+                        cause,
+                    });
                 }
             }
         }
-        let Prepared { steps, slots, mut outcome, .. } = prepared;
-        let record = Record { lsn: self.lsn + 1, head: batch.head, history: None, steps };
+        let Prepared {
+            steps,
+            slots,
+            mut outcome,
+            ..
+        } = prepared;
+        let record = Record {
+            lsn: self.lsn + 1,
+            head: batch.head,
+            history: None,
+            steps,
+        };
         if let Err(e) = self.commit(&record, &slots) {
             self.discard(&record.steps);
             return Err(e);
@@ -143,9 +181,17 @@ impl Receiving {
     /// [`ApplyError`]; the round is then to be done again.
     pub fn settle(&mut self, gone: &[TreePath], history: History) -> Result<Outcome, ApplyError> {
         let head = history.head();
-        let steps = gone.iter().map(|path| (head, Step::Delete { path: path.clone() })).collect();
+        let steps = gone
+            .iter()
+            .map(|path| (head, Step::Delete { path: path.clone() }))
+            .collect();
         // Behind in its own past: the head moves back to what both share before it moves on.
-        let record = Record { lsn: self.lsn + 1, head, history: Some(history), steps };
+        let record = Record {
+            lsn: self.lsn + 1,
+            head,
+            history: Some(history),
+            steps,
+        };
         self.commit(&record, &[])?;
         self.perform(&record, false)
     }
@@ -180,7 +226,8 @@ impl Receiving {
         if self.sync && !slots.is_empty() {
             self.staging.sync(slots).map_err(ApplyError::Stage)?;
         }
-        let body = postcard::to_allocvec(record).map_err(|e| ApplyError::Stage(io::Error::other(e)))?;
+        let body =
+            postcard::to_allocvec(record).map_err(|e| ApplyError::Stage(io::Error::other(e)))?;
         self.node.journal.append(&body, self.sync)?;
         Ok(())
     }
@@ -188,7 +235,8 @@ impl Receiving {
     fn perform(&mut self, record: &Record, replay: bool) -> Result<Outcome, ApplyError> {
         self.unsynced = true;
         self.node.store.begin()?;
-        let run = Performer::new(&mut self.node, &mut self.staging, replay, self.sync).run(&record.steps);
+        let run =
+            Performer::new(&mut self.node, &mut self.staging, replay, self.sync).run(&record.steps);
         let noted = run.and_then(|outcome| {
             self.node.store.set_number("head", record.head)?;
             self.node.store.set_number("lsn", record.lsn)?;
@@ -213,7 +261,12 @@ impl Receiving {
     /// Removes the slots of steps that will not be done.
     fn discard(&self, steps: &[(Seq, Step)]) {
         for (_, step) in steps {
-            if let Step::Put { path, source: Source::Slot { name, .. } | Source::Append { name, .. }, .. } = step {
+            if let Step::Put {
+                path,
+                source: Source::Slot { name, .. } | Source::Append { name, .. },
+                ..
+            } = step
+            {
                 self.staging.discard(path.root, name);
             }
         }
@@ -221,10 +274,23 @@ impl Receiving {
 
     /// Brings everything an operation needs into place without touching the tree.
     fn prepare(&mut self, op: Op, prepared: &mut Prepared) -> Result<Step, Fault> {
-        let is_dir = matches!(&op, Op::Move { .. } | Op::Put { entry: crate::model::entry::Entry { kind: crate::model::entry::Kind::Dir, .. }, .. });
+        let is_dir = matches!(
+            &op,
+            Op::Move { .. }
+                | Op::Put {
+                    entry: crate::model::entry::Entry {
+                        kind: crate::model::entry::Kind::Dir,
+                        ..
+                    },
+                    ..
+                }
+        );
         if self.node.excluded(op.path(), is_dir) {
             let cause = "it is excluded by this node's configuration".into();
-            return Err(Fault::Problem { operation: "accept it".into(), cause });
+            return Err(Fault::Problem {
+                operation: "accept it".into(),
+                cause,
+            });
         }
         match op {
             Op::Move { from, to } => {
@@ -233,9 +299,18 @@ impl Receiving {
                 Ok(Step::Move { from, to, ino })
             }
             Op::Delete { path } => Ok(Step::Delete { path }),
-            Op::Put { path, entry, content } => {
+            Op::Put {
+                path,
+                entry,
+                content,
+            } => {
                 let (source, blocks) = self.source(&path, &entry, content, prepared)?;
-                Ok(Step::Put { path, entry, source, blocks })
+                Ok(Step::Put {
+                    path,
+                    entry,
+                    source,
+                    blocks,
+                })
             }
         }
     }
@@ -263,17 +338,29 @@ impl Receiving {
             Content::Inline(bytes) if prepared.inline => Ok((Source::Inline(bytes), Vec::new())),
             Content::Inline(bytes) => {
                 let mode = entry.mode & 0o777;
-                let (name, mut file) = self.staging.create(path.root, mode).map_err(Fault::of("create it"))?;
-                let written = io::Write::write_all(&mut file, &bytes).map_err(Fault::of("write it"));
+                let (name, mut file) = self
+                    .staging
+                    .create(path.root, mode)
+                    .map_err(Fault::of("create it"))?;
+                let written =
+                    io::Write::write_all(&mut file, &bytes).map_err(Fault::of("write it"));
                 if let Err(e) = written.and_then(|()| Ok(meta::dress(file.as_fd(), entry, mode)?)) {
                     self.staging.discard(path.root, &name);
                     return Err(e);
                 }
                 prepared.keep(path.root, file);
-                Ok((Source::Slot { name, linked: false }, Vec::new()))
+                Ok((
+                    Source::Slot {
+                        name,
+                        linked: false,
+                    },
+                    Vec::new(),
+                ))
             }
             Content::Staged(id) | Content::Append(id) => self.arrived(path, entry, id, prepared),
-            Content::From(from) => self.link_source(path, entry, &before_moves(&from, &prepared.moves)),
+            Content::From(from) => {
+                self.link_source(path, entry, &before_moves(&from, &prepared.moves))
+            }
         }
     }
 
@@ -289,19 +376,27 @@ impl Receiving {
         let blocks = done.blocks.encode();
         let right = done.root == path.root && entry.kind.hash() == Some(done.hash);
         let row = self.node.store.lookup(path)?;
-        let basis_stands = done.append.is_none_or(|(_, stamp)| row.is_some_and(|r| r.stamp == stamp));
+        let basis_stands = done
+            .append
+            .is_none_or(|(_, stamp)| row.is_some_and(|r| r.stamp == stamp));
         if !right || !basis_stands {
             self.staging.discard(done.root, &done.slot);
             return Err(Fault::Want);
         }
         let source = match done.append {
-            Some((offset, _)) => Source::Append { name: done.slot, offset },
+            Some((offset, _)) => Source::Append {
+                name: done.slot,
+                offset,
+            },
             None => {
                 if let Err(e) = meta::dress(done.file.as_fd(), entry, 0o600) {
                     self.staging.discard(done.root, &done.slot);
                     return Err(e.into());
                 }
-                Source::Slot { name: done.slot, linked: false }
+                Source::Slot {
+                    name: done.slot,
+                    linked: false,
+                }
             }
         };
         prepared.keep(path.root, done.file);
@@ -324,14 +419,26 @@ impl Receiving {
         let Look::There(seen) = look_at(dir.as_fd(), name).map_err(Fault::of("look at it"))? else {
             return Err(Fault::Want);
         };
-        if !super::drift::is_replicated(dir.as_fd(), name, &seen, Some(&row)).map_err(Fault::of("compare it"))? {
+        if !super::drift::is_replicated(dir.as_fd(), name, &seen, Some(&row))
+            .map_err(Fault::of("compare it"))?
+        {
             return Err(Fault::Want);
         }
         let slot = self.staging.fresh();
-        let staging = self.staging.dir(path.root).map_err(Fault::of("open staging"))?;
-        rfs::linkat(&dir, name, staging, slot.as_str(), AtFlags::empty()).map_err(|_| Fault::Want)?;
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
+        rfs::linkat(&dir, name, staging, slot.as_str(), AtFlags::empty())
+            .map_err(|_| Fault::Want)?;
         let blocks = self.node.store.blocks(row.id)?.unwrap_or_default();
-        Ok((Source::Slot { name: slot, linked: true }, blocks))
+        Ok((
+            Source::Slot {
+                name: slot,
+                linked: true,
+            },
+            blocks,
+        ))
     }
 }
 
@@ -352,7 +459,17 @@ impl Prepared {
         let inline: usize = batch
             .ops
             .iter()
-            .map(|(_, op)| if let Op::Put { content: Content::Inline(b), .. } = op { b.len() } else { 0 })
+            .map(|(_, op)| {
+                if let Op::Put {
+                    content: Content::Inline(b),
+                    ..
+                } = op
+                {
+                    b.len()
+                } else {
+                    0
+                }
+            })
             .sum();
         Self {
             // Without sync there is nothing to save by writing the bytes twice.

@@ -40,8 +40,15 @@ impl Board {
     pub fn new(mut status: Status, hints: Option<Arc<Hints>>) -> Self {
         status.version = 1;
         status.pid = std::process::id();
-        let inner = Inner { status, ..Inner::default() };
-        Self { inner: Mutex::new(inner), started: Instant::now(), hints }
+        let inner = Inner {
+            status,
+            ..Inner::default()
+        };
+        Self {
+            inner: Mutex::new(inner),
+            started: Instant::now(),
+            hints,
+        }
     }
 
     /// Changes the status.
@@ -62,9 +69,17 @@ impl Board {
             operation.clone_into(&mut known.operation);
             cause.clone_into(&mut known.cause);
         } else if inner.problems.len() < MAX_PROBLEMS {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_millis();
             let since = u64::try_from(now).unwrap_or(u64::MAX);
-            let new = Problem { path: path.into(), operation: operation.into(), cause: cause.into(), since };
+            let new = Problem {
+                path: path.into(),
+                operation: operation.into(),
+                cause: cause.into(),
+                since,
+            };
             inner.problems.insert(path.to_owned(), new);
         } else {
             inner.status.problems_more += 1;
@@ -92,7 +107,12 @@ impl Board {
         let inner = lock(&self.inner);
         let mut status = inner.status.clone();
         status.uptime_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        status.problems = inner.problems.values().take(SHOWN_PROBLEMS).cloned().collect();
+        status.problems = inner
+            .problems
+            .values()
+            .take(SHOWN_PROBLEMS)
+            .cloned()
+            .collect();
         let hidden = inner.problems.len().saturating_sub(SHOWN_PROBLEMS) as u64;
         status.problems_more += hidden;
         let (paths, bytes, held) = inner.held;

@@ -102,7 +102,11 @@ pub enum Failed {
 
 impl From<io::Error> for Failed {
     fn from(e: io::Error) -> Self {
-        if crate::sys::tree::is_absent(&e) || e.raw_os_error() == Some(libc::EINVAL) { Self::Vanished } else { Self::Io(e) }
+        if crate::sys::tree::is_absent(&e) || e.raw_os_error() == Some(libc::EINVAL) {
+            Self::Vanished
+        } else {
+            Self::Io(e)
+        }
     }
 }
 
@@ -116,9 +120,19 @@ impl From<Gone> for Failed {
 pub type SignaturePart = Option<(Hash, u64, Vec<u8>, bool)>;
 
 /// Reads and sends files until the queue closes; `done` takes each result.
-pub fn run(jobs: &Receiver<Job>, signatures: &Receiver<(TreePath, SignaturePart)>, done: &mut dyn FnMut(Job, Result<Read, Failed>)) {
+pub fn run(
+    jobs: &Receiver<Job>,
+    signatures: &Receiver<(TreePath, SignaturePart)>,
+    done: &mut dyn FnMut(Job, Result<Read, Failed>),
+) {
     while let Ok(job) = jobs.recv() {
-        let result = read_and_send(&job, signatures);
+        let mut result = read_and_send(&job, signatures);
+        // The operation that uses the transfer must not overtake it.
+        if let (Ok(_), Some((peer, _))) = (&result, &job.to)
+            && let Err(gone) = peer.drain_bulk()
+        {
+            result = Err(gone.into());
+        }
         done(job, result);
     }
 }
@@ -145,7 +159,12 @@ fn open(job: &Job) -> Result<Source, Failed> {
     seen.entry.xattrs = xattrs_of(dir.as_fd(), name)?;
     let blocks = rustix::fs::fstat(&file).map_err(io::Error::from)?.st_blocks;
     let sparse = u64::try_from(blocks).unwrap_or(0) * 512 < seen.stamp.size;
-    Ok(Source { file, entry: seen.entry, stamp: seen.stamp, sparse })
+    Ok(Source {
+        file,
+        entry: seen.entry,
+        stamp: seen.stamp,
+        sparse,
+    })
 }
 
 fn look(file: &File) -> Result<crate::sys::tree::Seen, Failed> {
@@ -155,7 +174,10 @@ fn look(file: &File) -> Result<crate::sys::tree::Seen, Failed> {
     }
 }
 
-fn read_and_send(job: &Job, signatures: &Receiver<(TreePath, SignaturePart)>) -> Result<Read, Failed> {
+fn read_and_send(
+    job: &Job,
+    signatures: &Receiver<(TreePath, SignaturePart)>,
+) -> Result<Read, Failed> {
     for _ in 0..TRIES {
         let source = open(job)?;
         if let (Basis::Blocks(old), true, Some((peer, id))) = (&job.basis, job.may_append, &job.to)
@@ -169,7 +191,9 @@ fn read_and_send(job: &Job, signatures: &Receiver<(TreePath, SignaturePart)>) ->
             }
         }
         let size = source.stamp.size;
-        let Some(blocks) = hash(&source.file, size)? else { continue };
+        let Some(blocks) = hash(&source.file, size)? else {
+            continue;
+        };
         let now = look(&source.file)?;
         // A file that only grew still had this prefix if a second reading finds it again.
         let steady = now.stamp == source.stamp
@@ -179,8 +203,16 @@ fn read_and_send(job: &Job, signatures: &Receiver<(TreePath, SignaturePart)>) ->
         }
         if let Some(sent) = transfer(job, &source, &blocks, signatures)? {
             let mut entry = source.entry;
-            entry.kind = Kind::File { size, hash: Some(blocks.root()) };
-            return Ok(Read { entry, stamp: source.stamp, blocks, sent });
+            entry.kind = Kind::File {
+                size,
+                hash: Some(blocks.root()),
+            };
+            return Ok(Read {
+                entry,
+                stamp: source.stamp,
+                blocks,
+                sent,
+            });
         }
     }
     Err(Failed::Unsteady)
@@ -204,12 +236,28 @@ fn hash(file: &File, size: u64) -> Result<Option<Blocks>, Failed> {
 }
 
 /// Sends what follows the basis; `None` where the file was not merely appended to.
-fn append(source: &Source, old: &Blocks, to: (&Peer, u64), path: &TreePath) -> Result<Option<Read>, Failed> {
+fn append(
+    source: &Source,
+    old: &Blocks,
+    to: (&Peer, u64),
+    path: &TreePath,
+) -> Result<Option<Read>, Failed> {
     let (peer, id) = to;
-    let Some(state) = append_state(&source.file, old)? else { return Ok(None) };
+    let Some(state) = append_state(&source.file, old)? else {
+        return Ok(None);
+    };
     let size = source.stamp.size;
-    let form = Form::Append { basis: old.root(), size: old.size() };
-    let start = Message::Transfer { id, path: path.clone(), form, size: size - old.size(), sparse: source.sparse };
+    let form = Form::Append {
+        basis: old.root(),
+        size: old.size(),
+    };
+    let start = Message::Transfer {
+        id,
+        path: path.clone(),
+        form,
+        size: size - old.size(),
+        sparse: source.sparse,
+    };
     peer.send_bulk(start)?;
     let mut hasher = state.clone();
     let mut buf = vec![0u8; CHUNK];
@@ -222,18 +270,35 @@ fn append(source: &Source, old: &Blocks, to: (&Peer, u64), path: &TreePath) -> R
             return Ok(None);
         }
         hasher.update(&buf[..n]);
-        peer.send_bulk(Message::Chunk { id, offset: at - old.size(), data: buf[..n].to_vec() })?;
+        peer.send_bulk(Message::Chunk {
+            id,
+            offset: at - old.size(),
+            data: buf[..n].to_vec(),
+        })?;
         at += n as u64;
     }
     let blocks = hasher.finish();
-    if look(&source.file)?.stamp != source.stamp && !agrees(&source.file, state, old.size(), &blocks)? {
+    if look(&source.file)?.stamp != source.stamp
+        && !agrees(&source.file, state, old.size(), &blocks)?
+    {
         peer.send_bulk(Message::Abandon { id })?;
         return Ok(None);
     }
-    peer.send_bulk(Message::TransferEnd { id, hash: blocks.root() })?;
+    peer.send_bulk(Message::TransferEnd {
+        id,
+        hash: blocks.root(),
+    })?;
     let mut entry = source.entry.clone();
-    entry.kind = Kind::File { size, hash: Some(blocks.root()) };
-    Ok(Some(Read { entry, stamp: source.stamp, blocks, sent: Sent::Append(id) }))
+    entry.kind = Kind::File {
+        size,
+        hash: Some(blocks.root()),
+    };
+    Ok(Some(Read {
+        entry,
+        stamp: source.stamp,
+        blocks,
+        sent: Sent::Append(id),
+    }))
 }
 
 /// A hasher that has seen the basis, if the file's bytes at its end are still the basis'.
@@ -248,11 +313,18 @@ fn append_state(file: &File, old: &Blocks) -> Result<Option<BlockHasher>, Failed
 }
 
 /// Whether a second reading of what was appended yields the same.
-fn agrees(file: &File, mut hasher: BlockHasher, from: u64, blocks: &Blocks) -> Result<bool, Failed> {
+fn agrees(
+    file: &File,
+    mut hasher: BlockHasher,
+    from: u64,
+    blocks: &Blocks,
+) -> Result<bool, Failed> {
     let mut buf = vec![0u8; WINDOW];
     let mut at = from;
     while at < blocks.size() {
-        let want = usize::try_from(blocks.size() - at).unwrap_or(WINDOW).min(WINDOW);
+        let want = usize::try_from(blocks.size() - at)
+            .unwrap_or(WINDOW)
+            .min(WINDOW);
         let n = file.read_at(&mut buf[..want], at)?;
         if n == 0 {
             return Ok(false);
@@ -270,11 +342,24 @@ fn transfer(
     blocks: &Blocks,
     signatures: &Receiver<(TreePath, SignaturePart)>,
 ) -> Result<Option<Sent>, Failed> {
-    let Some((peer, id)) = &job.to else { return Ok(Some(Sent::Not)) };
+    let Some((peer, id)) = &job.to else {
+        return Ok(Some(Sent::Not));
+    };
     let id = *id;
     let root = blocks.root();
-    let mut out = Out { peer, id, buf: Vec::with_capacity(CHUNK), offset: 0 };
-    let begin = |form| Message::Transfer { id, path: job.path.clone(), form, size: blocks.size(), sparse: source.sparse };
+    let mut out = Out {
+        peer,
+        id,
+        buf: Vec::with_capacity(CHUNK),
+        offset: 0,
+    };
+    let begin = |form| Message::Transfer {
+        id,
+        path: job.path.clone(),
+        form,
+        size: blocks.size(),
+        sparse: source.sparse,
+    };
     match &job.basis {
         Basis::Blocks(old) if old.root() == root => return Ok(Some(Sent::Not)),
         Basis::Version(hash, _) if *hash == root => return Ok(Some(Sent::Not)),
@@ -285,10 +370,19 @@ fn transfer(
                 peer.send_bulk(begin(Form::Delta { basis: old.root() }))?;
                 send_aligned(&source.file, &ranges, blocks.size(), &mut out)?;
             } else {
-                send_rolled(job, source, blocks, (old.root(), signatures), &mut out, &begin)?;
+                send_rolled(
+                    job,
+                    source,
+                    blocks,
+                    (old.root(), signatures),
+                    &mut out,
+                    &begin,
+                )?;
             }
         }
-        Basis::Version(hash, _) => send_rolled(job, source, blocks, (*hash, signatures), &mut out, &begin)?,
+        Basis::Version(hash, _) => {
+            send_rolled(job, source, blocks, (*hash, signatures), &mut out, &begin)?
+        }
         Basis::None => {
             peer.send_bulk(begin(Form::Whole))?;
             send_whole(&source.file, blocks.size(), source.sparse, &mut out)?;
@@ -320,18 +414,33 @@ impl Out<'_> {
             let data = std::mem::replace(&mut self.buf, rest);
             let offset = self.offset;
             self.offset += data.len() as u64;
-            self.peer.send_bulk(Message::Chunk { id: self.id, offset, data })?;
+            self.peer.send_bulk(Message::Chunk {
+                id: self.id,
+                offset,
+                data,
+            })?;
         }
         Ok(())
     }
 }
 
-fn send_aligned(file: &File, ranges: &[std::ops::Range<u64>], size: u64, out: &mut Out<'_>) -> Result<(), Failed> {
+fn send_aligned(
+    file: &File,
+    ranges: &[std::ops::Range<u64>],
+    size: u64,
+    out: &mut Out<'_>,
+) -> Result<(), Failed> {
     let mut enc = Encoder::new();
     let mut buf = vec![0u8; CHUNK];
     for step in aligned(ranges, size, CHUNK as u64) {
         match step {
-            aligned::Step::Copy(r) => enc.command(Command::Copy { offset: r.start, len: r.end - r.start }, &mut out.buf),
+            aligned::Step::Copy(r) => enc.command(
+                Command::Copy {
+                    offset: r.start,
+                    len: r.end - r.start,
+                },
+                &mut out.buf,
+            ),
             aligned::Step::Literal(r) => {
                 let n = usize::try_from(r.end - r.start).unwrap_or(CHUNK);
                 read_or_zero(file, &mut buf[..n], r.start)?;
@@ -360,13 +469,21 @@ fn read_or_zero(file: &File, buf: &mut [u8], at: u64) -> io::Result<()> {
 fn send_whole(file: &File, size: u64, sparse: bool, out: &mut Out<'_>) -> Result<(), Failed> {
     let mut at = 0;
     while at < size {
-        let (start, end) = if sparse { next_data(file, at, size)? } else { (at, size) };
+        let (start, end) = if sparse {
+            next_data(file, at, size)?
+        } else {
+            (at, size)
+        };
         at = start;
         while at < end {
             let n = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
             let mut data = vec![0u8; n];
             read_or_zero(file, &mut data, at)?;
-            out.peer.send_bulk(Message::Chunk { id: out.id, offset: at, data })?;
+            out.peer.send_bulk(Message::Chunk {
+                id: out.id,
+                offset: at,
+                data,
+            })?;
             at += n as u64;
         }
     }
@@ -394,7 +511,9 @@ fn send_rolled(
     begin: &dyn Fn(Form) -> Message,
 ) -> Result<(), Failed> {
     while signatures.try_recv().is_ok() {}
-    out.peer.send(Message::AskSignature { path: job.path.clone() });
+    out.peer.send(Message::AskSignature {
+        path: job.path.clone(),
+    });
     let Some(signature) = collect(&job.path, basis, signatures)? else {
         out.peer.send_bulk(begin(Form::Whole))?;
         return send_whole(&source.file, blocks.size(), source.sparse, out);
@@ -405,7 +524,9 @@ fn send_rolled(
     let mut buf = vec![0u8; WINDOW];
     let mut at = 0;
     while at < blocks.size() {
-        let n = usize::try_from(blocks.size() - at).unwrap_or(WINDOW).min(WINDOW);
+        let n = usize::try_from(blocks.size() - at)
+            .unwrap_or(WINDOW)
+            .min(WINDOW);
         read_or_zero(&source.file, &mut buf[..n], at)?;
         differ.push(&buf[..n], &mut |command| enc.command(command, &mut out.buf));
         out.flush()?;
@@ -425,7 +546,9 @@ fn collect(
     let mut bytes = Vec::new();
     loop {
         let (of, part) = signatures.recv().map_err(|_| Failed::Gone)?;
-        let Some((hash, size, data, last)) = part else { return Err(Failed::Gone) };
+        let Some((hash, size, data, last)) = part else {
+            return Err(Failed::Gone);
+        };
         if of != *path {
             continue;
         }

@@ -49,11 +49,18 @@ pub struct Commands {
 }
 
 fn done(message: impl Into<String>) -> Outcome {
-    Outcome { message: message.into(), ..Outcome::default() }
+    Outcome {
+        message: message.into(),
+        ..Outcome::default()
+    }
 }
 
 fn failure(code: u8, message: impl Into<String>, hint: impl Into<String>) -> Answer {
-    Answer::Error(Failure { code, message: message.into(), hint: hint.into() })
+    Answer::Error(Failure {
+        code,
+        message: message.into(),
+        hint: hint.into(),
+    })
 }
 
 impl Commands {
@@ -73,9 +80,17 @@ impl Commands {
     #[must_use]
     pub fn deadline_in(&self) -> Duration {
         let now = Instant::now();
-        let flush = self.flushes.iter().map(|f| f.deadline.saturating_duration_since(now)).min();
+        let flush = self
+            .flushes
+            .iter()
+            .map(|f| f.deadline.saturating_duration_since(now))
+            .min();
         let progress = (!self.resyncs.is_empty() || self.comparing.is_some()).then_some(PROGRESS);
-        [flush, progress].into_iter().flatten().min().unwrap_or(Duration::from_secs(3600))
+        [flush, progress]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Duration::from_secs(3600))
     }
 
     /// A cookie came back through the watcher.
@@ -92,7 +107,9 @@ impl Commands {
         self.flushes.retain(|f| {
             let Some(upto) = f.upto else { return true };
             if quiet && oldest.is_none_or(|o| o > upto) {
-                let _ = f.replies.send(Answer::Done(done("everything changed before this command is on the peer")));
+                let _ = f.replies.send(Answer::Done(done(
+                    "everything changed before this command is on the peer",
+                )));
                 return false;
             }
             true
@@ -110,9 +127,17 @@ impl Commands {
                 return true;
             }
             let answer = if live {
-                failure(7, "not everything is on the peer yet", "see syncctl status for what is pending; try a longer --timeout")
+                failure(
+                    7,
+                    "not everything is on the peer yet",
+                    "see syncctl status for what is pending; try a longer --timeout",
+                )
             } else {
-                failure(4, format!("the peer cannot be reached: {unreachable}"), "see syncctl check")
+                failure(
+                    4,
+                    format!("the peer cannot be reached: {unreachable}"),
+                    "see syncctl check",
+                )
             };
             let _ = f.replies.send(answer);
             false
@@ -123,7 +148,10 @@ impl Commands {
             }
             if w.told.elapsed() >= PROGRESS {
                 w.told = now;
-                let _ = w.replies.send(Answer::Progress(Progress { phase: "waiting".into(), ..Progress::default() }));
+                let _ = w.replies.send(Answer::Progress(Progress {
+                    phase: "waiting".into(),
+                    ..Progress::default()
+                }));
             }
             true
         });
@@ -131,7 +159,11 @@ impl Commands {
             && c.told.elapsed() >= PROGRESS
         {
             c.told = now;
-            let _ = c.replies.send(Answer::Progress(Progress { phase: "comparing".into(), paths: c.paths, ..Progress::default() }));
+            let _ = c.replies.send(Answer::Progress(Progress {
+                phase: "comparing".into(),
+                paths: c.paths,
+                ..Progress::default()
+            }));
         }
     }
 
@@ -140,7 +172,10 @@ impl Commands {
         for w in self.resyncs.drain(..) {
             let mut report = w.report;
             report.elapsed_ms = u64::try_from(w.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let outcome = Outcome { resync: Some(report), ..done("the peer is up to date") };
+            let outcome = Outcome {
+                resync: Some(report),
+                ..done("the peer is up to date")
+            };
             let _ = w.replies.send(Answer::Done(outcome));
         }
     }
@@ -148,7 +183,12 @@ impl Commands {
     /// What a dry run of the round would do.
     pub fn asked(&mut self, puts: u64, deletes: u64, bytes: u64) {
         for w in &mut self.resyncs {
-            w.report = ResyncReport { puts, deletes, bytes, ..w.report.clone() };
+            w.report = ResyncReport {
+                puts,
+                deletes,
+                bytes,
+                ..w.report.clone()
+            };
         }
     }
 
@@ -162,7 +202,11 @@ impl Commands {
     /// The session ended.
     pub fn session_ended(&mut self, why: &str) {
         if let Some(c) = self.comparing.take() {
-            let _ = c.replies.send(failure(4, format!("the session with the peer ended: {why}"), "try again once it is in sync"));
+            let _ = c.replies.send(failure(
+                4,
+                format!("the session with the peer ended: {why}"),
+                "try again once it is in sync",
+            ));
         }
     }
 
@@ -181,14 +225,21 @@ impl Commands {
                 0 => format!("{paths} paths compared, both nodes are equal"),
                 n => format!("{paths} paths compared, {n} differ"),
             };
-            let _ = c.replies.send(Answer::Done(Outcome { differences: Some(c.found), ..done(message) }));
+            let _ = c.replies.send(Answer::Done(Outcome {
+                differences: Some(c.found),
+                ..done(message)
+            }));
         }
     }
 
     /// The comparison's listing, to go on with it.
     pub fn take_comparison(&mut self, room: bool) -> Option<(bool, Round)> {
         let c = self.comparing.as_mut()?;
-        if room { c.round.take().map(|r| (c.quick, r)) } else { None }
+        if room {
+            c.round.take().map(|r| (c.quick, r))
+        } else {
+            None
+        }
     }
 
     /// Puts the listing back.
@@ -210,26 +261,52 @@ impl Commands {
             cookies.insert(n);
             if let Err(e) = set_cookie(root, n) {
                 let hint = "the root must be writable for syncd";
-                let _ = replies.send(failure(1, format!("root \"{}\": cannot make a cookie file: {e}", root.name), hint));
+                let _ = replies.send(failure(
+                    1,
+                    format!("root \"{}\": cannot make a cookie file: {e}", root.name),
+                    hint,
+                ));
                 return;
             }
         }
         let upto = cookies.is_empty().then_some(now);
-        self.flushes.push(Flush { replies, deadline: Instant::now() + timeout, cookies, upto });
+        self.flushes.push(Flush {
+            replies,
+            deadline: Instant::now() + timeout,
+            cookies,
+            upto,
+        });
     }
 }
 
-/// Makes a cookie file and removes it; the watcher tells that it came.
+/// Removes a cookie file that came back.
+pub(super) fn clear_cookie(root: &Root, n: u64) {
+    let gone = root.open_private(super::node::COOKIES).map(|dir| {
+        rustix::fs::unlinkat(&dir, n.to_string().as_str(), rustix::fs::AtFlags::empty())
+    });
+    if let Err(e) = gone {
+        tracing::debug!("a cookie file stays: {e}");
+    }
+}
+
+/// Makes a cookie file; it stays until the watcher tells that it came.
 fn set_cookie(root: &Root, n: u64) -> std::io::Result<()> {
     let dir = root.open_private(super::node::COOKIES)?;
     let name = n.to_string();
-    let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::EXCL | rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
+    let flags = rustix::fs::OFlags::CREATE
+        | rustix::fs::OFlags::EXCL
+        | rustix::fs::OFlags::WRONLY
+        | rustix::fs::OFlags::CLOEXEC;
     match rustix::fs::unlinkat(&dir, name.as_str(), rustix::fs::AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
         Err(e) => return Err(e.into()),
     }
-    drop(rustix::fs::openat(&dir, name.as_str(), flags, rustix::fs::Mode::RUSR)?);
-    rustix::fs::unlinkat(&dir, name.as_str(), rustix::fs::AtFlags::empty())?;
+    drop(rustix::fs::openat(
+        &dir,
+        name.as_str(),
+        flags,
+        rustix::fs::Mode::RUSR,
+    )?);
     Ok(())
 }
 
@@ -238,18 +315,32 @@ impl Engine {
         match request {
             Request::Status => {
                 let status = Box::new(self.board.snapshot());
-                let _ = replies.send(Answer::Done(Outcome { status: Some(status), ..Outcome::default() }));
+                let _ = replies.send(Answer::Done(Outcome {
+                    status: Some(status),
+                    ..Outcome::default()
+                }));
             }
             Request::Flush { timeout_ms } => {
                 let roots: Vec<_> = self.node.roots.iter().map(|r| r.root.clone()).collect();
                 let now = self.hints.now();
-                self.commands.flush(&roots, Duration::from_millis(timeout_ms), now, replies);
+                self.commands
+                    .flush(&roots, Duration::from_millis(timeout_ms), now, replies);
             }
-            Request::Pause | Request::Resume => self.pause(matches!(request, Request::Pause), &replies),
-            Request::Resync { full, checksum, dry_run } => self.resync(full, checksum, dry_run, replies),
+            Request::Pause | Request::Resume => {
+                self.pause(matches!(request, Request::Pause), &replies)
+            }
+            Request::Resync {
+                full,
+                checksum,
+                dry_run,
+            } => self.resync(full, checksum, dry_run, replies),
             Request::Verify { quick } => self.verify(quick, replies),
             Request::Serve | Request::Stop => {
-                let _ = replies.send(failure(1, "this request is not for the engine", "report this as a defect"));
+                let _ = replies.send(failure(
+                    1,
+                    "this request is not for the engine",
+                    "report this as a defect",
+                ));
             }
         }
     }
@@ -272,13 +363,20 @@ impl Engine {
 
     fn resync(&mut self, full: bool, checksum: bool, dry_run: bool, replies: Replies) {
         if self.session.is_none() {
-            let text = format!("{} cannot be reached: {}", self.party.peer, self.unreachable);
+            let text = format!(
+                "{} cannot be reached: {}",
+                self.party.peer, self.unreachable
+            );
             let _ = replies.send(failure(4, text, "see syncctl check"));
             return;
         }
         if dry_run {
             let hint = "run \"syncctl resync --dry-run\" on the standby, or \"syncctl verify\" here to list what differs";
-            let _ = replies.send(failure(2, "a dry run is told by the node that receives", hint));
+            let _ = replies.send(failure(
+                2,
+                "a dry run is told by the node that receives",
+                hint,
+            ));
             return;
         }
         if checksum {
@@ -287,8 +385,17 @@ impl Engine {
         self.scan_all();
         let now = Instant::now();
         let verdict = format!("{} is active and sends", self.party.node);
-        let report = ResyncReport { direction: "send".into(), verdict, ..ResyncReport::default() };
-        self.commands.resyncs.push(Waiting { replies, report, told: now, started: now });
+        let report = ResyncReport {
+            direction: "send".into(),
+            verdict,
+            ..ResyncReport::default()
+        };
+        self.commands.resyncs.push(Waiting {
+            replies,
+            report,
+            told: now,
+            started: now,
+        });
         self.party.full = full || checksum;
         // A new meeting compares anew.
         self.link_down("a resync was asked for");
@@ -302,8 +409,15 @@ impl Engine {
             let id = self.node.roots[i].root.id;
             let mut stack = vec![TreePath::new(id, crate::model::path::RelPath::root())];
             while let Some(dir) = stack.pop() {
-                let Ok(Some(dir_id)) = self.node.store.dir_id(&dir) else { continue };
-                for (name, mut row) in self.node.store.children(dir_id, None, usize::MAX >> 1).unwrap_or_default() {
+                let Ok(Some(dir_id)) = self.node.store.dir_id(&dir) else {
+                    continue;
+                };
+                for (name, mut row) in self
+                    .node
+                    .store
+                    .children(dir_id, None, usize::MAX >> 1)
+                    .unwrap_or_default()
+                {
                     if row.entry.kind.is_dir()
                         && let Ok(path) = dir.path.join(&name)
                     {
@@ -311,7 +425,11 @@ impl Engine {
                     }
                     if let crate::model::entry::Kind::File { hash, .. } = &mut row.entry.kind {
                         *hash = None;
-                        if let Err(e) = self.node.store.update(row.id, &row.entry, &row.stamp, row.seq) {
+                        if let Err(e) = self
+                            .node
+                            .store
+                            .update(row.id, &row.entry, &row.stamp, row.seq)
+                        {
                             tracing::warn!("{e}");
                         }
                     }
@@ -322,19 +440,37 @@ impl Engine {
 
     fn verify(&mut self, quick: bool, replies: Replies) {
         if self.party.role != Role::Active {
-            let text = format!("{} is not active; a comparison is run by the active node", self.party.node);
+            let text = format!(
+                "{} is not active; a comparison is run by the active node",
+                self.party.node
+            );
             let _ = replies.send(failure(2, text, format!("run it on {}", self.party.peer)));
             return;
         }
         let live = matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live));
         if !live || self.commands.comparing.is_some() {
-            let text = if live { "another comparison is under way" } else { "the peer is not in sync, so there is nothing to compare yet" };
-            let _ = replies.send(failure(if live { 1 } else { 4 }, text, "see syncctl status"));
+            let text = if live {
+                "another comparison is under way"
+            } else {
+                "the peer is not in sync, so there is nothing to compare yet"
+            };
+            let _ = replies.send(failure(
+                if live { 1 } else { 4 },
+                text,
+                "see syncctl status",
+            ));
             return;
         }
         if let Some(round) = self.begin_compare(quick) {
             let told = Instant::now();
-            self.commands.comparing = Some(Comparing { replies, quick, round: Some(round), found: 0, paths: 0, told });
+            self.commands.comparing = Some(Comparing {
+                replies,
+                quick,
+                round: Some(round),
+                found: 0,
+                paths: 0,
+                told,
+            });
         }
     }
 }

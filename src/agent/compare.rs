@@ -30,40 +30,77 @@ impl Comparison {
     /// Begins; `quick` trusts recorded hashes of files whose stamp did not change.
     #[must_use]
     pub fn new(quick: bool) -> Self {
-        Self { quick, paths: 0, differs: Vec::new() }
+        Self {
+            quick,
+            paths: 0,
+            differs: Vec::new(),
+        }
     }
 
     /// Compares a part of a directory.
     ///
     /// # Errors
     /// [`StoreError`] where the index fails.
-    pub fn listing(&mut self, node: &mut Node, dir: &TreePath, exact: Option<&Range>, entries: &[Named]) -> Result<(), StoreError> {
+    pub fn listing(
+        &mut self,
+        node: &mut Node,
+        dir: &TreePath,
+        exact: Option<&Range>,
+        entries: &[Named],
+    ) -> Result<(), StoreError> {
         for named in entries {
             self.paths += 1;
-            let Ok(path) = dir.path.join(&named.name) else { continue };
+            let Ok(path) = dir.path.join(&named.name) else {
+                continue;
+            };
             let path = TreePath::new(dir.root, path);
             let what = match here(node, &path, self.quick)? {
                 None => vec!["missing"],
-                Some((entry, _)) if entry == named.entry && links_agree(node, &path, named) => continue,
+                Some((entry, _)) if entry == named.entry && links_agree(node, &path, named) => {
+                    continue;
+                }
                 Some((entry, _)) if entry == named.entry => vec!["links"],
                 Some((entry, _)) => differences(&entry, &named.entry),
             };
-            let what = if what == ["missing"] { "missing-on-peer".to_owned() } else { what.join(",") };
+            let what = if what == ["missing"] {
+                "missing-on-peer".to_owned()
+            } else {
+                what.join(",")
+            };
             self.note(path, what);
         }
         let Some(range) = exact else { return Ok(()) };
-        let Some(r) = node.root(dir.root) else { return Ok(()) };
+        let Some(r) = node.root(dir.root) else {
+            return Ok(());
+        };
         let listed: BTreeSet<&[u8]> = entries.iter().map(|n| n.name.as_slice()).collect();
-        let names = r.root.open_dir(&dir.path).and_then(|fd| list(fd.as_fd(), dir.path.is_root())).unwrap_or_default();
+        let names = r
+            .root
+            .open_dir(&dir.path)
+            .and_then(|fd| list(fd.as_fd(), dir.path.is_root()))
+            .unwrap_or_default();
         for name in names {
-            let inside = range.after.as_ref().is_none_or(|a| name.as_slice() > a.as_slice())
-                && range.upto.as_ref().is_none_or(|u| name.as_slice() <= u.as_slice());
-            let Ok(path) = dir.path.join(&name) else { continue };
+            let inside = range
+                .after
+                .as_ref()
+                .is_none_or(|a| name.as_slice() > a.as_slice())
+                && range
+                    .upto
+                    .as_ref()
+                    .is_none_or(|u| name.as_slice() <= u.as_slice());
+            let Ok(path) = dir.path.join(&name) else {
+                continue;
+            };
             let path = TreePath::new(dir.root, path);
             if !inside || listed.contains(name.as_slice()) {
                 continue;
             }
-            let Ok(Look::There(seen)) = node.root(dir.root).map_or(Ok(Look::Absent), |r| r.root.look(&path.path)) else { continue };
+            let Ok(Look::There(seen)) = node
+                .root(dir.root)
+                .map_or(Ok(Look::Absent), |r| r.root.look(&path.path))
+            else {
+                continue;
+            };
             if !node.excluded(&path, seen.entry.kind.is_dir()) {
                 self.paths += 1;
                 self.note(path, "missing-here".into());
@@ -89,25 +126,42 @@ impl Comparison {
 ///
 /// # Errors
 /// [`StoreError`] where the index fails.
-pub fn here(node: &mut Node, path: &TreePath, quick: bool) -> Result<Option<(Entry, bool)>, StoreError> {
+pub fn here(
+    node: &mut Node,
+    path: &TreePath,
+    quick: bool,
+) -> Result<Option<(Entry, bool)>, StoreError> {
     let row = node.store.lookup(path)?;
-    let Some(r) = node.root(path.root) else { return Ok(None) };
-    let Ok((dir, name)) = r.root.open_parent(&path.path) else { return Ok(None) };
-    let Ok(Look::There(seen)) = look_at(dir.as_fd(), name) else { return Ok(None) };
+    let Some(r) = node.root(path.root) else {
+        return Ok(None);
+    };
+    let Ok((dir, name)) = r.root.open_parent(&path.path) else {
+        return Ok(None);
+    };
+    let Ok(Look::There(seen)) = look_at(dir.as_fd(), name) else {
+        return Ok(None);
+    };
     let mut entry = seen.entry;
     entry.xattrs = xattrs_of(dir.as_fd(), name).unwrap_or_default();
-    let known = row.as_ref().filter(|row| row.stamp == seen.stamp).and_then(|row| row.entry.kind.hash());
+    let known = row
+        .as_ref()
+        .filter(|row| row.stamp == seen.stamp)
+        .and_then(|row| row.entry.kind.hash());
     if let Kind::File { hash, .. } = &mut entry.kind {
         *hash = match known {
             Some(known) if quick => Some(known),
-            _ => open_regular(dir.as_fd(), name).and_then(|mut f| hash_file(&mut f)).ok(),
+            _ => open_regular(dir.as_fd(), name)
+                .and_then(|mut f| hash_file(&mut f))
+                .ok(),
         };
     }
     Ok(Some((entry, known.is_some())))
 }
 
 fn links_agree(node: &Node, path: &TreePath, named: &Named) -> bool {
-    let Some(first) = &named.link else { return true };
+    let Some(first) = &named.link else {
+        return true;
+    };
     let look = |p: &TreePath| match node.root(p.root).map(|r| r.root.look(&p.path)) {
         Some(Ok(Look::There(seen))) => Some((seen.stamp.dev, seen.stamp.ino)),
         _ => None,
@@ -138,10 +192,17 @@ pub fn differences(ours: &Entry, theirs: &Entry) -> Vec<&'static str> {
     }
     match (&ours.kind, &theirs.kind) {
         (Kind::File { size: a, .. }, Kind::File { size: b, .. }) if a != b => what.push("size"),
-        (Kind::File { hash: Some(a), .. }, Kind::File { hash: Some(b), .. }) if a != b => what.push("content"),
-        (Kind::File { hash: a, .. }, Kind::File { hash: b, .. }) if a.is_none() != b.is_none() => what.push("content"),
+        (Kind::File { hash: Some(a), .. }, Kind::File { hash: Some(b), .. }) if a != b => {
+            what.push("content")
+        }
+        (Kind::File { hash: a, .. }, Kind::File { hash: b, .. }) if a.is_none() != b.is_none() => {
+            what.push("content")
+        }
         (Kind::Symlink { target: a }, Kind::Symlink { target: b }) if a != b => what.push("target"),
-        (Kind::CharDev { rdev: a }, Kind::CharDev { rdev: b }) | (Kind::BlockDev { rdev: a }, Kind::BlockDev { rdev: b }) if a != b => {
+        (Kind::CharDev { rdev: a }, Kind::CharDev { rdev: b })
+        | (Kind::BlockDev { rdev: a }, Kind::BlockDev { rdev: b })
+            if a != b =>
+        {
             what.push("type");
         }
         _ => {}

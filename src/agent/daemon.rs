@@ -42,36 +42,60 @@ pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
     let side = catch_up(&site, &rt, side)?;
     let Receiving { mut node, .. } = side;
     node.index_fresh = false;
-    node.epochs.set_active(true).map_err(|e| failed(e, "see syncctl check"))?;
+    node.epochs
+        .set_active(true)
+        .map_err(|e| failed(e, "see syncctl check"))?;
     let (sender, mut events) = mpsc::channel(QUEUE);
     let settle = u64::try_from(site.config.sync.settle.as_millis()).unwrap_or(u64::MAX);
     let hints = Arc::new(Hints::new(settle, sender.clone()));
     let board = Arc::new(Board::new(site.status("active"), Some(hints.clone())));
     let guard = rt.enter();
-    let server = ControlServer::bind(&site.run_dir())
-        .map_err(|e| failed(format!("cannot open the control socket: {e}"), "see syncctl check"))?;
-    rt.spawn(serve_control(server, board.clone(), sender.clone(), site.compress()));
+    let server = ControlServer::bind(&site.run_dir()).map_err(|e| {
+        failed(
+            format!("cannot open the control socket: {e}"),
+            "see syncctl check",
+        )
+    })?;
+    rt.spawn(serve_control(
+        server,
+        board.clone(),
+        sender.clone(),
+        site.compress(),
+    ));
     let watcher = start_watch(&site, &node, &hints, &board)?;
     let (down, ended) = mpsc::unbounded_channel();
     rt.spawn(dialer(site.clone(), board.clone(), sender.clone(), ended));
     rt.spawn(stop_on_signals(sender.clone()));
     drop(guard);
     let bulk = spawn_bulk(sender)?;
-    let parts = Parts { node, hints, board, party: site.party(Role::Active), bulk, down };
+    let parts = Parts {
+        node,
+        hints,
+        board,
+        party: site.party(Role::Active),
+        bulk,
+        down,
+    };
     if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!("no service manager to notify: {e}");
     }
     tracing::info!("{} is active", site.name());
     let result = Engine::new(parts).run(&mut events, rt.handle());
     drop(watcher);
-    let done = result.map(|_| ()).map_err(|e| failed(e, "see syncctl check"));
+    let done = result
+        .map(|_| ())
+        .map_err(|e| failed(e, "see syncctl check"));
     rt.shutdown_timeout(Duration::from_secs(1));
     drop(owner);
     done
 }
 
 /// Asks the peer whether it is ahead, and takes what this node lacks before it becomes active.
-fn catch_up(site: &Site, rt: &tokio::runtime::Runtime, mut side: Receiving) -> Result<Receiving, Failure> {
+fn catch_up(
+    site: &Site,
+    rt: &tokio::runtime::Runtime,
+    mut side: Receiving,
+) -> Result<Receiving, Failure> {
     let (sender, mut events) = mpsc::channel(QUEUE);
     let peer = match dial(site, rt, &sender) {
         Ok(peer) => peer,
@@ -93,15 +117,20 @@ fn catch_up(site: &Site, rt: &tokio::runtime::Runtime, mut side: Receiving) -> R
         board,
         party: site.party(Role::Standby),
         until: Until::CaughtUp,
+        activating: true,
         drift: Vec::new(),
         progress: &mut quiet,
     };
-    standby.only_receive();
     let (side, end) = standby.run(side, peer)?;
     match end {
-        End::Done(report) => tracing::info!("caught up before becoming active: {} paths", report.puts + report.deletes),
+        End::Done(report) => tracing::info!(
+            "caught up before becoming active: {} paths",
+            report.puts + report.deletes
+        ),
         End::Nothing(text) => tracing::info!("{text}"),
-        End::Lost(why) => tracing::warn!("the peer could not be asked ({why}); going on with the local data"),
+        End::Lost(why) => {
+            tracing::warn!("the peer could not be asked ({why}); going on with the local data")
+        }
         End::Refused(f) if f.code == 5 => tracing::error!("{}", f.message),
         End::Refused(f) => return Err(f),
         End::Stopped => return Err(failed("interrupted", "start it again")),
@@ -109,15 +138,28 @@ fn catch_up(site: &Site, rt: &tokio::runtime::Runtime, mut side: Receiving) -> R
     Ok(side)
 }
 
-fn start_watch(site: &Site, node: &super::node::Node, hints: &Arc<Hints>, board: &Board) -> Result<Box<dyn watch::Watcher>, Failure> {
+fn start_watch(
+    site: &Site,
+    node: &super::node::Node,
+    hints: &Arc<Hints>,
+    board: &Board,
+) -> Result<Box<dyn watch::Watcher>, Failure> {
     let choice = match site.config.sync.watcher {
         Watcher::Auto => Choice::Auto,
         Watcher::Inotify => Choice::Inotify,
         Watcher::Fanotify => Choice::Fanotify,
     };
-    let roots = node.roots.iter().map(|r| WatchRoot { id: r.root.id, path: r.root.path.clone(), only: r.root.only.clone() });
+    let roots = node.roots.iter().map(|r| WatchRoot {
+        id: r.root.id,
+        path: r.root.path.clone(),
+        only: r.root.only.clone(),
+    });
     let filters: Vec<_> = node.roots.iter().map(|r| r.filter.clone()).collect();
-    let exclude: watch::ExcludeDir = Arc::new(move |id, path| filters.get(usize::from(id.0)).is_some_and(|f| f.excluded(path, true)));
+    let exclude: watch::ExcludeDir = Arc::new(move |id, path| {
+        filters
+            .get(usize::from(id.0))
+            .is_some_and(|f| f.excluded(path, true))
+    });
     let started = watch::start(choice, roots.collect(), exclude, hints.clone());
     let (watcher, why) = started.map_err(|e| failed(e, "see syncctl check"))?;
     tracing::info!("watching with {}: {why}", watcher.backend());
@@ -130,7 +172,12 @@ fn start_watch(site: &Site, node: &super::node::Node, hints: &Arc<Hints>, board:
 }
 
 /// Keeps a session with the peer, with growing pauses between attempts that fail.
-async fn dialer(site: Arc<Site>, board: Arc<Board>, events: mpsc::Sender<Event>, mut ended: mpsc::UnboundedReceiver<()>) {
+async fn dialer(
+    site: Arc<Site>,
+    board: Arc<Board>,
+    events: mpsc::Sender<Event>,
+    mut ended: mpsc::UnboundedReceiver<()>,
+) {
     let mut pause = BACKOFF.0;
     loop {
         let status = board.snapshot();
@@ -155,7 +202,11 @@ async fn dialer(site: Arc<Site>, board: Arc<Board>, events: mpsc::Sender<Event>,
             }
             Err(e) => {
                 let why = format!("{} ({})", e.message, e.hint);
-                if events.send(Event::LinkDown { session: 0, why }).await.is_err() {
+                if events
+                    .send(Event::LinkDown { session: 0, why })
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -183,7 +234,12 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 async fn stop_on_signals(events: mpsc::Sender<Event>) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return };
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return;
+    };
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}

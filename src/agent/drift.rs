@@ -23,9 +23,16 @@ use crate::sys::tree::{Seen, open_regular};
 ///
 /// # Errors
 /// What the system says where the file must be read to tell.
-pub fn is_replicated(dir: BorrowedFd<'_>, name: &[u8], seen: &Seen, row: Option<&Row>) -> io::Result<bool> {
+pub fn is_replicated(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    seen: &Seen,
+    row: Option<&Row>,
+) -> io::Result<bool> {
     // Sequence number 0 marks what was found here and never compared with the active node.
-    let Some(row) = row.filter(|r| r.seq != 0) else { return Ok(false) };
+    let Some(row) = row.filter(|r| r.seq != 0) else {
+        return Ok(false);
+    };
     if seen.stamp == row.stamp {
         return Ok(true);
     }
@@ -39,7 +46,14 @@ pub fn is_replicated(dir: BorrowedFd<'_>, name: &[u8], seen: &Seen, row: Option<
 /// What the system says where the file must be read to tell.
 pub fn holds(dir: BorrowedFd<'_>, name: &[u8], seen: &Seen, wanted: &Entry) -> io::Result<bool> {
     let mut entry = seen.entry.clone();
-    if let (Kind::File { hash, size }, Kind::File { hash: Some(_), size: known }) = (&mut entry.kind, &wanted.kind) {
+    if let (
+        Kind::File { hash, size },
+        Kind::File {
+            hash: Some(_),
+            size: known,
+        },
+    ) = (&mut entry.kind, &wanted.kind)
+    {
         if size != known {
             return Ok(false);
         }
@@ -92,19 +106,33 @@ pub fn preserve(
     (dir, name): (BorrowedFd<'_>, &[u8]),
     reason: &str,
 ) -> io::Result<String> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     let (slot, to) = (staging.fresh(), staging.preserved(path.root)?);
     let id = format!("{}-{slot}", now.as_millis());
     let time = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    let note = Note { id: &id, root: root_name, path: path.path.to_string(), reason, time };
+    let note = Note {
+        id: &id,
+        root: root_name,
+        path: path.path.to_string(),
+        reason,
+        time,
+    };
     let mut line = serde_json::to_vec(&note).map_err(io::Error::other)?;
     line.push(b'\n');
     // The note comes first: a preserved file nobody knows of is as good as lost.
-    let mut log = OpenOptions::new().create(true).append(true).open(state_dir.join("preserved.jsonl"))?;
+    let mut log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(state_dir.join("preserved.jsonl"))?;
     log.write_all(&line)?;
     log.sync_data()?;
     rfs::renameat_with(dir, name, to, id.as_str(), RenameFlags::NOREPLACE)?;
     rfs::fsync(to)?;
-    tracing::warn!("{root_name}:{}: {reason}; the local version is preserved as {id}", path.path);
+    tracing::warn!(
+        "{root_name}:{}: {reason}; the local version is preserved as {id}",
+        path.path
+    );
     Ok(id)
 }

@@ -122,7 +122,14 @@ impl Engine {
     /// An engine; an active one scans its trees first.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { node, hints, board, party, bulk, down } = parts;
+        let Parts {
+            node,
+            hints,
+            board,
+            party,
+            bulk,
+            down,
+        } = parts;
         let roots = Roots::new(&node);
         let mut engine = Self {
             node,
@@ -152,7 +159,8 @@ impl Engine {
     /// Asks for a scan of every root.
     pub fn scan_all(&mut self) {
         for i in 0..self.node.roots.len() {
-            self.scanner.push(TreePath::new(self.node.roots[i].root.id, RelPath::root()));
+            self.scanner
+                .push(TreePath::new(self.node.roots[i].root.id, RelPath::root()));
         }
     }
 
@@ -160,13 +168,19 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`] where the node's own state fails.
-    pub fn run(mut self, events: &mut mpsc::Receiver<Event>, rt: &tokio::runtime::Handle) -> Result<Node, EngineError> {
+    pub fn run(
+        mut self,
+        events: &mut mpsc::Receiver<Event>,
+        rt: &tokio::runtime::Handle,
+    ) -> Result<Node, EngineError> {
         loop {
             let event = if self.is_busy() {
                 events.try_recv().ok()
             } else {
                 let wait = self.idle_for();
-                rt.block_on(async { tokio::time::timeout(wait, events.recv()).await }).ok().flatten()
+                rt.block_on(async { tokio::time::timeout(wait, events.recv()).await })
+                    .ok()
+                    .flatten()
             };
             if let Some(event) = event {
                 let stop = matches!(event, Event::Stop);
@@ -180,7 +194,9 @@ impl Engine {
             self.after_work();
         }
         if let Some(s) = self.session.take() {
-            s.peer.send(Message::Bye { text: format!("{} stops", self.party.node) });
+            s.peer.send(Message::Bye {
+                text: format!("{} stops", self.party.node),
+            });
             s.peer.close();
         }
         self.node.store.sync()?;
@@ -189,30 +205,59 @@ impl Engine {
 
     fn is_busy(&self) -> bool {
         let room = self.session.as_ref().is_none_or(Session::has_room);
-        let hints = room && self.hints.with(|d| d.next_ready_in(self.clock()) == Some(0) || d.subtrees() > 0);
+        let hints = room
+            && self
+                .hints
+                .with(|d| d.next_ready_in(self.clock()) == Some(0) || d.subtrees() > 0);
         let scan = room && !self.scanner.is_idle() && !self.roots.all_held();
-        hints || scan || self.session.as_ref().is_some_and(Session::has_work) || self.commands.has_work()
+        hints
+            || scan
+            || self.session.as_ref().is_some_and(Session::has_work)
+            || self.commands.has_work()
     }
 
     /// The clock of the dirty set; while somebody waits for a flush, nothing settles any longer.
     fn clock(&self) -> u64 {
-        if self.commands.is_flushing() { u64::MAX / 2 } else { self.hints.now() }
+        if self.commands.is_flushing() {
+            u64::MAX / 2
+        } else {
+            self.hints.now()
+        }
     }
 
     fn idle_for(&self) -> Duration {
-        let settle = self.hints.with(|d| d.next_ready_in(self.hints.now())).map(Duration::from_millis);
+        let settle = self
+            .hints
+            .with(|d| d.next_ready_in(self.hints.now()))
+            .map(Duration::from_millis);
         let room = self.session.as_ref().is_none_or(Session::has_room);
-        let settle = settle.filter(|_| room).unwrap_or(Duration::from_secs(3600)).max(Duration::from_millis(1));
+        let settle = settle
+            .filter(|_| room)
+            .unwrap_or(Duration::from_secs(3600))
+            .max(Duration::from_millis(1));
         let waiting = !self.again.is_empty() || !self.doubtful.is_empty() || self.roots.any_held();
-        let retry = if waiting { self.retry_at.saturating_duration_since(Instant::now()) } else { Duration::from_secs(3600) };
-        settle.min(retry).min(self.commands.deadline_in()).max(Duration::from_millis(1))
+        let retry = if waiting {
+            self.retry_at.saturating_duration_since(Instant::now())
+        } else {
+            Duration::from_secs(3600)
+        };
+        settle
+            .min(retry)
+            .min(self.commands.deadline_in())
+            .max(Duration::from_millis(1))
     }
 
     /// Hears what the watcher said besides paths.
     fn listen(&mut self) {
         for said in self.hints.hear() {
             match said {
-                watch::Event::Cookie(n) => self.commands.cookie(n, self.hints.now()),
+                watch::Event::Cookie(n) => {
+                    self.commands.cookie(n, self.hints.now());
+                    self.node
+                        .roots
+                        .iter()
+                        .for_each(|r| super::commands::clear_cookie(&r.root, n));
+                }
                 watch::Event::Overflow => self.board.update(|s| s.watch.overflows += 1),
                 watch::Event::Degraded(why) => self.board.update(|s| s.watch.degraded = why),
                 watch::Event::RootGone(id) => self.roots.check(id, &mut self.node, &self.board),
@@ -231,13 +276,21 @@ impl Engine {
             Event::Wake | Event::Stop => {}
             Event::LinkUp(peer) => self.link_up(peer),
             Event::Peer { session, message } => {
-                if self.session.as_ref().is_some_and(|s| s.peer.session == session) {
+                if self
+                    .session
+                    .as_ref()
+                    .is_some_and(|s| s.peer.session == session)
+                {
                     return self.message(message);
                 }
             }
             Event::LinkDown { session, why } => {
                 let _ = self.down.send(());
-                if self.session.as_ref().is_some_and(|s| s.peer.session == session) {
+                if self
+                    .session
+                    .as_ref()
+                    .is_some_and(|s| s.peer.session == session)
+                {
                     self.link_down(&why);
                     return Ok(true);
                 }
@@ -277,10 +330,15 @@ impl Engine {
     }
 
     pub(super) fn link_down(&mut self, why: &str) {
-        let Some(session) = self.session.take() else { return };
+        let Some(session) = self.session.take() else {
+            return;
+        };
         session.peer.close();
         // What was not acknowledged goes on being found by its sequence number at the next meeting.
-        let _ = self.bulk.signatures.send((TreePath::new(crate::model::path::RootId(0), RelPath::root()), None));
+        let _ = self.bulk.signatures.send((
+            TreePath::new(crate::model::path::RootId(0), RelPath::root()),
+            None,
+        ));
         if !matches!(session.phase, Phase::Halted) {
             tracing::warn!("the session with {} ended: {why}", self.party.peer);
             why.clone_into(&mut self.unreachable);
@@ -302,7 +360,9 @@ impl Engine {
     }
 
     fn message(&mut self, message: Message) -> Result<bool, EngineError> {
-        let Some(session) = &mut self.session else { return Ok(false) };
+        let Some(session) = &mut self.session else {
+            return Ok(false);
+        };
         match message {
             Message::Hello(theirs) => self.met(&theirs)?,
             Message::Refuse { text, .. } => {
@@ -314,14 +374,31 @@ impl Engine {
                 return Ok(true);
             }
             Message::Want { dir, names } => session.want(&dir, names),
-            Message::Asked { puts, deletes, bytes } => {
+            Message::Asked {
+                puts,
+                deletes,
+                bytes,
+            } => {
                 session.asked();
                 self.commands.asked(puts, deletes, bytes);
             }
-            Message::Ack { number, wants, problems } => self.acked(number, wants, problems)?,
+            Message::Ack {
+                number,
+                wants,
+                problems,
+            } => self.acked(number, wants, problems)?,
             Message::Failed { number, cause } => self.failed(number, &cause),
-            Message::Signature { path, basis, size, data, last } => {
-                let _ = self.bulk.signatures.send((path, Some((basis, size, data, last))));
+            Message::Signature {
+                path,
+                basis,
+                size,
+                data,
+                last,
+            } => {
+                let _ = self
+                    .bulk
+                    .signatures
+                    .send((path, Some((basis, size, data, last))));
             }
             Message::Differences { paths } => self.differences(paths),
             Message::Compared { paths } => self.commands.compared(paths),
@@ -336,7 +413,9 @@ impl Engine {
     }
 
     fn met(&mut self, theirs: &crate::wire::message::Hello) -> Result<(), EngineError> {
-        let Some(session) = &mut self.session else { return Ok(()) };
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
         let course = judge(&session.ours, theirs, &self.party);
         tracing::info!("met {}: {course:?}", theirs.node);
         match course {
@@ -346,20 +425,31 @@ impl Engine {
                     self.force.insert(path.clone());
                     self.hints.touch(path, Touch::Changed);
                 }
-                let empty: Vec<_> = (0u16..).zip(&theirs.roots).filter(|(_, r)| r.empty).map(|(i, _)| crate::model::path::RootId(i)).collect();
+                let empty: Vec<_> = (0u16..)
+                    .zip(&theirs.roots)
+                    .filter(|(_, r)| r.empty)
+                    .map(|(i, _)| crate::model::path::RootId(i))
+                    .collect();
                 session.begin(&self.node, since, full, theirs.dry_run, &empty);
                 let peer_index_fresh = theirs.index_fresh;
                 self.board.update(|s| {
                     s.peer.state = "catching-up".into();
                     s.peer.acked_sequence = since;
-                    s.peer.reason = if peer_index_fresh { "its index is new, everything is compared".into() } else { String::new() };
+                    s.peer.reason = if peer_index_fresh {
+                        "its index is new, everything is compared".into()
+                    } else {
+                        String::new()
+                    };
                 });
                 if since == self.node.epochs.history().head() && !full && !theirs.dry_run {
                     self.live()?;
                 }
             }
             Course::Refused(code, text) => {
-                session.peer.send(Message::Refuse { code, text: text.clone() });
+                session.peer.send(Message::Refuse {
+                    code,
+                    text: text.clone(),
+                });
                 self.halt("halted", &text);
             }
             Course::Diverged { since } => {
@@ -367,7 +457,10 @@ impl Engine {
                     "{} and {} both changed data after sequence {since}; nothing was changed. Decide which side to keep, move the other side's state directory away and run \"syncctl resync\" there: its own changes are preserved first",
                     self.party.node, self.party.peer
                 );
-                session.peer.send(Message::Refuse { code: 5, text: text.clone() });
+                session.peer.send(Message::Refuse {
+                    code: 5,
+                    text: text.clone(),
+                });
                 self.halt("diverged", &text);
             }
             Course::Stale => {
@@ -375,11 +468,16 @@ impl Engine {
                     "{} holds newer data than this active node; stop syncd here and run \"syncctl resync\"",
                     self.party.peer
                 );
-                session.peer.send(Message::Refuse { code: 6, text: text.clone() });
+                session.peer.send(Message::Refuse {
+                    code: 6,
+                    text: text.clone(),
+                });
                 self.halt("halted", &text);
             }
             Course::Idle | Course::Blank | Course::Receive { .. } => {
-                session.peer.send(Message::Bye { text: "nothing to send".into() });
+                session.peer.send(Message::Bye {
+                    text: "nothing to send".into(),
+                });
                 session.peer.close();
             }
         }
@@ -398,7 +496,8 @@ impl Engine {
             s.phase = Phase::Halted;
             s.peer.close();
         }
-        self.commands.halted(if state == "diverged" { 5 } else { 6 }, text);
+        self.commands
+            .halted(if state == "diverged" { 5 } else { 6 }, text);
     }
 
     /// The peer stands where this node stands: from now on changes are pushed as they happen.
@@ -414,7 +513,9 @@ impl Engine {
             && let Some(s) = &self.session
         {
             // Nobody watches this tree, so there is nothing more to push.
-            s.peer.send(Message::Bye { text: "everything was sent".into() });
+            s.peer.send(Message::Bye {
+                text: "everything was sent".into(),
+            });
             s.peer.close();
         }
         self.board.update(|s| {
@@ -435,7 +536,10 @@ impl Engine {
             if !ready.is_empty() {
                 return self.resolve(ready);
             }
-            while let Some(subtree) = self.hints.with(crate::decide::dirty::DirtySet::take_subtree) {
+            while let Some(subtree) = self
+                .hints
+                .with(crate::decide::dirty::DirtySet::take_subtree)
+            {
                 self.scanner.push(subtree);
             }
             if !self.scanner.is_idle() && !self.roots.all_held() {
@@ -486,12 +590,21 @@ impl Engine {
         let since = self.hints.now();
         paths.retain(|p| {
             let held = self.roots.is_held(p.root, &mut self.node, &self.board);
-            !held && !self.jobs.contains_key(p) || { if !held { self.again.insert(p.clone()); } false }
+            !held && !self.jobs.contains_key(p) || {
+                if !held {
+                    self.again.insert(p.clone());
+                }
+                false
+            }
         });
         if paths.is_empty() {
             return Ok(());
         }
-        let live = self.session.as_ref().is_some_and(|s| matches!(s.phase, Phase::Live)) && !self.paused;
+        let live = self
+            .session
+            .as_ref()
+            .is_some_and(|s| matches!(s.phase, Phase::Live))
+            && !self.paused;
         self.node.store.begin()?;
         let resolved = Resolver::new(&mut self.node, live, &self.force).run(paths);
         let resolved = match resolved {
@@ -512,7 +625,8 @@ impl Engine {
             }
         }
         for (path, operation, cause) in resolved.problems {
-            self.board.problem(&self.node.show(&path), operation, &cause);
+            self.board
+                .problem(&self.node.show(&path), operation, &cause);
             self.again.insert(path);
         }
         for path in resolved.unsteady {
@@ -532,31 +646,56 @@ impl Engine {
 
     /// Hands a large file to the bulk thread; `may_append` where a prefix known to the peer may be trusted for now.
     pub(super) fn read_large(&mut self, path: TreePath, may_append: bool) {
-        let Some(root) = self.node.root(path.root).map(|r| r.root.clone()) else { return };
+        let Some(root) = self.node.root(path.root).map(|r| r.root.clone()) else {
+            return;
+        };
         let forced = self.force.contains(&path);
         let row = self.node.store.lookup(&path).ok().flatten();
         let blocks = row.and_then(|r| {
             let data = self.node.store.blocks(r.id).ok().flatten()?;
-            Blocks::decode(&data).ok().filter(|b| Some(b.root()) == r.entry.kind.hash())
+            Blocks::decode(&data)
+                .ok()
+                .filter(|b| Some(b.root()) == r.entry.kind.hash())
         });
         let basis = match blocks {
             Some(b) if !forced => bulk::Basis::Blocks(b),
             _ => bulk::Basis::None,
         };
-        let to = self.session.as_mut().filter(|s| matches!(s.phase, Phase::Live)).map(Session::next_transfer);
+        let to = self
+            .session
+            .as_mut()
+            .filter(|s| matches!(s.phase, Phase::Live))
+            .map(Session::next_transfer);
         let since = self.hints.now();
         self.jobs.insert(path.clone(), since);
-        let job = bulk::Job { path, root, to, basis, may_append, since };
+        let job = bulk::Job {
+            path,
+            root,
+            to,
+            basis,
+            may_append,
+            since,
+        };
         if self.bulk.jobs.send(job).is_err() {
-            self.board.failed("the thread that reads large files has ended; restart syncd".into());
+            self.board
+                .failed("the thread that reads large files has ended; restart syncd".into());
         }
     }
 
-    fn bulk_done(&mut self, job: bulk::Job, result: Result<bulk::Read, bulk::Failed>) -> Result<(), EngineError> {
+    fn bulk_done(
+        &mut self,
+        job: bulk::Job,
+        result: Result<bulk::Read, bulk::Failed>,
+    ) -> Result<(), EngineError> {
         self.jobs.remove(&job.path);
-        let current = |s: &Session| job.to.as_ref().is_some_and(|(p, _)| p.session == s.peer.session);
+        let current = |s: &Session| {
+            job.to
+                .as_ref()
+                .is_some_and(|(p, _)| p.session == s.peer.session)
+        };
         let mine = self.session.as_ref().is_some_and(current);
-        if mine && let Some(session) = &mut self.session
+        if mine
+            && let Some(session) = &mut self.session
             && session.round_transfer_done(&job, result.as_ref().ok())
         {
             return self.round_file(&job, result);
@@ -581,14 +720,18 @@ impl Engine {
                 // What changed while it was on its way is the next version.
                 self.hints.touch(job.path, Touch::Writing);
             }
-            Ok(_) | Err(bulk::Failed::Gone | bulk::Failed::Vanished) => self.hints.touch(job.path, Touch::Changed),
+            Ok(_) | Err(bulk::Failed::Gone | bulk::Failed::Vanished) => {
+                self.hints.touch(job.path, Touch::Changed)
+            }
             Err(bulk::Failed::Unsteady) => {
                 let cause = "it changes all the time while it is read; replicate a snapshot or dump of it instead";
-                self.board.problem(&self.node.show(&job.path), "read a steady version", cause);
+                self.board
+                    .problem(&self.node.show(&job.path), "read a steady version", cause);
                 self.again.insert(job.path);
             }
             Err(bulk::Failed::Io(e)) => {
-                self.board.problem(&self.node.show(&job.path), "read", &e.to_string());
+                self.board
+                    .problem(&self.node.show(&job.path), "read", &e.to_string());
                 self.again.insert(job.path);
             }
         }

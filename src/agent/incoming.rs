@@ -91,13 +91,17 @@ impl Incoming {
         (size, sparse): (u64, bool),
     ) -> Result<(), Broken> {
         if self.open.len() + self.finished.len() >= MAX_TRANSFERS {
-            return Err(Broken::Stage(io::Error::other("the peer opened too many transfers at once")));
+            return Err(Broken::Stage(io::Error::other(
+                "the peer opened too many transfers at once",
+            )));
         }
         let basis = match form {
             Form::Whole => None,
-            Form::Delta { basis } | Form::Append { basis, .. } => Some(find_basis(node, path, *basis).inspect_err(|_| {
-                self.broken.insert(id, ());
-            })?),
+            Form::Delta { basis } | Form::Append { basis, .. } => {
+                Some(find_basis(node, path, *basis).inspect_err(|_| {
+                    self.broken.insert(id, ());
+                })?)
+            }
         };
         let (slot, file) = staging.create(path.root, 0o600)?;
         let mut open = Open {
@@ -105,7 +109,13 @@ impl Incoming {
             slot,
             size,
             hasher: BlockHasher::new(size),
-            sink: Sink { file, at: 0, sparse, basis: None, cloned: false },
+            sink: Sink {
+                file,
+                at: 0,
+                sparse,
+                basis: None,
+                cloned: false,
+            },
             applier: None,
             append: None,
         };
@@ -130,9 +140,19 @@ impl Incoming {
     ///
     /// # Errors
     /// [`Broken`]; the transfer is then given up.
-    pub fn chunk(&mut self, staging: &Staging, id: u64, offset: u64, data: &[u8]) -> Result<(), Broken> {
+    pub fn chunk(
+        &mut self,
+        staging: &Staging,
+        id: u64,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), Broken> {
         let Some(open) = self.open.get_mut(&id) else {
-            return if self.broken.contains_key(&id) { Ok(()) } else { Err(Broken::Want) };
+            return if self.broken.contains_key(&id) {
+                Ok(())
+            } else {
+                Err(Broken::Want)
+            };
         };
         match open.take(offset, data) {
             Ok(()) => Ok(()),
@@ -148,7 +168,9 @@ impl Incoming {
     /// # Errors
     /// [`Broken`]; the transfer is then given up.
     pub fn end(&mut self, staging: &Staging, id: u64, hash: Hash) -> Result<(), Broken> {
-        let Some(open) = self.open.remove(&id) else { return Ok(()) };
+        let Some(open) = self.open.remove(&id) else {
+            return Ok(());
+        };
         let (root, slot) = (open.root, open.slot.clone());
         match open.finish(hash) {
             Ok(done) => {
@@ -184,7 +206,12 @@ impl Incoming {
 
     /// Drops every transfer: the session is over.
     pub fn clear(&mut self, staging: &Staging) {
-        let ids: Vec<u64> = self.open.keys().chain(self.finished.keys()).copied().collect();
+        let ids: Vec<u64> = self
+            .open
+            .keys()
+            .chain(self.finished.keys())
+            .copied()
+            .collect();
         for id in ids {
             self.give_up(staging, id);
         }
@@ -200,7 +227,13 @@ struct Basis {
 
 /// The version of a file that a delta builds on, if it is what stands there.
 fn find_basis(node: &mut Node, path: &TreePath, hash: Hash) -> Result<Basis, Broken> {
-    let row = node.store.lookup(path).ok().flatten().filter(|r| r.entry.kind.hash() == Some(hash)).ok_or(Broken::Want)?;
+    let row = node
+        .store
+        .lookup(path)
+        .ok()
+        .flatten()
+        .filter(|r| r.entry.kind.hash() == Some(hash))
+        .ok_or(Broken::Want)?;
     let root = &node.root(path.root).ok_or(Broken::Want)?.root;
     let (dir, name) = root.open_parent(&path.path).map_err(|_| Broken::Want)?;
     let file = open_regular(dir.as_fd(), name).map_err(|_| Broken::Want)?;
@@ -208,14 +241,26 @@ fn find_basis(node: &mut Node, path: &TreePath, hash: Hash) -> Result<Basis, Bro
         Look::There(seen) if seen.stamp == row.stamp => {}
         _ => return Err(Broken::Want),
     }
-    let blocks = node.store.blocks(row.id).ok().flatten().and_then(|b| Blocks::decode(&b).ok());
-    Ok(Basis { file, stamp: row.stamp, blocks: blocks.filter(|b| b.root() == hash) })
+    let blocks = node
+        .store
+        .blocks(row.id)
+        .ok()
+        .flatten()
+        .and_then(|b| Blocks::decode(&b).ok());
+    Ok(Basis {
+        file,
+        stamp: row.stamp,
+        blocks: blocks.filter(|b| b.root() == hash),
+    })
 }
 
 /// A hasher that has seen the basis, from its block list and its last partial block.
 fn append_hasher(node: &Node, basis: &Basis, size: u64) -> Option<BlockHasher> {
     let _ = node;
-    let blocks = basis.blocks.as_ref().filter(|b| b.size() == size && basis.stamp.size == size)?;
+    let blocks = basis
+        .blocks
+        .as_ref()
+        .filter(|b| b.size() == size && basis.stamp.size == size)?;
     let tail = blocks.tail();
     let mut bytes = vec![0u8; usize::try_from(tail.end - tail.start).ok()?];
     basis.file.read_exact_at(&mut bytes, tail.start).ok()?;
@@ -225,7 +270,10 @@ fn append_hasher(node: &Node, basis: &Basis, size: u64) -> Option<BlockHasher> {
 impl Open {
     fn take(&mut self, offset: u64, data: &[u8]) -> Result<(), Broken> {
         if let Some(applier) = &mut self.applier {
-            let mut target = Hashing { sink: &mut self.sink, hasher: &mut self.hasher };
+            let mut target = Hashing {
+                sink: &mut self.sink,
+                hasher: &mut self.hasher,
+            };
             return applier.push(data, &mut target).map_err(|e| match e {
                 crate::decide::delta::apply::DeltaError::Io(e) => Broken::Stage(e),
                 other => {
@@ -234,7 +282,9 @@ impl Open {
                 }
             });
         }
-        let at = self.append.map_or(self.hasher.size(), |(old, _)| self.hasher.size() - old);
+        let at = self
+            .append
+            .map_or(self.hasher.size(), |(old, _)| self.hasher.size() - old);
         let fits = offset >= at && offset + data.len() as u64 <= self.size;
         if !fits || (self.append.is_some() && offset != at) {
             return Err(Broken::Want);
@@ -251,18 +301,31 @@ impl Open {
             applier.finish().map_err(|_| Broken::Want)?;
         }
         let old = self.append.map_or(0, |(old, _)| old);
-        let total = if self.append.is_some() { old + self.size } else { self.size };
+        let total = if self.append.is_some() {
+            old + self.size
+        } else {
+            self.size
+        };
         if self.append.is_none() && self.hasher.size() < total {
             let missing = total - self.hasher.size();
             hash_zeros(&mut self.hasher, missing);
         }
         let blocks = self.hasher.finish();
         if blocks.size() != total || blocks.root() != hash {
-            tracing::warn!("a transfer arrived with another hash than the sender's; it is asked for again");
+            tracing::warn!(
+                "a transfer arrived with another hash than the sender's; it is asked for again"
+            );
             return Err(Broken::Want);
         }
         self.sink.file.set_len(self.size)?;
-        Ok(Finished { root: self.root, slot: self.slot, file: self.sink.file, blocks, hash, append: self.append })
+        Ok(Finished {
+            root: self.root,
+            slot: self.slot,
+            file: self.sink.file,
+            blocks,
+            hash,
+            append: self.append,
+        })
     }
 }
 
@@ -290,8 +353,13 @@ impl Sink {
         let mut rest = data;
         while !rest.is_empty() {
             let to_edge = HOLE - usize::try_from(self.at % HOLE as u64).unwrap_or(0);
-            let (now, next) = if self.sparse { rest.split_at(to_edge.min(rest.len())) } else { (rest, &rest[..0]) };
-            let hole = self.sparse && !self.cloned && now.len() == HOLE && now.iter().all(|b| *b == 0);
+            let (now, next) = if self.sparse {
+                rest.split_at(to_edge.min(rest.len()))
+            } else {
+                (rest, &rest[..0])
+            };
+            let hole =
+                self.sparse && !self.cloned && now.len() == HOLE && now.iter().all(|b| *b == 0);
             if !hole {
                 self.file.write_all_at(now, self.at)?;
             }
@@ -319,7 +387,11 @@ impl Target for Hashing<'_> {
         let (mut from, mut left) = (offset, len);
         while left > 0 {
             let n = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
-            let basis = self.sink.basis.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            let basis = self
+                .sink
+                .basis
+                .as_ref()
+                .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
             basis.read_exact_at(&mut buf[..n], from)?;
             self.hasher.update(&buf[..n]);
             if self.sink.cloned && from == self.sink.at {

@@ -66,7 +66,12 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
             exclude.dedup();
         }
         let empty = node.store.is_empty(r.root.id).unwrap_or(false);
-        RootHello { name: r.root.name.clone(), exclude, single: r.root.only.is_some(), empty }
+        RootHello {
+            name: r.root.name.clone(),
+            exclude,
+            single: r.root.only.is_some(),
+            empty,
+        }
     });
     Hello {
         protocol: PROTOCOL,
@@ -78,7 +83,10 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
         history: node.epochs.history().clone(),
         index_fresh: node.index_fresh || node.epochs.catching_up(),
         full: party.full,
-        tombs_forgotten: node.store.number("tombs_forgotten").unwrap_or(u64::MAX >> 1),
+        tombs_forgotten: node
+            .store
+            .number("tombs_forgotten")
+            .unwrap_or(u64::MAX >> 1),
         dry_run: party.dry_run,
     }
 }
@@ -90,28 +98,43 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
         return Course::Refused(2, text);
     }
     if ours.role == Role::Active && theirs.role == Role::Active {
-        let text = format!("{} and {} are both active; stop syncd on the one that is not to be active", ours.node, theirs.node);
+        let text = format!(
+            "{} and {} are both active; stop syncd on the one that is not to be active",
+            ours.node, theirs.node
+        );
         return Course::Refused(6, text);
     }
     let all = |since: Seq, ahead: &Hello, behind: &Hello| {
         behind.index_fresh || ours.full || theirs.full || since < ahead.tombs_forgotten
     };
     match verdict(&ours.history, &theirs.history) {
-        Verdict::Blank if ours.role == Role::Active => Course::Send { since: 0, full: true },
+        Verdict::Blank if ours.role == Role::Active => Course::Send {
+            since: 0,
+            full: true,
+        },
         Verdict::Blank if theirs.role == Role::Active => Course::Receive { since: 0 },
         Verdict::Blank => Course::Blank,
         Verdict::Diverged { since } => Course::Diverged { since },
         Verdict::PeerBehind { .. } if theirs.role == Role::Active => Course::Refused(
             6,
-            format!("{} is active with older data than {} holds; stop syncd on {0}, run \"syncctl resync\" there, and start it again", theirs.node, ours.node),
+            format!(
+                "{} is active with older data than {} holds; stop syncd on {0}, run \"syncctl resync\" there, and start it again",
+                theirs.node, ours.node
+            ),
         ),
-        Verdict::PeerBehind { since, .. } => Course::Send { since, full: all(since, ours, theirs) },
+        Verdict::PeerBehind { since, .. } => Course::Send {
+            since,
+            full: all(since, ours, theirs),
+        },
         Verdict::Behind { .. } if ours.role == Role::Active => Course::Stale,
         Verdict::Behind { since, .. } => Course::Receive { since },
         Verdict::Equal => {
             let since = ours.history.head();
             if ours.role == Role::Active {
-                Course::Send { since, full: all(since, ours, theirs) }
+                Course::Send {
+                    since,
+                    full: all(since, ours, theirs),
+                }
             } else if theirs.role == Role::Active {
                 Course::Receive { since }
             } else {
@@ -124,7 +147,11 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
 /// The first thing on which the two sides must agree and do not.
 fn mismatch(ours: &Hello, theirs: &Hello, party: &Party) -> Option<String> {
     if ours.protocol != theirs.protocol {
-        let (old, new) = if ours.protocol < theirs.protocol { (ours, theirs) } else { (theirs, ours) };
+        let (old, new) = if ours.protocol < theirs.protocol {
+            (ours, theirs)
+        } else {
+            (theirs, ours)
+        };
         return Some(format!(
             "{} runs osm-failover {} (protocol {}), {} runs {} (protocol {}); install the newer version on {0}",
             old.node, old.version, old.protocol, new.node, new.version, new.protocol
@@ -152,7 +179,11 @@ fn mismatch(ours: &Hello, theirs: &Hello, party: &Party) -> Option<String> {
             names(theirs)
         ));
     }
-    let differs = ours.roots.iter().zip(&theirs.roots).find(|(a, b)| a.exclude != b.exclude)?;
+    let differs = ours
+        .roots
+        .iter()
+        .zip(&theirs.roots)
+        .find(|(a, b)| a.exclude != b.exclude)?;
     Some(format!(
         "the exclude patterns of root \"{}\" differ on {} and {}; copy the configuration file from one node to the other",
         differs.0.name, ours.node, theirs.node
@@ -165,14 +196,28 @@ mod tests {
     use crate::model::epoch::{Epoch, History};
 
     fn side(node: &str, role: Role, head: Seq) -> Hello {
-        let epochs = if head == 0 { vec![] } else { vec![Epoch { number: 1, id: 1, node: "a".into(), first: 1 }] };
+        let epochs = if head == 0 {
+            vec![]
+        } else {
+            vec![Epoch {
+                number: 1,
+                id: 1,
+                node: "a".into(),
+                first: 1,
+            }]
+        };
         Hello {
             protocol: PROTOCOL,
             version: "0".into(),
             cluster: "c".into(),
             node: node.into(),
             role,
-            roots: vec![RootHello { name: "r".into(), exclude: vec![], single: false, empty: false }],
+            roots: vec![RootHello {
+                name: "r".into(),
+                exclude: vec![],
+                single: false,
+                empty: false,
+            }],
             history: History::new(epochs, head).expect("in order"),
             index_fresh: false,
             full: false,
@@ -182,17 +227,49 @@ mod tests {
     }
 
     fn party() -> Party {
-        Party { cluster: "c".into(), node: "a".into(), peer: "b".into(), role: Role::Active, full: false, dry_run: false }
+        Party {
+            cluster: "c".into(),
+            node: "a".into(),
+            peer: "b".into(),
+            role: Role::Active,
+            full: false,
+            dry_run: false,
+        }
     }
 
     #[test]
     fn who_sends() {
         let (act, sb) = (Role::Active, Role::Standby);
         let cases = [
-            (side("a", act, 5), side("b", sb, 5), Course::Send { since: 5, full: false }),
-            (side("a", act, 5), side("b", sb, 3), Course::Send { since: 3, full: false }),
-            (side("a", act, 0), side("b", sb, 0), Course::Send { since: 0, full: true }),
-            (side("a", sb, 3), side("b", sb, 5), Course::Receive { since: 3 }),
+            (
+                side("a", act, 5),
+                side("b", sb, 5),
+                Course::Send {
+                    since: 5,
+                    full: false,
+                },
+            ),
+            (
+                side("a", act, 5),
+                side("b", sb, 3),
+                Course::Send {
+                    since: 3,
+                    full: false,
+                },
+            ),
+            (
+                side("a", act, 0),
+                side("b", sb, 0),
+                Course::Send {
+                    since: 0,
+                    full: true,
+                },
+            ),
+            (
+                side("a", sb, 3),
+                side("b", sb, 5),
+                Course::Receive { since: 3 },
+            ),
             (side("a", sb, 5), side("b", sb, 5), Course::Idle),
             (side("a", sb, 0), side("b", sb, 0), Course::Blank),
             (side("a", act, 3), side("b", sb, 5), Course::Stale),
@@ -200,18 +277,39 @@ mod tests {
         for (ours, theirs, want) in cases {
             assert_eq!(judge(&ours, &theirs, &party()), want);
         }
-        assert!(matches!(judge(&side("a", act, 5), &side("b", act, 5), &party()), Course::Refused(6, _)));
+        assert!(matches!(
+            judge(&side("a", act, 5), &side("b", act, 5), &party()),
+            Course::Refused(6, _)
+        ));
     }
 
     #[test]
     fn lost_tombstones_and_lost_indexes_make_everything_be_compared() {
         let mut ours = side("a", Role::Active, 5);
         ours.tombs_forgotten = 4;
-        assert_eq!(judge(&ours, &side("b", Role::Standby, 3), &party()), Course::Send { since: 3, full: true });
-        assert_eq!(judge(&ours, &side("b", Role::Standby, 4), &party()), Course::Send { since: 4, full: false });
+        assert_eq!(
+            judge(&ours, &side("b", Role::Standby, 3), &party()),
+            Course::Send {
+                since: 3,
+                full: true
+            }
+        );
+        assert_eq!(
+            judge(&ours, &side("b", Role::Standby, 4), &party()),
+            Course::Send {
+                since: 4,
+                full: false
+            }
+        );
         let mut theirs = side("b", Role::Standby, 5);
         theirs.index_fresh = true;
-        assert_eq!(judge(&ours, &theirs, &party()), Course::Send { since: 5, full: true });
+        assert_eq!(
+            judge(&ours, &theirs, &party()),
+            Course::Send {
+                since: 5,
+                full: true
+            }
+        );
     }
 
     #[test]

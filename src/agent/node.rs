@@ -59,7 +59,9 @@ pub enum NodeError {
     #[error("root \"{0}\": exclude pattern {1} is not valid: {2}")]
     Filter(String, usize, String),
     /// A root's identity is not the one it was.
-    #[error("root \"{name}\": {path} is not the directory it was (file system or inode changed); mount the right file system, or remove {mark} to accept this one")]
+    #[error(
+        "root \"{name}\": {path} is not the directory it was (file system or inode changed); mount the right file system, or remove {mark} to accept this one"
+    )]
     Replaced {
         /// Name of the root.
         name: String,
@@ -115,22 +117,39 @@ impl Node {
             let root = Root::open(id, &spec.name, &spec.path)?;
             let private = |e| NodeError::Private(spec.name.clone(), spec.path.clone(), e);
             root.make_private(&PRIVATE_NAMES).map_err(private)?;
-            let filter = Filter::new(&spec.exclude).map_err(|(i, e)| NodeError::Filter(spec.name.clone(), i, e))?;
-            roots.push(NodeRoot { root: Arc::new(root), filter, exclude: spec.exclude.clone() });
+            let filter = Filter::new(&spec.exclude)
+                .map_err(|(i, e)| NodeError::Filter(spec.name.clone(), i, e))?;
+            roots.push(NodeRoot {
+                root: Arc::new(root),
+                filter,
+                exclude: spec.exclude.clone(),
+            });
         }
         let names: Vec<String> = specs.iter().map(|s| s.name.clone()).collect();
         let mut epochs = Epochs::open(state_dir)?;
         let (store, index_fresh) = Self::open_store(state_dir, &names)?;
         let (journal, left) = Journal::open(state_dir)?;
         epochs.set_head(store.number("head")?);
-        Ok(Self { name: name.to_owned(), state_dir: state_dir.to_owned(), roots, store, index_fresh, epochs, journal, left })
+        Ok(Self {
+            name: name.to_owned(),
+            state_dir: state_dir.to_owned(),
+            roots,
+            store,
+            index_fresh,
+            epochs,
+            journal,
+            left,
+        })
     }
 
     /// A damaged index is set aside: losing it costs a rescan, nothing else.
     fn open_store(state_dir: &Path, names: &[String]) -> Result<(Store, bool), StoreError> {
         let damaged = match Store::open(state_dir, names) {
             Err(StoreError::Sql(path, e)) if is_damage(&e) => {
-                tracing::warn!("the index {} is damaged ({e}); it is set aside and built anew by a scan", path.display());
+                tracing::warn!(
+                    "the index {} is damaged ({e}); it is set aside and built anew by a scan",
+                    path.display()
+                );
                 path
             }
             other => return other,
@@ -158,7 +177,9 @@ impl Node {
     /// Whether a path is not replicated: excluded by a pattern, or beside a single-file root.
     #[must_use]
     pub fn excluded(&self, path: &TreePath, is_dir: bool) -> bool {
-        let Some(r) = self.root(path.root) else { return true };
+        let Some(r) = self.root(path.root) else {
+            return true;
+        };
         if let Some(only) = &r.root.only {
             return !path.path.is_root() && path.path.as_bytes() != only.as_slice();
         }

@@ -36,14 +36,22 @@ pub struct Site {
 /// A failure with exit code 1.
 #[must_use]
 pub fn failed(message: impl std::fmt::Display, hint: &str) -> Failure {
-    Failure { code: 1, message: message.to_string(), hint: hint.to_owned() }
+    Failure {
+        code: 1,
+        message: message.to_string(),
+        hint: hint.to_owned(),
+    }
 }
 
 impl Site {
     /// The site of node `node` of a configuration.
     #[must_use]
     pub fn new(config: Config, node: usize) -> Self {
-        Self { config, node, peer: 1 - node.min(1) }
+        Self {
+            config,
+            node,
+            peer: 1 - node.min(1),
+        }
     }
 
     /// Name of this node.
@@ -153,7 +161,8 @@ impl Site {
             exclude: r.exclude.clone(),
         });
         let specs: Vec<_> = roots.collect();
-        let node = Node::open(self.name(), &self.config.state_dir(self.node), &specs).map_err(|e| node_failure(&e))?;
+        let node = Node::open(self.name(), &self.config.state_dir(self.node), &specs)
+            .map_err(|e| node_failure(&e))?;
         Receiving::open(node, self.sync()).map_err(|e| apply_failure(&e))
     }
 }
@@ -162,7 +171,10 @@ fn raise_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);
     let most = now.maximum.unwrap_or(FILES);
-    let wanted = Rlimit { current: Some(FILES.min(most)), maximum: now.maximum };
+    let wanted = Rlimit {
+        current: Some(FILES.min(most)),
+        maximum: now.maximum,
+    };
     if now.current.is_some_and(|c| c < FILES)
         && let Err(e) = setrlimit(Resource::Nofile, wanted)
     {
@@ -171,15 +183,28 @@ fn raise_files() {
 }
 
 fn node_failure(e: &NodeError) -> Failure {
-    let code = if matches!(e, NodeError::Filter(..) | NodeError::Root(crate::sys::tree::RootError::Kind { .. })) { 2 } else { 1 };
-    Failure { code, message: e.to_string(), hint: "see syncctl check".into() }
+    let code = if matches!(
+        e,
+        NodeError::Filter(..) | NodeError::Root(crate::sys::tree::RootError::Kind { .. })
+    ) {
+        2
+    } else {
+        1
+    };
+    Failure {
+        code,
+        message: e.to_string(),
+        hint: "see syncctl check".into(),
+    }
 }
 
 /// A failure of the receiving side.
 #[must_use]
 pub fn apply_failure(e: &ApplyError) -> Failure {
     let hint = match e {
-        ApplyError::Stage(_) | ApplyError::Sync(_) | ApplyError::Journal(_) => "free space on the file systems of the roots and the state directory, or mend them",
+        ApplyError::Stage(_) | ApplyError::Sync(_) | ApplyError::Journal(_) => {
+            "free space on the file systems of the roots and the state directory, or mend them"
+        }
         _ => "see syncctl check",
     };
     failed(e, hint)
@@ -189,10 +214,20 @@ pub fn apply_failure(e: &ApplyError) -> Failure {
 #[must_use]
 pub fn held(e: &LockError) -> Failure {
     let (code, hint) = match e {
-        LockError::Held { .. } => (6, "see syncctl status; stop that process first if it is not meant to run"),
-        LockError::Io { .. } => (1, "run as root, or as the user that owns the run-time directory"),
+        LockError::Held { .. } => (
+            6,
+            "see syncctl status; stop that process first if it is not meant to run",
+        ),
+        LockError::Io { .. } => (
+            1,
+            "run as root, or as the user that owns the run-time directory",
+        ),
     };
-    Failure { code, message: e.to_string(), hint: hint.into() }
+    Failure {
+        code,
+        message: e.to_string(),
+        hint: hint.into(),
+    }
 }
 
 static SESSIONS: AtomicU64 = AtomicU64::new(0);
@@ -204,14 +239,24 @@ pub fn next_session() -> u64 {
 }
 
 /// Serves the control socket until the process ends.
-pub async fn serve_control(server: ControlServer, board: Arc<Board>, events: mpsc::Sender<Event>, compress: Compress) {
+pub async fn serve_control(
+    server: ControlServer,
+    board: Arc<Board>,
+    events: mpsc::Sender<Event>,
+    compress: Compress,
+) {
     loop {
         let conn = server.accept().await;
         tokio::spawn(serve_one(conn, board.clone(), events.clone(), compress));
     }
 }
 
-async fn serve_one(mut conn: Conn, board: Arc<Board>, events: mpsc::Sender<Event>, compress: Compress) {
+async fn serve_one(
+    mut conn: Conn,
+    board: Arc<Board>,
+    events: mpsc::Sender<Event>,
+    compress: Compress,
+) {
     let incoming = match conn.request().await {
         Ok(incoming) => incoming,
         Err(e) => {
@@ -222,12 +267,22 @@ async fn serve_one(mut conn: Conn, board: Arc<Board>, events: mpsc::Sender<Event
     match (incoming.request, incoming.stream) {
         (Request::Status, _) => {
             let status = Some(Box::new(board.snapshot()));
-            let _ = conn.answer(&Answer::Done(Outcome { status, ..Outcome::default() })).await;
+            let _ = conn
+                .answer(&Answer::Done(Outcome {
+                    status,
+                    ..Outcome::default()
+                }))
+                .await;
         }
         (Request::Stop, _) => {
             let _ = events.send(Event::Stop).await;
             let message = "the process is ending".to_owned();
-            let _ = conn.answer(&Answer::Done(Outcome { message, ..Outcome::default() })).await;
+            let _ = conn
+                .answer(&Answer::Done(Outcome {
+                    message,
+                    ..Outcome::default()
+                }))
+                .await;
         }
         (Request::Serve, Some((read, write))) => {
             let answer = match link::from_fds(read, write) {
@@ -237,9 +292,15 @@ async fn serve_one(mut conn: Conn, board: Arc<Board>, events: mpsc::Sender<Event
                     if handed.is_ok() {
                         session.ended().await;
                     }
-                    Answer::Done(Outcome { message: "the session has ended".into(), ..Outcome::default() })
+                    Answer::Done(Outcome {
+                        message: "the session has ended".into(),
+                        ..Outcome::default()
+                    })
                 }
-                Err(e) => Answer::Error(failed(format!("cannot take over the peer's stream: {e}"), "report this as a defect")),
+                Err(e) => Answer::Error(failed(
+                    format!("cannot take over the peer's stream: {e}"),
+                    "report this as a defect",
+                )),
             };
             let _ = conn.answer(&answer).await;
         }

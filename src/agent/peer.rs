@@ -39,6 +39,7 @@ pub struct Peer {
     waiting: Arc<AtomicU64>,
     counters: Arc<Counters>,
     stop: CancellationToken,
+    rt: tokio::runtime::Handle,
 }
 
 /// Bytes over the stream.
@@ -66,6 +67,17 @@ impl Peer {
         self.bulk.blocking_send(message).map_err(|_| Gone)
     }
 
+    /// Waits until the writer has taken every bulk chunk: an urgent message sent afterwards comes after them.
+    ///
+    /// # Errors
+    /// The session has ended.
+    pub fn drain_bulk(&self) -> Result<(), Gone> {
+        self.rt
+            .block_on(self.bulk.reserve_many(BULK_QUEUE))
+            .map(drop)
+            .map_err(|_| Gone)
+    }
+
     /// Urgent messages the writer has not taken yet.
     #[must_use]
     pub fn waiting(&self) -> u64 {
@@ -75,7 +87,10 @@ impl Peer {
     /// Bytes sent and received so far.
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {
-        (self.counters.sent.load(Ordering::Relaxed), self.counters.received.load(Ordering::Relaxed))
+        (
+            self.counters.sent.load(Ordering::Relaxed),
+            self.counters.received.load(Ordering::Relaxed),
+        )
     }
 
     /// Waits until the session has ended.
@@ -102,9 +117,25 @@ pub fn start(link: Link, session: u64, compress: Compress, events: mpsc::Sender<
     let stop = CancellationToken::new();
     let counters = Arc::new(Counters::default());
     let waiting = Arc::new(AtomicU64::new(0));
-    let peer = Peer { session, urgent, bulk, waiting: waiting.clone(), counters: counters.clone(), stop: stop.clone() };
+    let peer = Peer {
+        session,
+        urgent,
+        bulk,
+        waiting: waiting.clone(),
+        counters: counters.clone(),
+        stop: stop.clone(),
+        rt: tokio::runtime::Handle::current(),
+    };
     let (reader, writer, mut remote) = link.split();
-    let writing = tokio::spawn(write(writer, urgent_rx, bulk_rx, Encoder::new(compress), waiting, counters.clone(), stop.clone()));
+    let writing = tokio::spawn(write(
+        writer,
+        urgent_rx,
+        bulk_rx,
+        Encoder::new(compress),
+        waiting,
+        counters.clone(),
+        stop.clone(),
+    ));
     tokio::spawn(async move {
         let mut why = read(reader, session, &events, &counters, &stop).await;
         stop.cancel();
@@ -140,14 +171,25 @@ async fn read(
             next = tokio::time::timeout(SILENCE, frames.next()) => next,
         };
         let frame = match next {
-            Err(_) => return Some(format!("the peer has been silent for {} s", SILENCE.as_secs())),
+            Err(_) => {
+                return Some(format!(
+                    "the peer has been silent for {} s",
+                    SILENCE.as_secs()
+                ));
+            }
             Ok(None) => return None,
             Ok(Some(Err(e))) => {
-                return if e.kind() == std::io::ErrorKind::InvalidData { Some(format!("the peer's stream is damaged: {e}")) } else { None };
+                return if e.kind() == std::io::ErrorKind::InvalidData {
+                    Some(format!("the peer's stream is damaged: {e}"))
+                } else {
+                    None
+                };
             }
             Ok(Some(Ok(frame))) => frame,
         };
-        counters.received.fetch_add(frame.len() as u64 + 4, Ordering::Relaxed);
+        counters
+            .received
+            .fetch_add(frame.len() as u64 + 4, Ordering::Relaxed);
         match decode(&frame) {
             Ok(Message::Ping) => {}
             Ok(message) => {
@@ -205,7 +247,11 @@ async fn write(
 }
 
 /// Writes everything; once the session ends, a peer that takes nothing holds us up for a moment only.
-async fn send_out(writer: &mut crate::sys::link::Writer, out: &[u8], stop: &CancellationToken) -> std::io::Result<()> {
+async fn send_out(
+    writer: &mut crate::sys::link::Writer,
+    out: &[u8],
+    stop: &CancellationToken,
+) -> std::io::Result<()> {
     let done = async {
         writer.write_all(out).await?;
         writer.flush().await

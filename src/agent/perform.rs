@@ -42,13 +42,19 @@ pub enum Fault {
 impl Fault {
     /// A problem with an operation.
     pub fn of(operation: &str) -> impl FnOnce(io::Error) -> Self + '_ {
-        move |e| Self::Problem { operation: operation.to_owned(), cause: e.to_string() }
+        move |e| Self::Problem {
+            operation: operation.to_owned(),
+            cause: e.to_string(),
+        }
     }
 }
 
 impl From<MetaError> for Fault {
     fn from(e: MetaError) -> Self {
-        Self::Problem { operation: e.operation, cause: e.source.to_string() }
+        Self::Problem {
+            operation: e.operation,
+            cause: e.source.to_string(),
+        }
     }
 }
 
@@ -94,7 +100,15 @@ pub(super) struct Place {
 impl<'a> Performer<'a> {
     /// A performer on a node; `replay` for records found after a crash, `sync` for `durability = "fsync"`.
     pub fn new(node: &'a mut Node, staging: &'a mut Staging, replay: bool, sync: bool) -> Self {
-        Self { node, staging, replay, sync, touched: BTreeSet::new(), times: BTreeMap::new(), outcome: Outcome::default() }
+        Self {
+            node,
+            staging,
+            replay,
+            sync,
+            touched: BTreeSet::new(),
+            times: BTreeMap::new(),
+            outcome: Outcome::default(),
+        }
     }
 
     /// Does all steps, then sets the times of the directories they touched.
@@ -105,7 +119,12 @@ impl<'a> Performer<'a> {
         for (seq, step) in steps {
             let done = match step {
                 Step::Move { from, to, ino } => self.relocate(*seq, from, to, *ino),
-                Step::Put { path, entry, source, blocks } => self.put(*seq, path, entry, source, blocks),
+                Step::Put {
+                    path,
+                    entry,
+                    source,
+                    blocks,
+                } => self.put(*seq, path, entry, source, blocks),
                 Step::Delete { path } => self.delete(path),
             };
             let path = match step {
@@ -125,7 +144,11 @@ impl<'a> Performer<'a> {
 
     pub(super) fn problem(&mut self, path: &TreePath, operation: String, cause: String) {
         tracing::warn!("{}: cannot {operation}: {cause}", self.node.show(path));
-        self.outcome.problems.push(PathProblem { path: path.clone(), operation, cause });
+        self.outcome.problems.push(PathProblem {
+            path: path.clone(),
+            operation,
+            cause,
+        });
     }
 
     /// Opens the directory of a path and looks at its name; `None` where the directory does not exist.
@@ -138,8 +161,17 @@ impl<'a> Performer<'a> {
         };
         let look = look_at(dir.as_fd(), name).map_err(Fault::of("look at it"))?;
         let socket = look == Look::Socket;
-        let have = if let Look::There(seen) = look { Some(*seen) } else { None };
-        Ok(Some(Place { dir, name: name.to_vec(), have, socket }))
+        let have = if let Look::There(seen) = look {
+            Some(*seen)
+        } else {
+            None
+        };
+        Ok(Some(Place {
+            dir,
+            name: name.to_vec(),
+            have,
+            socket,
+        }))
     }
 
     fn touch(&mut self, path: &TreePath) {
@@ -148,30 +180,46 @@ impl<'a> Performer<'a> {
         }
     }
 
-    fn put(&mut self, seq: Seq, path: &TreePath, entry: &Entry, source: &Source, blocks: &[u8]) -> Result<(), Fault> {
+    fn put(
+        &mut self,
+        seq: Seq,
+        path: &TreePath,
+        entry: &Entry,
+        source: &Source,
+        blocks: &[u8],
+    ) -> Result<(), Fault> {
         if path.path.is_root() {
             return self.put_root(seq, path, entry);
         }
         let Some(place) = self.place(path)? else {
-            return Err(Fault::Problem { operation: "create it".into(), cause: "its directory is missing".into() });
+            return Err(Fault::Problem {
+                operation: "create it".into(),
+                cause: "its directory is missing".into(),
+            });
         };
         let row = self.node.store.lookup(path)?;
         match (&entry.kind, source) {
             (Kind::Dir, _) => self.put_dir(path, entry, &place, row.as_ref())?,
             (Kind::File { .. }, Source::Keep) => keep_content(entry, &place, row.as_ref())?,
-            (_, Source::Append { name, offset }) => self.append(path, entry, &place, (name, *offset))?,
+            (_, Source::Append { name, offset }) => {
+                self.append(path, entry, &place, (name, *offset))?
+            }
             _ => self.put_other(path, entry, source, &place, row.as_ref())?,
         }
         self.record(seq, path, entry, &place, blocks)
     }
 
     fn put_root(&mut self, seq: Seq, path: &TreePath, entry: &Entry) -> Result<(), Fault> {
-        let Some(r) = self.node.root(path.root) else { return Err(Fault::Want) };
+        let Some(r) = self.node.root(path.root) else {
+            return Err(Fault::Want);
+        };
         if r.root.only.is_some() {
             return Ok(());
         }
         let fd = r.root.fd();
-        let Look::There(seen) = look_at(fd, b"").map_err(Fault::of("look at it"))? else { return Err(Fault::Want) };
+        let Look::There(seen) = look_at(fd, b"").map_err(Fault::of("look at it"))? else {
+            return Err(Fault::Want);
+        };
         let pin = Pin::new(fd, b"").map_err(Fault::of("open it"))?;
         let mut have = seen.entry;
         have.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
@@ -182,10 +230,20 @@ impl<'a> Performer<'a> {
     }
 
     /// Notes in the index what now stands at a path.
-    fn record(&mut self, seq: Seq, path: &TreePath, entry: &Entry, place: &Place, blocks: &[u8]) -> Result<(), Fault> {
+    fn record(
+        &mut self,
+        seq: Seq,
+        path: &TreePath,
+        entry: &Entry,
+        place: &Place,
+        blocks: &[u8],
+    ) -> Result<(), Fault> {
         let look = look_at(place.dir.as_fd(), &place.name).map_err(Fault::of("look at it"))?;
         let Look::There(seen) = look else {
-            return Err(Fault::Problem { operation: "create it".into(), cause: "it vanished at once".into() });
+            return Err(Fault::Problem {
+                operation: "create it".into(),
+                cause: "it vanished at once".into(),
+            });
         };
         let id = self.node.store.put(path, entry, &seen.stamp, seq)?;
         if let Some(id) = id
@@ -196,7 +254,13 @@ impl<'a> Performer<'a> {
         Ok(())
     }
 
-    fn put_dir(&mut self, path: &TreePath, entry: &Entry, place: &Place, row: Option<&Row>) -> Result<(), Fault> {
+    fn put_dir(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        place: &Place,
+        row: Option<&Row>,
+    ) -> Result<(), Fault> {
         self.times.insert(path.clone(), entry.mtime);
         if let Some(have) = place.have.as_ref().filter(|h| h.entry.kind.is_dir()) {
             let pin = Pin::new(place.dir.as_fd(), &place.name).map_err(Fault::of("open it"))?;
@@ -206,9 +270,18 @@ impl<'a> Performer<'a> {
         }
         self.clear(path, place, row)?;
         let slot = self.staging.fresh();
-        let staging = self.staging.dir(path.root).map_err(Fault::of("open staging"))?;
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
         meta::make_special(staging, slot.as_bytes(), entry)?;
-        let placed = rfs::renameat_with(staging, slot.as_str(), &place.dir, place.name.as_slice(), RenameFlags::NOREPLACE);
+        let placed = rfs::renameat_with(
+            staging,
+            slot.as_str(),
+            &place.dir,
+            place.name.as_slice(),
+            RenameFlags::NOREPLACE,
+        );
         if let Err(e) = placed {
             if let Err(e) = rfs::unlinkat(staging, slot.as_str(), AtFlags::REMOVEDIR) {
                 tracing::debug!("the staging slot {slot} stays until the next start: {e}");
@@ -228,13 +301,17 @@ impl<'a> Performer<'a> {
             Some(have) if have.entry.kind.is_dir() => {
                 if !self.remove_tree(path)? {
                     let cause = "a directory with excluded files stands in its place".into();
-                    return Err(Fault::Problem { operation: "replace it".into(), cause });
+                    return Err(Fault::Problem {
+                        operation: "replace it".into(),
+                        cause,
+                    });
                 }
                 Ok(())
             }
             Some(have) => {
                 if drift::is_replicated(at.0, at.1, have, row).map_err(Fault::of("compare it"))? {
-                    rfs::unlinkat(at.0, at.1, AtFlags::empty()).map_err(|e| Fault::of("remove it")(e.into()))?;
+                    rfs::unlinkat(at.0, at.1, AtFlags::empty())
+                        .map_err(|e| Fault::of("remove it")(e.into()))?;
                     return Ok(());
                 }
                 self.preserve(path, at, "changed here, not by replication")
@@ -242,8 +319,16 @@ impl<'a> Performer<'a> {
         }
     }
 
-    pub(super) fn preserve(&mut self, path: &TreePath, at: (BorrowedFd<'_>, &[u8]), reason: &str) -> Result<(), Fault> {
-        let root = self.node.root(path.root).map_or(String::new(), |r| r.root.name.clone());
+    pub(super) fn preserve(
+        &mut self,
+        path: &TreePath,
+        at: (BorrowedFd<'_>, &[u8]),
+        reason: &str,
+    ) -> Result<(), Fault> {
+        let root = self
+            .node
+            .root(path.root)
+            .map_or(String::new(), |r| r.root.name.clone());
         drift::preserve(self.staging, &self.node.state_dir, &root, path, at, reason)
             .map_err(Fault::of("preserve the local version"))?;
         self.outcome.preserved += 1;
@@ -278,7 +363,10 @@ impl<'a> Performer<'a> {
             self.staging.discard(path.root, &slot);
             return Err(e);
         }
-        let staging = self.staging.dir(path.root).map_err(Fault::of("open staging"))?;
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
         if let Err(e) = rfs::renameat(staging, slot.as_str(), &place.dir, place.name.as_slice()) {
             self.staging.discard(path.root, &slot);
             return Err(cannot_place(e));
@@ -292,13 +380,24 @@ impl<'a> Performer<'a> {
     }
 
     /// Whether a replayed put was done before the crash.
-    fn is_done(&self, entry: &Entry, source: &Source, place: &Place, path: &TreePath) -> Result<bool, Fault> {
+    fn is_done(
+        &self,
+        entry: &Entry,
+        source: &Source,
+        place: &Place,
+        path: &TreePath,
+    ) -> Result<bool, Fault> {
         if let Source::Slot { name, .. } = source {
-            let staging = self.staging.dir(path.root).map_err(Fault::of("open staging"))?;
+            let staging = self
+                .staging
+                .dir(path.root)
+                .map_err(Fault::of("open staging"))?;
             let look = look_at(staging, name.as_bytes()).map_err(Fault::of("look at its slot"))?;
             return Ok(look == Look::Absent);
         }
-        let (Source::Inline(bytes), Some(have)) = (source, &place.have) else { return Ok(false) };
+        let (Source::Inline(bytes), Some(have)) = (source, &place.have) else {
+            return Ok(false);
+        };
         let mut present = have.entry.clone();
         present.xattrs.clone_from(&entry.xattrs);
         if let Kind::File { hash, .. } = &mut present.kind {
@@ -308,18 +407,32 @@ impl<'a> Performer<'a> {
             return Ok(false);
         }
         // The rename may have reached the disk before the bytes did.
-        let mut file = crate::sys::tree::open_regular(place.dir.as_fd(), &place.name).map_err(Fault::of("read it"))?;
+        let mut file = crate::sys::tree::open_regular(place.dir.as_fd(), &place.name)
+            .map_err(Fault::of("read it"))?;
         let hash = drift::hash_file(&mut file).map_err(Fault::of("read it"))?;
         Ok(hash == crate::model::entry::Hash::of(bytes))
     }
 
     /// Brings the new file into a slot of its root; returns the slot's name.
-    fn fill_slot(&mut self, path: &TreePath, entry: &Entry, source: &Source) -> Result<String, Fault> {
+    fn fill_slot(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        source: &Source,
+    ) -> Result<String, Fault> {
         match source {
-            Source::Slot { name, linked: false } => Ok(name.clone()),
+            Source::Slot {
+                name,
+                linked: false,
+            } => Ok(name.clone()),
             Source::Slot { name, linked: true } => {
-                let staging = self.staging.dir(path.root).map_err(Fault::of("open staging"))?;
-                let Look::There(seen) = look_at(staging, name.as_bytes()).map_err(Fault::of("look at its slot"))? else {
+                let staging = self
+                    .staging
+                    .dir(path.root)
+                    .map_err(Fault::of("open staging"))?;
+                let Look::There(seen) =
+                    look_at(staging, name.as_bytes()).map_err(Fault::of("look at its slot"))?
+                else {
                     return Err(Fault::Want);
                 };
                 let pin = Pin::new(staging, name.as_bytes()).map_err(Fault::of("open its slot"))?;
@@ -329,9 +442,13 @@ impl<'a> Performer<'a> {
                 Ok(name.clone())
             }
             Source::Inline(bytes) => {
-                let (name, mut file) = self.staging.create(path.root, entry.mode & 0o777).map_err(Fault::of("create it"))?;
+                let (name, mut file) = self
+                    .staging
+                    .create(path.root, entry.mode & 0o777)
+                    .map_err(Fault::of("create it"))?;
                 let written = file.write_all(bytes).map_err(Fault::of("write it"));
-                let done = written.and_then(|()| Ok(meta::dress(file.as_fd(), entry, entry.mode & 0o777)?));
+                let done = written
+                    .and_then(|()| Ok(meta::dress(file.as_fd(), entry, entry.mode & 0o777)?));
                 if let Err(e) = done {
                     self.staging.discard(path.root, &name);
                     return Err(e);
@@ -341,40 +458,79 @@ impl<'a> Performer<'a> {
             Source::Link(target) => self.link_slot(path, target, entry),
             Source::Keep | Source::Append { .. } => {
                 let name = self.staging.fresh();
-                let staging = self.staging.dir(path.root).map_err(Fault::of("open staging"))?;
-                meta::make_special(staging, name.as_bytes(), entry).inspect_err(|_| self.staging.discard(path.root, &name))?;
+                let staging = self
+                    .staging
+                    .dir(path.root)
+                    .map_err(Fault::of("open staging"))?;
+                meta::make_special(staging, name.as_bytes(), entry)
+                    .inspect_err(|_| self.staging.discard(path.root, &name))?;
                 Ok(name)
             }
         }
     }
 
     /// A slot that is a further link to the file at `target`, if that file is the wanted one.
-    fn link_slot(&mut self, path: &TreePath, target: &TreePath, entry: &Entry) -> Result<String, Fault> {
-        let same = |row: &Row| row.entry.kind == entry.kind && (entry.kind.hash().is_some() || !entry.kind.is_file());
+    fn link_slot(
+        &mut self,
+        path: &TreePath,
+        target: &TreePath,
+        entry: &Entry,
+    ) -> Result<String, Fault> {
+        let same = |row: &Row| {
+            row.entry.kind == entry.kind && (entry.kind.hash().is_some() || !entry.kind.is_file())
+        };
         if !self.node.store.lookup(target)?.as_ref().is_some_and(same) {
             return Err(Fault::Want);
         }
-        let Some(from) = self.place(target)? else { return Err(Fault::Want) };
+        let Some(from) = self.place(target)? else {
+            return Err(Fault::Want);
+        };
         let name = self.staging.fresh();
-        let staging = self.staging.dir(path.root).map_err(Fault::of("open staging"))?;
-        rfs::linkat(&from.dir, from.name.as_slice(), staging, name.as_str(), AtFlags::empty()).map_err(|_| Fault::Want)?;
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
+        rfs::linkat(
+            &from.dir,
+            from.name.as_slice(),
+            staging,
+            name.as_str(),
+            AtFlags::empty(),
+        )
+        .map_err(|_| Fault::Want)?;
         Ok(name)
     }
 
     /// Writes a slot's bytes behind the present content of a file.
-    fn append(&mut self, path: &TreePath, entry: &Entry, place: &Place, (slot, offset): (&str, u64)) -> Result<(), Fault> {
-        let staging = self.staging.dir(path.root).map_err(Fault::of("open staging"))?;
-        if look_at(staging, slot.as_bytes()).map_err(Fault::of("look at its slot"))? == Look::Absent {
+    fn append(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        place: &Place,
+        (slot, offset): (&str, u64),
+    ) -> Result<(), Fault> {
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
+        if look_at(staging, slot.as_bytes()).map_err(Fault::of("look at its slot"))? == Look::Absent
+        {
             return Ok(());
         }
-        let have = place.have.as_ref().filter(|h| h.entry.kind.is_file() && h.entry.kind.size() >= offset).ok_or(Fault::Want)?;
-        let mut bytes = crate::sys::tree::open_regular(staging, slot.as_bytes()).map_err(Fault::of("read its slot"))?;
+        let have = place
+            .have
+            .as_ref()
+            .filter(|h| h.entry.kind.is_file() && h.entry.kind.size() >= offset)
+            .ok_or(Fault::Want)?;
+        let mut bytes = crate::sys::tree::open_regular(staging, slot.as_bytes())
+            .map_err(Fault::of("read its slot"))?;
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rfs::openat(&place.dir, place.name.as_slice(), flags, rfs::Mode::empty())
             .map_err(|e| Fault::of("write it")(e.into()))?;
         let file = std::fs::File::from(file);
         copy_to(&mut bytes, &file, offset).map_err(Fault::of("write it"))?;
-        file.set_len(entry.kind.size()).map_err(Fault::of("write it"))?;
+        file.set_len(entry.kind.size())
+            .map_err(Fault::of("write it"))?;
         let pin = Pin::new(place.dir.as_fd(), &place.name).map_err(Fault::of("open it"))?;
         let mut now = have.entry.clone();
         now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
@@ -386,10 +542,18 @@ impl<'a> Performer<'a> {
         Ok(())
     }
 
-    fn relocate(&mut self, seq: Seq, from: &TreePath, to: &TreePath, ino: u64) -> Result<(), Fault> {
+    fn relocate(
+        &mut self,
+        seq: Seq,
+        from: &TreePath,
+        to: &TreePath,
+        ino: u64,
+    ) -> Result<(), Fault> {
         let source = self.place(from)?;
         let source = source.filter(|p| p.have.as_ref().is_some_and(|h| h.stamp.ino == ino));
-        let Some(target) = self.place(to)? else { return Err(Fault::Want) };
+        let Some(target) = self.place(to)? else {
+            return Err(Fault::Want);
+        };
         if let Some(source) = source {
             let row = self.node.store.lookup(to)?;
             if target.have.is_some() || target.socket {
@@ -421,9 +585,15 @@ impl<'a> Performer<'a> {
                 Some(t) => Some(*t),
                 None => self.node.store.lookup(&path)?.map(|r| r.entry.mtime),
             };
-            let Some(root) = self.node.root(path.root).filter(|r| r.root.only.is_none()) else { continue };
-            let (Some(mtime), Ok(dir)) = (mtime, root.root.open_dir(&path.path)) else { continue };
-            let done = Pin::new(dir.as_fd(), b"").map_err(Fault::of("open it")).and_then(|p| Ok(p.set_mtime(mtime)?));
+            let Some(root) = self.node.root(path.root).filter(|r| r.root.only.is_none()) else {
+                continue;
+            };
+            let (Some(mtime), Ok(dir)) = (mtime, root.root.open_dir(&path.path)) else {
+                continue;
+            };
+            let done = Pin::new(dir.as_fd(), b"")
+                .map_err(Fault::of("open it"))
+                .and_then(|p| Ok(p.set_mtime(mtime)?));
             if let Err(Fault::Problem { operation, cause }) = done {
                 self.problem(&path, operation, cause);
             }
@@ -434,14 +604,23 @@ impl<'a> Performer<'a> {
 
 /// A metadata change of a file whose content stays: only on the content both sides know.
 fn keep_content(entry: &Entry, place: &Place, row: Option<&Row>) -> Result<(), Fault> {
-    let have = place.have.as_ref().filter(|h| h.entry.kind.is_file()).ok_or(Fault::Want)?;
-    let row = row.filter(|r| r.entry.kind == entry.kind && entry.kind.hash().is_some()).ok_or(Fault::Want)?;
+    let have = place
+        .have
+        .as_ref()
+        .filter(|h| h.entry.kind.is_file())
+        .ok_or(Fault::Want)?;
+    let row = row
+        .filter(|r| r.entry.kind == entry.kind && entry.kind.hash().is_some())
+        .ok_or(Fault::Want)?;
     let (dir, name) = (place.dir.as_fd(), place.name.as_slice());
     let mut now = have.entry.clone();
     let pin = Pin::new(dir, name).map_err(Fault::of("open it"))?;
     now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
-    let done_before = { now.mtime == entry.mtime && now.mode == entry.mode && now.xattrs == entry.xattrs };
-    if !done_before && !drift::is_replicated(dir, name, have, Some(row)).map_err(Fault::of("compare it"))? {
+    let done_before =
+        { now.mtime == entry.mtime && now.mode == entry.mode && now.xattrs == entry.xattrs };
+    if !done_before
+        && !drift::is_replicated(dir, name, have, Some(row)).map_err(Fault::of("compare it"))?
+    {
         return Err(Fault::Want);
     }
     Ok(pin.apply(entry, Some(&now))?)
@@ -454,7 +633,10 @@ fn cannot_place(e: rustix::io::Errno) -> Fault {
         }
         other => io::Error::from(other).to_string(),
     };
-    Fault::Problem { operation: "put it in place".into(), cause }
+    Fault::Problem {
+        operation: "put it in place".into(),
+        cause,
+    }
 }
 
 /// Copies a whole file to an offset of another.

@@ -60,7 +60,18 @@ impl Receiver {
     #[must_use]
     pub fn new(side: Receiving, peer: Peer, board: Arc<Board>, since: Seq) -> Self {
         let (gone, comparison, report) = (Vec::new(), None, ResyncReport::default());
-        Self { side, peer, board, since, dry_run: false, live: false, gone, comparison, report, started: Instant::now() }
+        Self {
+            side,
+            peer,
+            board,
+            since,
+            dry_run: false,
+            live: false,
+            gone,
+            comparison,
+            report,
+            started: Instant::now(),
+        }
     }
 
     /// Number of the session.
@@ -78,7 +89,10 @@ impl Receiver {
     /// What a dry run found.
     #[must_use]
     pub fn dry_report(&self) -> ResyncReport {
-        ResyncReport { deletes: self.gone.len() as u64, ..self.report.clone() }
+        ResyncReport {
+            deletes: self.gone.len() as u64,
+            ..self.report.clone()
+        }
     }
 
     /// Gives the tree back when the session is over.
@@ -97,8 +111,16 @@ impl Receiver {
     /// [`ApplyError`] where this node's state fails: the session must end.
     pub fn handle(&mut self, message: Message) -> Result<Next, ApplyError> {
         match message {
-            Message::Begin { since, full, dry_run } => self.begin(since, full, dry_run)?,
-            Message::Listing { dir, exact, entries } => match &mut self.comparison {
+            Message::Begin {
+                since,
+                full,
+                dry_run,
+            } => self.begin(since, full, dry_run)?,
+            Message::Listing {
+                dir,
+                exact,
+                entries,
+            } => match &mut self.comparison {
                 Some(c) => c.listing(&mut self.side.node, &dir, exact.as_ref(), &entries)?,
                 None => self.listing(&dir, exact.as_ref(), entries)?,
             },
@@ -111,27 +133,54 @@ impl Receiver {
                 self.report.deletes += gone.len() as u64;
                 self.report.preserved += outcome.preserved;
                 self.report.problems += outcome.problems.len() as u64;
-                self.peer.send(Message::Ack { number, wants: outcome.wants, problems: outcome.problems });
+                self.peer.send(Message::Ack {
+                    number,
+                    wants: outcome.wants,
+                    problems: outcome.problems,
+                });
                 self.tell();
                 return Ok(Next::CaughtUp);
             }
             Message::Batch(batch) => self.batch(batch)?,
-            Message::Transfer { id, path, form, size, sparse } => {
-                let Receiving { node, staging, incoming, .. } = &mut self.side;
+            Message::Transfer {
+                id,
+                path,
+                form,
+                size,
+                sparse,
+            } => {
+                let Receiving {
+                    node,
+                    staging,
+                    incoming,
+                    ..
+                } = &mut self.side;
                 let begun = incoming.begin(node, staging, id, &path, &form, (size, sparse));
                 return Ok(broken(begun));
             }
             Message::Chunk { id, offset, data } => {
                 self.report.bytes += data.len() as u64;
-                return Ok(broken(self.side.incoming.chunk(&self.side.staging, id, offset, &data)));
+                return Ok(broken(self.side.incoming.chunk(
+                    &self.side.staging,
+                    id,
+                    offset,
+                    &data,
+                )));
             }
-            Message::TransferEnd { id, hash } => return Ok(broken(self.side.incoming.end(&self.side.staging, id, hash))),
+            Message::TransferEnd { id, hash } => {
+                return Ok(broken(self.side.incoming.end(&self.side.staging, id, hash)));
+            }
             Message::Abandon { id } => self.side.incoming.give_up(&self.side.staging, id),
             Message::AskSignature { path } => self.signature(&path),
             Message::Compare { quick } => self.comparison = Some(Comparison::new(quick)),
             Message::Bye { text } => return Ok(Next::End(text)),
             Message::Refuse { text, .. } => return Ok(Next::End(text)),
-            other => return Ok(Next::End(format!("the peer sent a message that has no place here: {}", kind(&other)))),
+            other => {
+                return Ok(Next::End(format!(
+                    "the peer sent a message that has no place here: {}",
+                    kind(&other)
+                )));
+            }
         }
         Ok(Next::Go)
     }
@@ -150,7 +199,8 @@ impl Receiver {
             s.totals.operations = operations;
             s.totals.content_bytes = content;
         });
-        self.report.elapsed_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.report.elapsed_ms =
+            u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
     }
 
     fn begin(&mut self, since: Seq, full: bool, dry_run: bool) -> Result<(), ApplyError> {
@@ -162,15 +212,27 @@ impl Receiver {
         if !dry_run && (full || since < self.side.node.epochs.history().head()) {
             self.side.node.epochs.set_catching_up(true)?;
         }
-        if dry_run { Ok(()) } else { self.ask_for_tail(since) }
+        if dry_run {
+            Ok(())
+        } else {
+            self.ask_for_tail(since)
+        }
     }
 
     /// Asks for paths this node found changed in its own tree: the sender's state replaces them.
     pub fn ask_for(&self, paths: &[TreePath]) {
         for path in paths {
-            let Some(parent) = path.path.parent() else { continue };
+            let Some(parent) = path.path.parent() else {
+                continue;
+            };
             let name = path.path.name().unwrap_or_default().to_vec();
-            self.want(&TreePath::new(path.root, parent), vec![Wanted { name, have: Have::Nothing }]);
+            self.want(
+                &TreePath::new(path.root, parent),
+                vec![Wanted {
+                    name,
+                    have: Have::Nothing,
+                }],
+            );
         }
     }
 
@@ -202,28 +264,46 @@ impl Receiver {
         Ok(())
     }
 
-    fn listing(&mut self, dir: &TreePath, exact: Option<&Range>, entries: Vec<Named>) -> Result<(), ApplyError> {
+    fn listing(
+        &mut self,
+        dir: &TreePath,
+        exact: Option<&Range>,
+        entries: Vec<Named>,
+    ) -> Result<(), ApplyError> {
         let mut wanted = Vec::new();
         let dir_id = self.side.node.store.dir_id(dir)?;
         let mut extras = match (dir_id, exact) {
             (Some(id), Some(range)) => names_in(&self.side, id, range)?,
             _ => Vec::new(),
         };
-        extras.retain(|(name, _)| entries.binary_search_by(|e| e.name.as_slice().cmp(name)).is_err());
+        extras.retain(|(name, _)| {
+            entries
+                .binary_search_by(|e| e.name.as_slice().cmp(name))
+                .is_err()
+        });
         for named in entries {
             let row = match dir_id {
                 Some(id) => self.side.node.store.child(id, &named.name)?,
                 None => None,
             };
-            let Ok(path) = dir.path.join(&named.name) else { continue };
+            let Ok(path) = dir.path.join(&named.name) else {
+                continue;
+            };
             let path = TreePath::new(dir.root, path);
             if self.side.node.excluded(&path, named.entry.kind.is_dir()) {
                 continue;
             }
             if let Some(have) = self.lacks(&path, row, &named)? {
                 self.report.puts += u64::from(self.dry_run);
-                self.report.bytes += if self.dry_run && have != Have::Content { named.entry.kind.size() } else { 0 };
-                wanted.push(Wanted { name: named.name, have });
+                self.report.bytes += if self.dry_run && have != Have::Content {
+                    named.entry.kind.size()
+                } else {
+                    0
+                };
+                wanted.push(Wanted {
+                    name: named.name,
+                    have,
+                });
             }
             if wanted.len() >= PAGE {
                 self.want(dir, std::mem::take(&mut wanted));
@@ -231,7 +311,9 @@ impl Receiver {
         }
         self.want(dir, wanted);
         for (name, is_dir) in extras {
-            let Ok(path) = dir.path.join(&name) else { continue };
+            let Ok(path) = dir.path.join(&name) else {
+                continue;
+            };
             let path = TreePath::new(dir.root, path);
             if !self.side.node.excluded(&path, is_dir) && self.gone.len() < MAX_GONE {
                 self.gone.push(path);
@@ -242,35 +324,72 @@ impl Receiver {
 
     fn want(&self, dir: &TreePath, names: Vec<Wanted>) {
         if !names.is_empty() && !self.dry_run {
-            self.peer.send(Message::Want { dir: dir.clone(), names });
+            self.peer.send(Message::Want {
+                dir: dir.clone(),
+                names,
+            });
         }
     }
 
     /// What this node needs to have what the sender lists; `None` where it has it.
-    fn lacks(&mut self, path: &TreePath, row: Option<Row>, named: &Named) -> Result<Option<Have>, ApplyError> {
+    fn lacks(
+        &mut self,
+        path: &TreePath,
+        row: Option<Row>,
+        named: &Named,
+    ) -> Result<Option<Have>, ApplyError> {
         let Some(mut row) = row else {
-            return Ok(Some(if named.entry.kind.is_file() { Have::Nothing } else { Have::Content }));
+            return Ok(Some(if named.entry.kind.is_file() {
+                Have::Nothing
+            } else {
+                Have::Content
+            }));
         };
-        if let (Kind::File { size, .. }, Kind::File { size: theirs, .. }) = (&row.entry.kind, &named.entry.kind)
+        if let (Kind::File { size, .. }, Kind::File { size: theirs, .. }) =
+            (&row.entry.kind, &named.entry.kind)
             && (size == theirs || *theirs > super::resolve::INLINE_MAX)
             && row.entry.kind.hash().is_none()
         {
             row = self.read_hash(path, row)?;
         }
         let linked = match &named.link {
-            Some(first) => self.side.node.store.lookup(first)?.is_some_and(|r| r.stamp.same_file(&row.stamp)),
+            Some(first) => self
+                .side
+                .node
+                .store
+                .lookup(first)?
+                .is_some_and(|r| r.stamp.same_file(&row.stamp)),
             None => true,
         };
         if row.entry.same_as(&named.entry) && linked {
             if row.seq == 0 {
                 // Found here, and now known to be what the active node has.
-                self.side.node.store.update(row.id, &row.entry, &row.stamp, 1)?;
+                self.side
+                    .node
+                    .store
+                    .update(row.id, &row.entry, &row.stamp, 1)?;
             }
             return Ok(None);
         }
         let have = match (&row.entry.kind, &named.entry.kind) {
-            (Kind::File { hash: Some(ours), .. }, Kind::File { hash: Some(theirs), .. }) if ours == theirs && linked => Have::Content,
-            (Kind::File { hash: Some(hash), size }, Kind::File { .. }) if linked => Have::Version { hash: *hash, size: *size },
+            (
+                Kind::File {
+                    hash: Some(ours), ..
+                },
+                Kind::File {
+                    hash: Some(theirs), ..
+                },
+            ) if ours == theirs && linked => Have::Content,
+            (
+                Kind::File {
+                    hash: Some(hash),
+                    size,
+                },
+                Kind::File { .. },
+            ) if linked => Have::Version {
+                hash: *hash,
+                size: *size,
+            },
             (_, Kind::File { .. }) => Have::Nothing,
             _ => Have::Content,
         };
@@ -281,15 +400,24 @@ impl Receiver {
     fn read_hash(&mut self, path: &TreePath, mut row: Row) -> Result<Row, ApplyError> {
         if let Some(hash) = super::compare::hash_if_unchanged(&self.side.node, path, &row) {
             let size = row.entry.kind.size();
-            row.entry.kind = Kind::File { size, hash: Some(hash) };
-            self.side.node.store.update(row.id, &row.entry, &row.stamp, row.seq)?;
+            row.entry.kind = Kind::File {
+                size,
+                hash: Some(hash),
+            };
+            self.side
+                .node
+                .store
+                .update(row.id, &row.entry, &row.stamp, row.seq)?;
         }
         Ok(row)
     }
 
     fn gone(&mut self, paths: Vec<TreePath>) -> Result<(), ApplyError> {
         for path in paths {
-            if self.side.node.store.lookup(&path)?.is_some() && !path.path.is_root() && self.gone.len() < MAX_GONE {
+            if self.side.node.store.lookup(&path)?.is_some()
+                && !path.path.is_root()
+                && self.gone.len() < MAX_GONE
+            {
                 self.gone.push(path);
             }
         }
@@ -300,13 +428,19 @@ impl Receiver {
         if let Some(c) = self.comparison.take() {
             let (paths, differs) = c.finish();
             for page in differs.chunks(PAGE) {
-                self.peer.send(Message::Differences { paths: page.to_vec() });
+                self.peer.send(Message::Differences {
+                    paths: page.to_vec(),
+                });
             }
             self.peer.send(Message::Compared { paths });
             return;
         }
         let deletes = self.gone.len() as u64;
-        self.peer.send(Message::Asked { puts: self.report.puts, deletes, bytes: self.report.bytes });
+        self.peer.send(Message::Asked {
+            puts: self.report.puts,
+            deletes,
+            bytes: self.report.bytes,
+        });
     }
 
     fn batch(&mut self, batch: crate::model::batch::Batch) -> Result<(), ApplyError> {
@@ -319,14 +453,21 @@ impl Receiver {
                 self.report.bytes += inline;
                 self.report.preserved += outcome.preserved;
                 self.report.problems += outcome.problems.len() as u64;
-                self.peer.send(Message::Ack { number, wants: outcome.wants, problems: outcome.problems });
+                self.peer.send(Message::Ack {
+                    number,
+                    wants: outcome.wants,
+                    problems: outcome.problems,
+                });
                 self.tell();
                 Ok(())
             }
             Err(ApplyError::Stage(e)) => {
                 tracing::error!("a batch could not be staged: {e}");
                 self.board.failed(format!("cannot stage a batch: {e}"));
-                self.peer.send(Message::Failed { number, cause: e.to_string() });
+                self.peer.send(Message::Failed {
+                    number,
+                    cause: e.to_string(),
+                });
                 Ok(())
             }
             Err(other) => Err(other),
@@ -337,7 +478,13 @@ impl Receiver {
     fn signature(&mut self, path: &TreePath) {
         if let Err(e) = self.send_signature(path) {
             tracing::debug!("no signature of {}: {e}", self.side.node.show(path));
-            let none = Message::Signature { path: path.clone(), basis: Hash([0; 32]), size: 0, data: Vec::new(), last: true };
+            let none = Message::Signature {
+                path: path.clone(),
+                basis: Hash([0; 32]),
+                size: 0,
+                data: Vec::new(),
+                last: true,
+            };
             self.peer.send(none);
         }
     }
@@ -345,7 +492,14 @@ impl Receiver {
     fn send_signature(&mut self, path: &TreePath) -> std::io::Result<()> {
         use std::os::unix::fs::FileExt;
         let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
-        let row = self.side.node.store.lookup(path).ok().flatten().ok_or_else(missing)?;
+        let row = self
+            .side
+            .node
+            .store
+            .lookup(path)
+            .ok()
+            .flatten()
+            .ok_or_else(missing)?;
         let basis = row.entry.kind.hash().ok_or_else(missing)?;
         let root = &self.side.node.root(path.root).ok_or_else(missing)?.root;
         let (dir, name) = root.open_parent(&path.path)?;
@@ -354,7 +508,13 @@ impl Receiver {
         let block = choose_block(size);
         let mut writer = SignatureWriter::new(block).map_err(std::io::Error::other)?;
         let (mut buf, mut out, mut at) = (vec![0u8; 1024 * 1024], Vec::new(), 0);
-        let part = |data: Vec<u8>, last| Message::Signature { path: path.clone(), basis, size, data, last };
+        let part = |data: Vec<u8>, last| Message::Signature {
+            path: path.clone(),
+            basis,
+            size,
+            data,
+            last,
+        };
         loop {
             let n = file.read_at(&mut buf, at)?;
             if n == 0 {
@@ -364,13 +524,15 @@ impl Receiver {
             at += n as u64;
             while out.len() > MAX_CHUNK {
                 let rest = out.split_off(MAX_CHUNK);
-                self.peer.send(part(std::mem::replace(&mut out, rest), false));
+                self.peer
+                    .send(part(std::mem::replace(&mut out, rest), false));
             }
         }
         writer.finish(&mut out);
         while out.len() > MAX_CHUNK {
             let rest = out.split_off(MAX_CHUNK);
-            self.peer.send(part(std::mem::replace(&mut out, rest), false));
+            self.peer
+                .send(part(std::mem::replace(&mut out, rest), false));
         }
         self.peer.send(part(out, true));
         Ok(())
@@ -379,7 +541,10 @@ impl Receiver {
 
 fn inline_len(op: &crate::model::batch::Op) -> u64 {
     match op {
-        crate::model::batch::Op::Put { content: crate::model::batch::Content::Inline(b), .. } => b.len() as u64,
+        crate::model::batch::Op::Put {
+            content: crate::model::batch::Content::Inline(b),
+            ..
+        } => b.len() as u64,
         _ => 0,
     }
 }
@@ -403,10 +568,16 @@ fn names_in(side: &Receiving, dir: i64, range: &Range) -> Result<Vec<(Vec<u8>, b
     let mut after: Vec<u8> = range.after.as_ref().map(|a| a.to_vec()).unwrap_or_default();
     loop {
         let page = side.node.store.children(dir, Some(&after), PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(names) };
+        let Some((last, _)) = page.last() else {
+            return Ok(names);
+        };
         after.clone_from(last);
         for (name, row) in page {
-            if range.upto.as_ref().is_some_and(|u| name.as_slice() > u.as_slice()) {
+            if range
+                .upto
+                .as_ref()
+                .is_some_and(|u| name.as_slice() > u.as_slice())
+            {
                 return Ok(names);
             }
             names.push((name, row.entry.kind.is_dir()));
@@ -417,6 +588,10 @@ fn names_in(side: &Receiving, dir: i64, range: &Range) -> Result<Vec<(Vec<u8>, b
 /// The path of a wanted name; the empty name is the directory itself.
 #[must_use]
 pub fn wanted_path(dir: &TreePath, name: &[u8]) -> Option<TreePath> {
-    let path: RelPath = if name.is_empty() { dir.path.clone() } else { dir.path.join(name).ok()? };
+    let path: RelPath = if name.is_empty() {
+        dir.path.clone()
+    } else {
+        dir.path.join(name).ok()?
+    };
     Some(TreePath::new(dir.root, path))
 }

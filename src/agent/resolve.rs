@@ -78,7 +78,17 @@ impl<'a> Resolver<'a> {
     /// A resolver; `live` when the peer follows closely, `force` for paths to be sent whole.
     pub fn new(node: &'a mut Node, live: bool, force: &'a BTreeSet<TreePath>) -> Self {
         let (moves, puts, links, deletes) = Default::default();
-        Self { node, live, force, moves, puts, links, deletes, out: Resolved::default(), limbo: 0 }
+        Self {
+            node,
+            live,
+            force,
+            moves,
+            puts,
+            links,
+            deletes,
+            out: Resolved::default(),
+            limbo: 0,
+        }
     }
 
     /// Resolves paths; the caller holds the index's transaction.
@@ -119,7 +129,9 @@ impl<'a> Resolver<'a> {
     }
 
     fn finish(mut self) -> Result<Resolved, ResolveError> {
-        self.node.store.set_number("head", self.node.epochs.history().head())?;
+        self.node
+            .store
+            .set_number("head", self.node.epochs.history().head())?;
         let mut out = self.out;
         out.ops = self.moves;
         out.ops.append(&mut self.puts);
@@ -144,7 +156,9 @@ impl<'a> Resolver<'a> {
             Ok(Look::There(seen)) => Some(*seen),
             Ok(Look::Absent | Look::Socket) => None,
             Err(e) => {
-                self.out.problems.push((path.clone(), "look at", e.to_string()));
+                self.out
+                    .problems
+                    .push((path.clone(), "look at", e.to_string()));
                 return None;
             }
         };
@@ -156,7 +170,11 @@ impl<'a> Resolver<'a> {
     }
 
     /// The row of this very file elsewhere, and its path, if it is not there any more (it moved) or still there (a link).
-    fn other_names(&self, path: &TreePath, stamp: &Stamp) -> Result<Vec<(TreePath, Row)>, ResolveError> {
+    fn other_names(
+        &self,
+        path: &TreePath,
+        stamp: &Stamp,
+    ) -> Result<Vec<(TreePath, Row)>, ResolveError> {
         let mut found = Vec::new();
         for row in self.node.store.by_inode(stamp.ino)? {
             if row.stamp.same_file(stamp)
@@ -170,7 +188,9 @@ impl<'a> Resolver<'a> {
     }
 
     fn stands(&self, path: &TreePath, stamp: &Stamp) -> bool {
-        let Some(r) = self.node.root(path.root) else { return false };
+        let Some(r) = self.node.root(path.root) else {
+            return false;
+        };
         matches!(r.root.look(&path.path), Ok(Look::There(s)) if s.stamp.same_file(stamp))
     }
 
@@ -183,15 +203,26 @@ impl<'a> Resolver<'a> {
         if row.as_ref().is_some_and(|r| r.stamp.same_file(&seen.stamp)) {
             return Ok(());
         }
-        let Some((from, _)) = self.other_names(path, &seen.stamp)?.into_iter().find(|(_, r)| r.entry.kind.is_dir()) else {
+        let Some((from, _)) = self
+            .other_names(path, &seen.stamp)?
+            .into_iter()
+            .find(|(_, r)| r.entry.kind.is_dir())
+        else {
             return Ok(());
         };
         let parent = path.path.parent().map(|p| TreePath::new(path.root, p));
         let known_parent = match &parent {
-            Some(p) => self.node.store.lookup(p)?.is_some_and(|r| r.entry.kind.is_dir()),
+            Some(p) => self
+                .node
+                .store
+                .lookup(p)?
+                .is_some_and(|r| r.entry.kind.is_dir()),
             None => false,
         };
-        if !known_parent || self.stands(&from, &seen.stamp) || path.path.is_within(&from.path) && path.root == from.root {
+        if !known_parent
+            || self.stands(&from, &seen.stamp)
+            || path.path.is_within(&from.path) && path.root == from.root
+        {
             return Ok(());
         }
         if row.is_some() {
@@ -206,7 +237,13 @@ impl<'a> Resolver<'a> {
         let seq = self.next()?;
         if self.node.store.move_row(from, to, seq)? {
             self.node.store.tomb(from, seq)?;
-            self.moves.push((seq, Op::Move { from: from.clone(), to: to.clone() }));
+            self.moves.push((
+                seq,
+                Op::Move {
+                    from: from.clone(),
+                    to: to.clone(),
+                },
+            ));
         }
         Ok(())
     }
@@ -215,7 +252,13 @@ impl<'a> Resolver<'a> {
     fn vacate(&mut self, path: &TreePath) -> Result<(), ResolveError> {
         self.limbo += 1;
         let name = format!(".osm-failover-limbo-{}-{}", std::process::id(), self.limbo);
-        let Some(aside) = path.path.parent().and_then(|p| p.join(name.as_bytes()).ok()) else { return Ok(()) };
+        let Some(aside) = path
+            .path
+            .parent()
+            .and_then(|p| p.join(name.as_bytes()).ok())
+        else {
+            return Ok(());
+        };
         let aside = TreePath::new(path.root, aside);
         self.relocate(path, &aside)?;
         // If nothing claims it within this round, the scan of it finds nothing there and deletes it.
@@ -242,7 +285,11 @@ impl<'a> Resolver<'a> {
     fn present(&mut self, path: &TreePath, seen: &Seen) -> Result<(), ResolveError> {
         let row = self.node.store.lookup(path)?;
         let forced = self.force.contains(path);
-        if !forced && row.as_ref().is_some_and(|r| r.stamp == seen.stamp && r.entry.kind.same_type(&seen.entry.kind)) {
+        if !forced
+            && row
+                .as_ref()
+                .is_some_and(|r| r.stamp == seen.stamp && r.entry.kind.same_type(&seen.entry.kind))
+        {
             self.out.fine.push(path.clone());
             return Ok(());
         }
@@ -253,19 +300,26 @@ impl<'a> Resolver<'a> {
             Ok(xattrs) => entry.xattrs = xattrs,
             Err(e) if is_absent(&e) => return Ok(()),
             Err(e) => {
-                self.out.problems.push((path.clone(), "read the attributes of", e.to_string()));
+                self.out
+                    .problems
+                    .push((path.clone(), "read the attributes of", e.to_string()));
                 return Ok(());
             }
         }
         match entry.kind {
-            Kind::File { size, .. } if size > INLINE_MAX => self.large(path, seen, entry, row.as_ref(), forced),
+            Kind::File { size, .. } if size > INLINE_MAX => {
+                self.large(path, seen, entry, row.as_ref(), forced)
+            }
             Kind::File { .. } => self.small(path, seen, entry, row.as_ref(), forced),
             _ => self.plain(path, seen, &entry, row.as_ref()),
         }
     }
 
     fn xattrs(&self, path: &TreePath) -> io::Result<Vec<crate::model::entry::Xattr>> {
-        let r = self.node.root(path.root).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let r = self
+            .node
+            .root(path.root)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         if path.path.is_root() {
             return xattrs_of(r.root.fd(), b"");
         }
@@ -274,24 +328,54 @@ impl<'a> Resolver<'a> {
     }
 
     /// Directories, links and special files.
-    fn plain(&mut self, path: &TreePath, seen: &Seen, entry: &Entry, row: Option<&Row>) -> Result<(), ResolveError> {
-        let Some(seq) = self.note(path, entry, &seen.stamp, row)? else { return Ok(()) };
+    fn plain(
+        &mut self,
+        path: &TreePath,
+        seen: &Seen,
+        entry: &Entry,
+        row: Option<&Row>,
+    ) -> Result<(), ResolveError> {
+        let Some(seq) = self.note(path, entry, &seen.stamp, row)? else {
+            return Ok(());
+        };
         if entry.kind.is_dir() && row.is_none_or(|r| !r.entry.kind.is_dir()) {
             self.out.scan.push(path.clone());
         }
         let linked = seen.stamp.nlink > 1;
         if linked && let Some((other, _)) = self.link_target(path, seen, entry)? {
-            self.links.push((seq, Op::Put { path: path.clone(), entry: entry.clone(), content: Content::Link(other) }));
+            self.links.push((
+                seq,
+                Op::Put {
+                    path: path.clone(),
+                    entry: entry.clone(),
+                    content: Content::Link(other),
+                },
+            ));
             return Ok(());
         }
-        self.puts.push((seq, Op::Put { path: path.clone(), entry: entry.clone(), content: Content::Keep }));
+        self.puts.push((
+            seq,
+            Op::Put {
+                path: path.clone(),
+                entry: entry.clone(),
+                content: Content::Keep,
+            },
+        ));
         Ok(())
     }
 
     /// Changes the row of a path; returns the number of the change, `None` where only the stamp changed.
-    fn note(&mut self, path: &TreePath, entry: &Entry, stamp: &Stamp, row: Option<&Row>) -> Result<Option<Seq>, ResolveError> {
+    fn note(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        stamp: &Stamp,
+        row: Option<&Row>,
+    ) -> Result<Option<Seq>, ResolveError> {
         self.out.fine.push(path.clone());
-        if let Some(row) = row.filter(|r| r.entry.same_as(entry) && r.entry.kind.is_dir() == entry.kind.is_dir()) {
+        if let Some(row) =
+            row.filter(|r| r.entry.same_as(entry) && r.entry.kind.is_dir() == entry.kind.is_dir())
+        {
             self.node.store.update(row.id, entry, stamp, row.seq)?;
             return Ok(None);
         }
@@ -307,13 +391,26 @@ impl<'a> Resolver<'a> {
     }
 
     /// Another name of this file that the peer has with the same content and metadata.
-    fn link_target(&self, path: &TreePath, seen: &Seen, entry: &Entry) -> Result<Option<(TreePath, Row)>, ResolveError> {
+    fn link_target(
+        &self,
+        path: &TreePath,
+        seen: &Seen,
+        entry: &Entry,
+    ) -> Result<Option<(TreePath, Row)>, ResolveError> {
         let others = self.other_names(path, &seen.stamp)?;
-        let fits = |(at, row): &(TreePath, Row)| row.entry == *entry && self.stands(at, &seen.stamp);
+        let fits =
+            |(at, row): &(TreePath, Row)| row.entry == *entry && self.stands(at, &seen.stamp);
         Ok(others.into_iter().find(fits))
     }
 
-    fn small(&mut self, path: &TreePath, seen: &Seen, mut entry: Entry, row: Option<&Row>, forced: bool) -> Result<(), ResolveError> {
+    fn small(
+        &mut self,
+        path: &TreePath,
+        seen: &Seen,
+        mut entry: Entry,
+        row: Option<&Row>,
+        forced: bool,
+    ) -> Result<(), ResolveError> {
         if !self.live {
             // Nobody waits for the content: it is read when the peer asks.
             self.note(path, &entry, &seen.stamp, row)?;
@@ -327,19 +424,36 @@ impl<'a> Resolver<'a> {
             }
             Err(e) if is_absent(&e) => return Ok(()),
             Err(e) => {
-                self.out.problems.push((path.clone(), "read", e.to_string()));
+                self.out
+                    .problems
+                    .push((path.clone(), "read", e.to_string()));
                 return Ok(());
             }
         };
         let hash = Hash::of(&bytes);
-        entry.kind = Kind::File { size: bytes.len() as u64, hash: Some(hash) };
+        entry.kind = Kind::File {
+            size: bytes.len() as u64,
+            hash: Some(hash),
+        };
         let same_content = row.is_some_and(|r| r.entry.kind == entry.kind);
-        let target = if seen.stamp.nlink > 1 && !forced { self.link_target(path, seen, &entry)? } else { None };
+        let target = if seen.stamp.nlink > 1 && !forced {
+            self.link_target(path, seen, &entry)?
+        } else {
+            None
+        };
         let moved_from = self.renamed_from(path, seen, &entry, forced)?;
-        let Some(seq) = self.note(path, &entry, &seen.stamp, row)? else { return Ok(()) };
-        let put = |content| Op::Put { path: path.clone(), entry: entry.clone(), content };
+        let Some(seq) = self.note(path, &entry, &seen.stamp, row)? else {
+            return Ok(());
+        };
+        let put = |content| Op::Put {
+            path: path.clone(),
+            entry: entry.clone(),
+            content,
+        };
         match (target, moved_from) {
-            _ if same_content && row.is_some_and(|r| r.stamp.same_file(&seen.stamp)) => self.puts.push((seq, put(Content::Keep))),
+            _ if same_content && row.is_some_and(|r| r.stamp.same_file(&seen.stamp)) => {
+                self.puts.push((seq, put(Content::Keep)))
+            }
             (Some((other, _)), _) => self.links.push((seq, put(Content::Link(other)))),
             (None, Some(from)) => self.puts.push((seq, put(Content::From(from)))),
             (None, None) => {
@@ -361,32 +475,65 @@ impl<'a> Resolver<'a> {
             }
             if let Some(seq) = self.note(&other, entry, &seen.stamp, Some(&row))? {
                 let content = Content::Link(path.clone());
-                self.links.push((seq, Op::Put { path: other, entry: entry.clone(), content }));
+                self.links.push((
+                    seq,
+                    Op::Put {
+                        path: other,
+                        entry: entry.clone(),
+                        content,
+                    },
+                ));
             }
         }
         Ok(())
     }
 
     /// The path this file had before, if the peer can take its content from there.
-    fn renamed_from(&self, path: &TreePath, seen: &Seen, entry: &Entry, forced: bool) -> Result<Option<TreePath>, ResolveError> {
+    fn renamed_from(
+        &self,
+        path: &TreePath,
+        seen: &Seen,
+        entry: &Entry,
+        forced: bool,
+    ) -> Result<Option<TreePath>, ResolveError> {
         if forced {
             return Ok(None);
         }
-        let fits = |r: &Row| r.entry.kind == entry.kind && r.entry.mtime == entry.mtime && entry.kind.hash().is_some();
+        let fits = |r: &Row| {
+            r.entry.kind == entry.kind
+                && r.entry.mtime == entry.mtime
+                && entry.kind.hash().is_some()
+        };
         let others = self.other_names(path, &seen.stamp)?;
-        Ok(others.into_iter().find(|(at, r)| fits(r) && !self.stands(at, &seen.stamp)).map(|(at, _)| at))
+        Ok(others
+            .into_iter()
+            .find(|(at, r)| fits(r) && !self.stands(at, &seen.stamp))
+            .map(|(at, _)| at))
     }
 
     /// A large file: the bulk thread reads it, unless it was only renamed or linked.
-    fn large(&mut self, path: &TreePath, seen: &Seen, mut entry: Entry, row: Option<&Row>, forced: bool) -> Result<(), ResolveError> {
+    fn large(
+        &mut self,
+        path: &TreePath,
+        seen: &Seen,
+        mut entry: Entry,
+        row: Option<&Row>,
+        forced: bool,
+    ) -> Result<(), ResolveError> {
         if !self.live {
             self.note(path, &entry, &seen.stamp, row)?;
             return Ok(());
         }
         let same = |r: &Row| {
-            r.entry.mtime == entry.mtime && r.entry.kind.size() == entry.kind.size() && r.entry.kind.hash().is_some()
+            r.entry.mtime == entry.mtime
+                && r.entry.kind.size() == entry.kind.size()
+                && r.entry.kind.hash().is_some()
         };
-        let others = if forced { Vec::new() } else { self.other_names(path, &seen.stamp)? };
+        let others = if forced {
+            Vec::new()
+        } else {
+            self.other_names(path, &seen.stamp)?
+        };
         let Some((other, known)) = others.into_iter().find(|(_, r)| same(r)) else {
             let parent = path.path.parent().map(|p| TreePath::new(path.root, p));
             match parent {
@@ -400,25 +547,51 @@ impl<'a> Resolver<'a> {
         entry.kind = known.entry.kind.clone();
         let stands = self.stands(&other, &seen.stamp);
         let blocks = self.node.store.blocks(known.id)?;
-        let Some(seq) = self.note(path, &entry, &seen.stamp, row)? else { return Ok(()) };
+        let Some(seq) = self.note(path, &entry, &seen.stamp, row)? else {
+            return Ok(());
+        };
         if let (Some(row), Some(blocks)) = (self.node.store.lookup(path)?, blocks) {
             self.node.store.set_blocks(row.id, &blocks)?;
         }
-        let content = if stands { Content::Link(other) } else { Content::From(other) };
-        let list = if stands { &mut self.links } else { &mut self.puts };
-        list.push((seq, Op::Put { path: path.clone(), entry, content }));
+        let content = if stands {
+            Content::Link(other)
+        } else {
+            Content::From(other)
+        };
+        let list = if stands {
+            &mut self.links
+        } else {
+            &mut self.puts
+        };
+        list.push((
+            seq,
+            Op::Put {
+                path: path.clone(),
+                entry,
+                content,
+            },
+        ));
         Ok(())
     }
 
     /// The content of a small file, `None` where it changed while it was read.
     fn read_steady(&self, path: &TreePath, seen: &Seen) -> io::Result<Option<Vec<u8>>> {
-        let r = self.node.root(path.root).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let r = self
+            .node
+            .root(path.root)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let (dir, name) = r.root.open_parent(&path.path)?;
         let mut file = open_regular(dir.as_fd(), name)?;
         let limit = usize::try_from(INLINE_MAX).unwrap_or(usize::MAX);
-        let Ok(bytes) = read_bounded(&mut file, limit) else { return Ok(None) };
+        let Ok(bytes) = read_bounded(&mut file, limit) else {
+            return Ok(None);
+        };
         match look_at(file.as_fd(), b"")? {
-            Look::There(now) if now.stamp == seen.stamp && bytes.len() as u64 == seen.stamp.size => Ok(Some(bytes)),
+            Look::There(now)
+                if now.stamp == seen.stamp && bytes.len() as u64 == seen.stamp.size =>
+            {
+                Ok(Some(bytes))
+            }
             _ => Ok(None),
         }
     }
@@ -428,7 +601,11 @@ impl<'a> Resolver<'a> {
 ///
 /// # Errors
 /// [`ResolveError`] where index or history fail.
-pub fn settle_large(node: &mut Node, path: &TreePath, read: &super::bulk::Read) -> Result<Vec<(Seq, Op)>, ResolveError> {
+pub fn settle_large(
+    node: &mut Node,
+    path: &TreePath,
+    read: &super::bulk::Read,
+) -> Result<Vec<(Seq, Op)>, ResolveError> {
     let mut ops = Vec::new();
     let name = node.name.clone();
     let row = node.store.lookup(path)?;
@@ -437,25 +614,48 @@ pub fn settle_large(node: &mut Node, path: &TreePath, read: &super::bulk::Read) 
         super::bulk::Sent::Staged(id) => Content::Staged(id),
         super::bulk::Sent::Append(id) => Content::Append(id),
     };
-    if let Some(row) = row.as_ref().filter(|r| r.entry.same_as(&read.entry) && content == Content::Keep) {
-        node.store.update(row.id, &read.entry, &read.stamp, row.seq)?;
+    if let Some(row) = row
+        .as_ref()
+        .filter(|r| r.entry.same_as(&read.entry) && content == Content::Keep)
+    {
+        node.store
+            .update(row.id, &read.entry, &read.stamp, row.seq)?;
         node.store.set_blocks(row.id, &read.blocks.encode())?;
         return Ok(ops);
     }
     let seq = node.epochs.next(&name)?;
-    let Some(id) = node.store.put(path, &read.entry, &read.stamp, seq)? else { return Ok(ops) };
+    let Some(id) = node.store.put(path, &read.entry, &read.stamp, seq)? else {
+        return Ok(ops);
+    };
     node.store.set_blocks(id, &read.blocks.encode())?;
-    ops.push((seq, Op::Put { path: path.clone(), entry: read.entry.clone(), content: content.clone() }));
+    ops.push((
+        seq,
+        Op::Put {
+            path: path.clone(),
+            entry: read.entry.clone(),
+            content: content.clone(),
+        },
+    ));
     // Appending changes the file in place, so its other names have it already; a staged version is a new file.
     for other in node.store.by_inode(read.stamp.ino)? {
         if other.id == id || !other.stamp.same_file(&read.stamp) || other.entry == read.entry {
             continue;
         }
-        let Some(at) = node.store.path_of(other.id)? else { continue };
+        let Some(at) = node.store.path_of(other.id)? else {
+            continue;
+        };
         let seq = node.epochs.next(&name)?;
         node.store.update(other.id, &read.entry, &read.stamp, seq)?;
-        ops.push((seq, Op::Put { path: at, entry: read.entry.clone(), content: Content::Link(path.clone()) }));
+        ops.push((
+            seq,
+            Op::Put {
+                path: at,
+                entry: read.entry.clone(),
+                content: Content::Link(path.clone()),
+            },
+        ));
     }
-    node.store.set_number("head", node.epochs.history().head())?;
+    node.store
+        .set_number("head", node.epochs.history().head())?;
     Ok(ops)
 }

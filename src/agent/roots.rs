@@ -20,8 +20,16 @@ impl Roots {
     /// Remembers the roots as they are now.
     #[must_use]
     pub fn new(node: &Node) -> Self {
-        let device = node.roots.iter().filter_map(|r| Some((r.root.id, r.root.identity().ok()?.0))).collect();
-        Self { device, held: BTreeMap::new(), count: node.roots.len() }
+        let device = node
+            .roots
+            .iter()
+            .filter_map(|r| Some((r.root.id, r.root.identity().ok()?.0)))
+            .collect();
+        Self {
+            device,
+            held: BTreeMap::new(),
+            count: node.roots.len(),
+        }
     }
 
     /// Whether any root is held.
@@ -55,7 +63,9 @@ impl Roots {
 
     /// Looks at a root: opens it again if another directory stands at its path, holds it if it is not fit.
     pub fn check(&mut self, id: RootId, node: &mut Node, board: &Board) {
-        let name = node.root(id).map_or(String::new(), |r| format!("{}:.", r.root.name));
+        let name = node
+            .root(id)
+            .map_or(String::new(), |r| format!("{}:.", r.root.name));
         match self.trouble(id, node) {
             Some(why) => {
                 if self.held.insert(id, why.clone()).as_ref() != Some(&why) {
@@ -76,7 +86,10 @@ impl Roots {
         let r = node.roots.get_mut(usize::from(id.0))?;
         if !r.root.is_in_place() {
             let path = match &r.root.only {
-                Some(only) => r.root.path.join(std::ffi::OsStr::new(&*String::from_utf8_lossy(only))),
+                Some(only) => r
+                    .root
+                    .path
+                    .join(std::ffi::OsStr::new(&*String::from_utf8_lossy(only))),
                 None => r.root.path.clone(),
             };
             let root = match Root::open(id, &r.root.name, &path) {
@@ -101,7 +114,9 @@ impl Roots {
 }
 
 fn looks_empty(root: &Root) -> bool {
-    let Ok(dir) = rustix::fs::Dir::read_from(root.fd()) else { return false };
+    let Ok(dir) = rustix::fs::Dir::read_from(root.fd()) else {
+        return false;
+    };
     dir.flatten().all(|item| {
         let name = item.file_name().to_bytes();
         name == b"." || name == b".." || name == PRIVATE_DIR

@@ -71,8 +71,15 @@ impl Round {
     #[must_use]
     pub fn new(node: &Node, since: Seq, full: bool, empty: &[RootId]) -> Self {
         let head = node.epochs.history().head();
-        let roots = node.roots.iter().map(|r| TreePath::new(r.root.id, RelPath::root()));
-        let (stage, trees) = if full { (Stage::Trees, roots.collect()) } else { (Stage::Changed((since, NodeId::MAX)), VecDeque::new()) };
+        let roots = node
+            .roots
+            .iter()
+            .map(|r| TreePath::new(r.root.id, RelPath::root()));
+        let (stage, trees) = if full {
+            (Stage::Trees, roots.collect())
+        } else {
+            (Stage::Changed((since, NodeId::MAX)), VecDeque::new())
+        };
         Self {
             since,
             head,
@@ -80,7 +87,11 @@ impl Round {
             trees,
             stack: Vec::new(),
             born: HashMap::new(),
-            eager: if full { empty.iter().copied().collect() } else { BTreeSet::new() },
+            eager: if full {
+                empty.iter().copied().collect()
+            } else {
+                BTreeSet::new()
+            },
             wants: VecDeque::new(),
             links: VecDeque::new(),
             asked: false,
@@ -109,7 +120,9 @@ impl Round {
                     None => self.stage = Stage::Trees,
                 }
                 if !tombs.is_empty() {
-                    out.push(Message::Gone { paths: tombs.into_iter().map(|(_, p)| p).collect() });
+                    out.push(Message::Gone {
+                        paths: tombs.into_iter().map(|(_, p)| p).collect(),
+                    });
                 }
             }
             Stage::Trees => self.tree(node, &mut out)?,
@@ -118,7 +131,12 @@ impl Round {
         Ok(out)
     }
 
-    fn changed(&mut self, node: &mut Node, after: (Seq, NodeId), out: &mut Vec<Message>) -> Result<(), StoreError> {
+    fn changed(
+        &mut self,
+        node: &mut Node,
+        after: (Seq, NodeId),
+        out: &mut Vec<Message>,
+    ) -> Result<(), StoreError> {
         let rows = node.store.changed_since(after, PAGE)?;
         let Some(last) = rows.last() else {
             self.stage = Stage::Tombs(self.since);
@@ -136,12 +154,20 @@ impl Round {
                 }
                 continue;
             }
-            let Some(path) = node.store.path_of(row.id)? else { continue };
+            let Some(path) = node.store.path_of(row.id)? else {
+                continue;
+            };
             let (dir, name) = match path.path.parent() {
-                Some(parent) => (TreePath::new(path.root, parent), path.path.name().unwrap_or_default().to_vec()),
+                Some(parent) => (
+                    TreePath::new(path.root, parent),
+                    path.path.name().unwrap_or_default().to_vec(),
+                ),
                 // A root's own metadata: no listing can carry it, so it is simply put.
                 None => {
-                    self.wants.push_back(Want { path, have: Have::Content });
+                    self.wants.push_back(Want {
+                        path,
+                        have: Have::Content,
+                    });
                     continue;
                 }
             };
@@ -150,7 +176,11 @@ impl Round {
         }
         for (dir, mut entries) in groups {
             entries.sort_by(|a, b| a.name.cmp(&b.name));
-            out.push(Message::Listing { dir, exact: None, entries });
+            out.push(Message::Listing {
+                dir,
+                exact: None,
+                entries,
+            });
         }
         Ok(())
     }
@@ -158,7 +188,9 @@ impl Round {
     /// The topmost directory on the way to a row (itself included) that is new at its place.
     fn topmost_born(&mut self, node: &Node, row: &Row) -> Result<Option<NodeId>, StoreError> {
         let above = self.born_above(node, row.parent)?;
-        Ok(above.or_else(|| (row.entry.kind.is_dir() && row.parent != 0 && row.born > self.since).then_some(row.id)))
+        Ok(above.or_else(|| {
+            (row.entry.kind.is_dir() && row.parent != 0 && row.born > self.since).then_some(row.id)
+        }))
     }
 
     fn born_above(&mut self, node: &Node, dir: NodeId) -> Result<Option<NodeId>, StoreError> {
@@ -197,11 +229,17 @@ impl Round {
             return Ok(());
         };
         if !level.done {
-            let rows = node.store.children(level.id, level.listed.as_deref(), PAGE)?;
+            let rows = node
+                .store
+                .children(level.id, level.listed.as_deref(), PAGE)?;
             let (dir, after) = (level.dir.clone(), level.listed.take());
             level.done = rows.len() < PAGE;
             level.listed = rows.last().map(|(name, _)| name.clone());
-            let upto = if level.done { None } else { level.listed.clone() };
+            let upto = if level.done {
+                None
+            } else {
+                level.listed.clone()
+            };
             return self.list(node, &dir, (after, upto), rows, out);
         }
         match node.store.next_subdir(level.id, &level.entered)? {
@@ -209,7 +247,13 @@ impl Round {
                 level.entered.clone_from(&name);
                 if let Ok(path) = level.dir.path.join(&name) {
                     let dir = TreePath::new(level.dir.root, path);
-                    self.stack.push(Level { dir, id, listed: None, done: false, entered: Vec::new() });
+                    self.stack.push(Level {
+                        dir,
+                        id,
+                        listed: None,
+                        done: false,
+                        entered: Vec::new(),
+                    });
                 }
             }
             None => {
@@ -219,16 +263,36 @@ impl Round {
         Ok(())
     }
 
-    fn enter_tree(&mut self, node: &mut Node, path: TreePath, out: &mut Vec<Message>) -> Result<(), StoreError> {
-        let Some(row) = node.store.lookup(&path)? else { return Ok(()) };
+    fn enter_tree(
+        &mut self,
+        node: &mut Node,
+        path: TreePath,
+        out: &mut Vec<Message>,
+    ) -> Result<(), StoreError> {
+        let Some(row) = node.store.lookup(&path)? else {
+            return Ok(());
+        };
         if let Some(parent) = path.path.parent() {
             let named = named(node, path.path.name().unwrap_or_default().to_vec(), &row)?;
-            out.push(Message::Listing { dir: TreePath::new(path.root, parent), exact: None, entries: vec![named] });
+            out.push(Message::Listing {
+                dir: TreePath::new(path.root, parent),
+                exact: None,
+                entries: vec![named],
+            });
         } else {
-            self.wants.push_back(Want { path: path.clone(), have: Have::Content });
+            self.wants.push_back(Want {
+                path: path.clone(),
+                have: Have::Content,
+            });
         }
         if row.entry.kind.is_dir() {
-            self.stack.push(Level { dir: path, id: row.id, listed: None, done: false, entered: Vec::new() });
+            self.stack.push(Level {
+                dir: path,
+                id: row.id,
+                listed: None,
+                done: false,
+                entered: Vec::new(),
+            });
         }
         Ok(())
     }
@@ -243,16 +307,32 @@ impl Round {
     ) -> Result<(), StoreError> {
         if self.eager.contains(&dir.root) {
             for (name, row) in rows {
-                let Ok(path) = dir.path.join(&name) else { continue };
+                let Ok(path) = dir.path.join(&name) else {
+                    continue;
+                };
                 let path = TreePath::new(dir.root, path);
-                let have = if row.entry.kind.is_file() { Have::Nothing } else { Have::Content };
+                let have = if row.entry.kind.is_file() {
+                    Have::Nothing
+                } else {
+                    Have::Content
+                };
                 self.wants.push_back(Want { path, have });
             }
             return Ok(());
         }
-        let entries = rows.into_iter().map(|(name, row)| named(node, name, &row)).collect::<Result<_, _>>()?;
-        let exact = Some(Range { after: after.map(Into::into), upto: upto.map(Into::into) });
-        out.push(Message::Listing { dir: dir.clone(), exact, entries });
+        let entries = rows
+            .into_iter()
+            .map(|(name, row)| named(node, name, &row))
+            .collect::<Result<_, _>>()?;
+        let exact = Some(Range {
+            after: after.map(Into::into),
+            upto: upto.map(Into::into),
+        });
+        out.push(Message::Listing {
+            dir: dir.clone(),
+            exact,
+            entries,
+        });
         Ok(())
     }
 }
@@ -264,7 +344,11 @@ impl Round {
 pub fn named(node: &Node, name: Vec<u8>, row: &Row) -> Result<Named, StoreError> {
     let linked = row.stamp.nlink > 1 && !matches!(row.entry.kind, Kind::Dir);
     let link = if linked { first_name(node, row)? } else { None };
-    Ok(Named { name, entry: row.entry.clone(), link })
+    Ok(Named {
+        name,
+        entry: row.entry.clone(),
+        link,
+    })
 }
 
 /// The first path, in order, of the file a row names, if it is another one than the row's.
@@ -281,5 +365,9 @@ pub fn first_name(node: &Node, row: &Row) -> Result<Option<TreePath>, StoreError
         }
     }
     paths.sort();
-    Ok(paths.into_iter().next().filter(|(_, id)| *id != row.id).map(|(path, _)| path))
+    Ok(paths
+        .into_iter()
+        .next()
+        .filter(|(_, id)| *id != row.id)
+        .map(|(path, _)| path))
 }

@@ -48,7 +48,8 @@ impl Scanner {
     pub fn push(&mut self, path: TreePath) {
         let covered = |w: &TreePath| w.root == path.root && path.path.is_within(&w.path);
         if !self.waiting.iter().any(covered) {
-            self.waiting.retain(|w| w.root != path.root || !w.path.is_within(&path.path));
+            self.waiting
+                .retain(|w| w.root != path.root || !w.path.is_within(&path.path));
             self.waiting.push(path);
         }
     }
@@ -72,7 +73,9 @@ impl Scanner {
             }
             return Ok(found);
         }
-        let Some(level) = self.stack.last_mut() else { return Ok(found) };
+        let Some(level) = self.stack.last_mut() else {
+            return Ok(found);
+        };
         let Some(entered) = &level.entered else {
             let (dir, id) = (level.dir.clone(), level.id);
             level.entered = Some(Vec::new());
@@ -86,7 +89,11 @@ impl Scanner {
                 level.entered = Some(name.clone());
                 if let Ok(path) = level.dir.path.join(&name) {
                     let dir = TreePath::new(level.dir.root, path);
-                    self.stack.push(Level { dir, id, entered: None });
+                    self.stack.push(Level {
+                        dir,
+                        id,
+                        entered: None,
+                    });
                 }
             }
             None => {
@@ -96,21 +103,40 @@ impl Scanner {
         Ok(found)
     }
 
-    fn begin(&mut self, node: &mut Node, path: TreePath, found: &mut Found) -> Result<(), StoreError> {
+    fn begin(
+        &mut self,
+        node: &mut Node,
+        path: TreePath,
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
         found.differ.push(path.clone());
         if let Some(row) = node.store.lookup(&path)?
             && row.entry.kind.is_dir()
         {
-            self.stack.push(Level { dir: path, id: row.id, entered: None });
+            self.stack.push(Level {
+                dir: path,
+                id: row.id,
+                entered: None,
+            });
         }
         Ok(())
     }
 
     /// Compares the names in one directory; `false` where it is no directory any more.
-    fn compare(&mut self, node: &mut Node, dir: &TreePath, id: NodeId, found: &mut Found) -> Result<bool, StoreError> {
-        let Some(r) = node.root(dir.root) else { return Ok(false) };
+    fn compare(
+        &mut self,
+        node: &mut Node,
+        dir: &TreePath,
+        id: NodeId,
+        found: &mut Found,
+    ) -> Result<bool, StoreError> {
+        let Some(r) = node.root(dir.root) else {
+            return Ok(false);
+        };
         let root = r.root.clone();
-        let listed = root.open_dir(&dir.path).and_then(|fd| list(fd.as_fd(), dir.path.is_root()).map(|names| (fd, names)));
+        let listed = root
+            .open_dir(&dir.path)
+            .and_then(|fd| list(fd.as_fd(), dir.path.is_root()).map(|names| (fd, names)));
         let (fd, names) = match listed {
             Ok(found) => found,
             Err(e) if is_absent(&e) => {
@@ -122,24 +148,35 @@ impl Scanner {
                 return Ok(false);
             }
         };
-        let mut rows = Rows { node, id, page: Vec::new().into_iter(), last: Vec::new(), done: false };
+        let mut rows = Rows {
+            node,
+            id,
+            page: Vec::new().into_iter(),
+            last: Vec::new(),
+            done: false,
+        };
         let mut row = rows.next()?;
         for name in names {
             found.seen += 1;
             while let Some((known, _)) = row.take_if(|(known, _)| *known < name) {
-                self.missing.extend(dir.path.join(&known).map(|p| TreePath::new(dir.root, p)));
+                self.missing
+                    .extend(dir.path.join(&known).map(|p| TreePath::new(dir.root, p)));
                 row = rows.next()?;
             }
             let here = row.take_if(|(known, _)| *known == name);
             if here.is_some() {
                 row = rows.next()?;
             }
-            let Ok(path) = dir.path.join(&name) else { continue };
+            let Ok(path) = dir.path.join(&name) else {
+                continue;
+            };
             let differs = match look_at(fd.as_fd(), &name) {
                 Ok(Look::There(seen)) => here.as_ref().is_none_or(|(_, r)| r.stamp != seen.stamp),
                 Ok(Look::Absent | Look::Socket) => here.is_some(),
                 Err(e) => {
-                    found.unreadable.push((TreePath::new(dir.root, path.clone()), e.to_string()));
+                    found
+                        .unreadable
+                        .push((TreePath::new(dir.root, path.clone()), e.to_string()));
                     false
                 }
             };
@@ -148,7 +185,8 @@ impl Scanner {
             }
         }
         while let Some((known, _)) = row {
-            self.missing.extend(dir.path.join(&known).map(|p| TreePath::new(dir.root, p)));
+            self.missing
+                .extend(dir.path.join(&known).map(|p| TreePath::new(dir.root, p)));
             row = rows.next()?;
         }
         if self.missing.len() > MAX_HELD {

@@ -39,11 +39,15 @@ impl Engine {
     /// Goes on with a round or a comparison.
     pub(super) fn session_work(&mut self) -> Result<(), EngineError> {
         self.compare_work()?;
-        let Some(session) = &mut self.session else { return Ok(()) };
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
         if !session.has_work() || self.paused {
             return Ok(());
         }
-        let Phase::Round(round) = &mut session.phase else { return Ok(()) };
+        let Phase::Round(round) = &mut session.phase else {
+            return Ok(());
+        };
         if Session::may_list(round) {
             for message in round.step(&mut self.node)? {
                 session.peer.send(message);
@@ -59,16 +63,30 @@ impl Engine {
         let mut ops = Vec::new();
         let mut bytes = 0;
         for _ in 0..PIECE {
-            let Some(session) = &mut self.session else { return Ok(()) };
+            let Some(session) = &mut self.session else {
+                return Ok(());
+            };
             if !session.may_transfer() || bytes > PIECE_BYTES {
                 break;
             }
-            let Phase::Round(round) = &mut session.phase else { return Ok(()) };
-            let Some(want) = round.wants.pop_front() else { break };
+            let Phase::Round(round) = &mut session.phase else {
+                return Ok(());
+            };
+            let Some(want) = round.wants.pop_front() else {
+                break;
+            };
             let alone = session.retried.contains_key(&want.path);
             match reply(&mut self.node, &want, alone)? {
                 Reply::Ops(new) => {
-                    if let Some((_, Op::Put { content: Content::Link(_), path, .. })) = new.first() {
+                    if let Some((
+                        _,
+                        Op::Put {
+                            content: Content::Link(_),
+                            path,
+                            ..
+                        },
+                    )) = new.first()
+                    {
                         round.links.push_back(path.clone());
                         continue;
                     }
@@ -104,15 +122,22 @@ impl Engine {
     }
 
     fn answer_links(&mut self) -> Result<(), EngineError> {
-        let Some(session) = &mut self.session else { return Ok(()) };
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
         let can = matches!(&session.phase, Phase::Round(round) if session.can_link(round));
-        let Phase::Round(round) = &mut session.phase else { return Ok(()) };
+        let Phase::Round(round) = &mut session.phase else {
+            return Ok(());
+        };
         if !can {
             return Ok(());
         }
         let mut ops = Vec::new();
         for path in round.links.drain(..).collect::<Vec<_>>() {
-            let want = Want { path, have: Have::Nothing };
+            let want = Want {
+                path,
+                have: Have::Nothing,
+            };
             if let Reply::Ops(new) = reply(&mut self.node, &want, false)? {
                 ops.extend(new);
             }
@@ -123,20 +148,28 @@ impl Engine {
     }
 
     fn settle_round(&mut self) {
-        let Some(session) = &mut self.session else { return };
+        let Some(session) = &mut self.session else {
+            return;
+        };
         if !matches!(&session.phase, Phase::Round(round) if session.can_settle(round)) {
             return;
         }
         let number = session.next_number();
-        let Phase::Round(round) = &mut session.phase else { return };
+        let Phase::Round(round) = &mut session.phase else {
+            return;
+        };
         round.settling = Some(number);
         let history = self.node.epochs.history().truncated(round.head);
         session.peer.send(Message::Settle { number, history });
     }
 
     fn read_wanted(&mut self, want: Want) {
-        let Some(root) = self.node.root(want.path.root).map(|r| r.root.clone()) else { return };
-        let Some(session) = &mut self.session else { return };
+        let Some(root) = self.node.root(want.path.root).map(|r| r.root.clone()) else {
+            return;
+        };
+        let Some(session) = &mut self.session else {
+            return;
+        };
         let basis = match want.have {
             Have::Version { hash, size } => bulk::Basis::Version(hash, size),
             _ => bulk::Basis::None,
@@ -145,18 +178,31 @@ impl Engine {
         session.round_jobs.insert(want.path.clone());
         let since = self.hints.now();
         self.jobs.insert(want.path.clone(), since);
-        let job = bulk::Job { path: want.path, root, to, basis, may_append: false, since };
+        let job = bulk::Job {
+            path: want.path,
+            root,
+            to,
+            basis,
+            may_append: false,
+            since,
+        };
         if self.bulk.jobs.send(job).is_err() {
-            self.board.failed("the thread that reads large files has ended; restart syncd".into());
+            self.board
+                .failed("the thread that reads large files has ended; restart syncd".into());
         }
     }
 
     /// A large file of the round was read and sent.
-    pub(super) fn round_file(&mut self, job: &bulk::Job, result: Result<bulk::Read, bulk::Failed>) -> Result<(), EngineError> {
+    pub(super) fn round_file(
+        &mut self,
+        job: &bulk::Job,
+        result: Result<bulk::Read, bulk::Failed>,
+    ) -> Result<(), EngineError> {
         let read = match result {
             Ok(read) => read,
             Err(bulk::Failed::Io(e)) => {
-                self.board.problem(&self.node.show(&job.path), "read", &e.to_string());
+                self.board
+                    .problem(&self.node.show(&job.path), "read", &e.to_string());
                 self.node.store.owe(&job.path)?;
                 self.again.insert(job.path.clone());
                 return Ok(());
@@ -166,32 +212,49 @@ impl Engine {
                 return Ok(());
             }
         };
-        let Some(mut row) = self.node.store.lookup(&job.path)? else { return Ok(()) };
+        let Some(mut row) = self.node.store.lookup(&job.path)? else {
+            return Ok(());
+        };
         if row.stamp != read.stamp {
             // The row is older than what was read; the change is on its way through the dirty set.
             self.changed_meanwhile(job.path.clone());
-            if let (bulk::Sent::Staged(id) | bulk::Sent::Append(id), Some(s)) = (read.sent, &self.session) {
+            if let (bulk::Sent::Staged(id) | bulk::Sent::Append(id), Some(s)) =
+                (read.sent, &self.session)
+            {
                 s.peer.send(Message::Abandon { id });
             }
             return Ok(());
         }
         row.entry = read.entry;
-        self.node.store.update(row.id, &row.entry, &row.stamp, row.seq)?;
+        self.node
+            .store
+            .update(row.id, &row.entry, &row.stamp, row.seq)?;
         self.node.store.set_blocks(row.id, &read.blocks.encode())?;
         let content = match read.sent {
             bulk::Sent::Not => Content::Keep,
             bulk::Sent::Staged(id) => Content::Staged(id),
             bulk::Sent::Append(id) => Content::Append(id),
         };
-        let op = Op::Put { path: job.path.clone(), entry: row.entry, content };
+        let op = Op::Put {
+            path: job.path.clone(),
+            entry: row.entry,
+            content,
+        };
         if let Some(session) = &mut self.session {
             session.push(vec![(row.seq, op)], job.since, read.blocks.size());
         }
         Ok(())
     }
 
-    pub(super) fn acked(&mut self, number: u64, wants: Vec<TreePath>, problems: Vec<PathProblem>) -> Result<(), EngineError> {
-        let Some(session) = &mut self.session else { return Ok(()) };
+    pub(super) fn acked(
+        &mut self,
+        number: u64,
+        wants: Vec<TreePath>,
+        problems: Vec<PathProblem>,
+    ) -> Result<(), EngineError> {
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
         let settled = matches!(&session.phase, Phase::Round(r) if r.settling == Some(number));
         if let Some(flight) = session.flights.remove(&number) {
             session.peer_head = session.peer_head.max(flight.head);
@@ -207,7 +270,11 @@ impl Engine {
                 s.peer.acked_sequence = acked;
             });
             if self.board.has_problems() {
-                for path in flight.paths.iter().filter(|p| !problems.iter().any(|q| q.path == **p)) {
+                for path in flight
+                    .paths
+                    .iter()
+                    .filter(|p| !problems.iter().any(|q| q.path == **p))
+                {
                     let shown = self.node.show(path);
                     self.board.solved(&shown);
                 }
@@ -220,7 +287,11 @@ impl Engine {
         }
         for p in problems {
             let shown = self.node.show(&p.path);
-            self.board.problem(&shown, &format!("{} on {}", p.operation, self.party.peer), &p.cause);
+            self.board.problem(
+                &shown,
+                &format!("{} on {}", p.operation, self.party.peer),
+                &p.cause,
+            );
             self.node.store.owe(&p.path)?;
             self.force.insert(p.path.clone());
             self.again.insert(p.path);
@@ -238,7 +309,9 @@ impl Engine {
 
     /// The peer cannot build a path from what it has: it gets the content whole.
     fn wanted_whole(&mut self, path: TreePath) -> Result<(), EngineError> {
-        let Some(session) = &mut self.session else { return Ok(()) };
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
         let tries = session.retried.entry(path.clone()).or_insert(0);
         *tries += 1;
         if *tries > MAX_RETRIES {
@@ -249,7 +322,10 @@ impl Engine {
             return Ok(());
         }
         match &mut session.phase {
-            Phase::Round(round) => round.wants.push_back(Want { path, have: Have::Nothing }),
+            Phase::Round(round) => round.wants.push_back(Want {
+                path,
+                have: Have::Nothing,
+            }),
             _ => {
                 self.node.store.owe(&path)?;
                 self.force.insert(path.clone());
@@ -263,15 +339,21 @@ impl Engine {
 
     /// Everything below a directory is sent whole.
     fn force_below(&mut self, path: &TreePath) -> Result<(), EngineError> {
-        let Some(id) = self.node.store.dir_id(path)? else { return Ok(()) };
-        let Some((row, _)) = self.node.store.by_id(id)? else { return Ok(()) };
+        let Some(id) = self.node.store.dir_id(path)? else {
+            return Ok(());
+        };
+        let Some((row, _)) = self.node.store.by_id(id)? else {
+            return Ok(());
+        };
         if !row.entry.kind.is_dir() {
             return Ok(());
         }
         let mut stack = vec![(path.clone(), id)];
         while let Some((dir, id)) = stack.pop() {
             for (name, row) in self.node.store.children(id, None, usize::MAX >> 1)? {
-                let Ok(rel) = dir.path.join(&name) else { continue };
+                let Ok(rel) = dir.path.join(&name) else {
+                    continue;
+                };
                 let at = TreePath::new(dir.root, rel);
                 self.force.insert(at.clone());
                 self.hints.touch(at.clone(), Touch::Changed);
@@ -284,8 +366,12 @@ impl Engine {
     }
 
     fn round_settled(&mut self) -> Result<(), EngineError> {
-        let Some(session) = &mut self.session else { return Ok(()) };
-        let Phase::Round(round) = &session.phase else { return Ok(()) };
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        let Phase::Round(round) = &session.phase else {
+            return Ok(());
+        };
         let stood = round.head;
         session.peer_head = stood;
         let head = self.node.epochs.history().head();
@@ -307,23 +393,32 @@ impl Engine {
 
     /// Starts a comparison of both trees.
     pub(super) fn begin_compare(&mut self, quick: bool) -> Option<Round> {
-        let session = self.session.as_mut().filter(|s| matches!(s.phase, Phase::Live))?;
+        let session = self
+            .session
+            .as_mut()
+            .filter(|s| matches!(s.phase, Phase::Live))?;
         session.peer.send(Message::Compare { quick });
         Some(Round::new(&self.node, 0, true, &[]))
     }
 
     fn compare_work(&mut self) -> Result<(), EngineError> {
         let room = self.session.as_ref().is_some_and(|s| s.peer.waiting() < 64);
-        let Some((quick, mut round)) = self.commands.take_comparison(room) else { return Ok(()) };
+        let Some((quick, mut round)) = self.commands.take_comparison(room) else {
+            return Ok(());
+        };
         let mut paths = 0;
         for mut message in round.step(&mut self.node)? {
             if let Message::Listing { dir, entries, .. } = &mut message {
                 paths += entries.len() as u64;
                 let mut fresh = Vec::with_capacity(entries.len());
                 for mut named in entries.drain(..) {
-                    let Ok(path) = dir.path.join(&named.name) else { continue };
+                    let Ok(path) = dir.path.join(&named.name) else {
+                        continue;
+                    };
                     // The truth is what stands in the tree, not what the index believes.
-                    if let Some((entry, _)) = here(&mut self.node, &TreePath::new(dir.root, path), quick)? {
+                    if let Some((entry, _)) =
+                        here(&mut self.node, &TreePath::new(dir.root, path), quick)?
+                    {
                         named.entry = entry;
                         fresh.push(named);
                     }
@@ -341,8 +436,15 @@ impl Engine {
 
     pub(super) fn differences(&mut self, paths: Vec<Differs>) {
         for Differs { path, what } in paths {
-            let root = self.node.root(path.root).map_or(String::new(), |r| r.root.name.clone());
-            self.commands.difference(Answer::Difference(Difference { root, path: path.path.to_string(), what }));
+            let root = self
+                .node
+                .root(path.root)
+                .map_or(String::new(), |r| r.root.name.clone());
+            self.commands.difference(Answer::Difference(Difference {
+                root,
+                path: path.path.to_string(),
+                what,
+            }));
             // Looking again at what differs mends it.
             self.force.insert(path.clone());
             self.again.insert(path);
@@ -352,7 +454,8 @@ impl Engine {
     /// Tells the board what would be lost now, and whether somebody's flush is done.
     pub(super) fn after_work(&mut self) {
         let flights = self.session.iter().flat_map(|s| s.flights.values());
-        let (mut paths, mut bytes, mut oldest) = (self.jobs.len() as u64, 0, self.jobs.values().min().copied());
+        let (mut paths, mut bytes, mut oldest) =
+            (self.jobs.len() as u64, 0, self.jobs.values().min().copied());
         for f in flights {
             paths += f.paths.len() as u64;
             bytes += f.bytes;
@@ -361,9 +464,16 @@ impl Engine {
         paths += self.again.len() as u64 + self.doubtful.len() as u64;
         let scanning = !self.scanner.is_idle();
         self.board.hold(paths, bytes, oldest);
-        let (head, epoch) = { let h = self.node.epochs.history(); (h.head(), h.last().map_or(0, |e| e.number)) };
+        let (head, epoch) = {
+            let h = self.node.epochs.history();
+            (h.head(), h.last().map_or(0, |e| e.number))
+        };
         let live = matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live));
-        let behind = if live { 0 } else { head.saturating_sub(self.session.as_ref().map_or(0, |s| s.peer_head)) };
+        let behind = if live {
+            0
+        } else {
+            head.saturating_sub(self.session.as_ref().map_or(0, |s| s.peer_head))
+        };
         self.board.update(|s| {
             s.sequence = head;
             s.epoch = epoch;
@@ -383,7 +493,10 @@ impl Engine {
 
 fn inline(op: &Op) -> u64 {
     match op {
-        Op::Put { content: Content::Inline(b), .. } => b.len() as u64,
+        Op::Put {
+            content: Content::Inline(b),
+            ..
+        } => b.len() as u64,
         _ => 0,
     }
 }
@@ -395,7 +508,16 @@ fn reply(node: &mut Node, want: &Want, alone: bool) -> Result<Reply, EngineError
     let Some(row) = node.store.lookup(path)? else {
         return Ok(Reply::Ops(vec![(head, Op::Delete { path: path.clone() })]));
     };
-    let put = |entry, content| Reply::Ops(vec![(row.seq, Op::Put { path: path.clone(), entry, content })]);
+    let put = |entry, content| {
+        Reply::Ops(vec![(
+            row.seq,
+            Op::Put {
+                path: path.clone(),
+                entry,
+                content,
+            },
+        )])
+    };
     if !row.entry.kind.is_file() {
         if let Some(first) = linked(node, &row, alone)? {
             return Ok(put(row.entry.clone(), Content::Link(first)));
@@ -405,13 +527,18 @@ fn reply(node: &mut Node, want: &Want, alone: bool) -> Result<Reply, EngineError
     if row.entry.kind.size() > INLINE_MAX {
         if let Some(first) = linked(node, &row, alone)? {
             let known = node.store.lookup(&first)?.map(|r| r.entry);
-            return Ok(put(known.unwrap_or(row.entry.clone()), Content::Link(first)));
+            return Ok(put(
+                known.unwrap_or(row.entry.clone()),
+                Content::Link(first),
+            ));
         }
-        return Ok(if want.have == Have::Content && row.entry.kind.hash().is_some() {
-            put(row.entry.clone(), Content::Keep)
-        } else {
-            Reply::Bulk
-        });
+        return Ok(
+            if want.have == Have::Content && row.entry.kind.hash().is_some() {
+                put(row.entry.clone(), Content::Keep)
+            } else {
+                Reply::Bulk
+            },
+        );
     }
     small(node, want, &row, alone)
 }
@@ -429,7 +556,10 @@ fn small(node: &mut Node, want: &Want, row: &Row, alone: bool) -> Result<Reply, 
         return Ok(Reply::Later);
     }
     let mut entry = row.entry.clone();
-    entry.kind = Kind::File { size: bytes.len() as u64, hash: Some(hash) };
+    entry.kind = Kind::File {
+        size: bytes.len() as u64,
+        hash: Some(hash),
+    };
     if row.entry.kind.hash().is_none() {
         node.store.update(row.id, &entry, &row.stamp, row.seq)?;
     }
@@ -439,7 +569,14 @@ fn small(node: &mut Node, want: &Want, row: &Row, alone: bool) -> Result<Reply, 
         (None, Have::Version { hash: theirs, .. }) if *theirs == hash => Content::Keep,
         (None, _) => Content::Inline(bytes),
     };
-    Ok(Reply::Ops(vec![(row.seq, Op::Put { path: path.clone(), entry, content })]))
+    Ok(Reply::Ops(vec![(
+        row.seq,
+        Op::Put {
+            path: path.clone(),
+            entry,
+            content,
+        },
+    )]))
 }
 
 /// The first name of a file this row is a further name of.
@@ -453,7 +590,9 @@ fn linked(node: &Node, row: &Row, alone: bool) -> Result<Option<TreePath>, Engin
 /// The content of a small file, if it is still what its row describes.
 fn read_row(node: &Node, path: &TreePath, row: &Row) -> std::io::Result<Option<Vec<u8>>> {
     use std::os::fd::AsFd;
-    let r = node.root(path.root).ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;
+    let r = node
+        .root(path.root)
+        .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;
     let (dir, name) = r.root.open_parent(&path.path)?;
     let mut file = crate::sys::tree::open_regular(dir.as_fd(), name)?;
     let same = |f: &std::fs::File| matches!(crate::sys::tree::look_at(f.as_fd(), b""), Ok(crate::sys::tree::Look::There(s)) if s.stamp == row.stamp);
@@ -461,6 +600,8 @@ fn read_row(node: &Node, path: &TreePath, row: &Row) -> std::io::Result<Option<V
         return Ok(None);
     }
     let limit = usize::try_from(INLINE_MAX).unwrap_or(usize::MAX);
-    let Ok(bytes) = super::incoming::read_bounded(&mut file, limit) else { return Ok(None) };
+    let Ok(bytes) = super::incoming::read_bounded(&mut file, limit) else {
+        return Ok(None);
+    };
     Ok(same(&file).then_some(bytes))
 }

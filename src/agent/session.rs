@@ -101,7 +101,9 @@ impl Session {
     /// Whether the round can go on now.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        let Phase::Round(round) = &self.phase else { return false };
+        let Phase::Round(round) = &self.phase else {
+            return false;
+        };
         if !self.has_room() || round.settling.is_some() {
             return false;
         }
@@ -113,7 +115,11 @@ impl Session {
     /// Everything but further links was sent and acknowledged.
     #[must_use]
     pub fn can_link(&self, round: &Round) -> bool {
-        round.asked && round.wants.is_empty() && !round.links.is_empty() && self.round_jobs.is_empty() && self.flights.is_empty()
+        round.asked
+            && round.wants.is_empty()
+            && !round.links.is_empty()
+            && self.round_jobs.is_empty()
+            && self.flights.is_empty()
     }
 
     /// Everything of the round was sent and acknowledged.
@@ -144,13 +150,24 @@ impl Session {
     pub fn begin(&mut self, node: &Node, since: Seq, full: bool, dry_run: bool, empty: &[RootId]) {
         self.dry_run = dry_run;
         self.peer_head = since;
-        self.peer.send(Message::Begin { full, since, dry_run });
-        self.phase = Phase::Round(Box::new(Round::new(node, since, full, if dry_run { &[] } else { empty })));
+        self.peer.send(Message::Begin {
+            full,
+            since,
+            dry_run,
+        });
+        self.phase = Phase::Round(Box::new(Round::new(
+            node,
+            since,
+            full,
+            if dry_run { &[] } else { empty },
+        )));
     }
 
     /// The peer needs these.
     pub fn want(&mut self, dir: &TreePath, names: Vec<Wanted>) {
-        let Phase::Round(round) = &mut self.phase else { return };
+        let Phase::Round(round) = &mut self.phase else {
+            return;
+        };
         for Wanted { name, have } in names {
             if let Some(path) = super::receiver::wanted_path(dir, &name) {
                 round.wants.push_back(Want { path, have });
@@ -200,15 +217,30 @@ impl Session {
         let number = self.next_number();
         let newest = ops.iter().map(|(seq, _)| *seq).max().unwrap_or(0);
         // In a round the peer's head moves only at its end.
-        let head = if live { newest.max(self.sent_head()) } else { self.peer_head };
+        let head = if live {
+            newest.max(self.sent_head())
+        } else {
+            self.peer_head
+        };
         let paths = ops.iter().map(|(_, op)| op.path().clone()).collect();
-        self.flights.insert(number, Flight { paths, bytes, since, head });
+        self.flights.insert(
+            number,
+            Flight {
+                paths,
+                bytes,
+                since,
+                head,
+            },
+        );
         self.peer.send(Message::Batch(Batch { number, head, ops }));
     }
 
     /// Head of the newest batch that was sent.
     fn sent_head(&self) -> Seq {
-        self.flights.values().next_back().map_or(self.peer_head, |f| f.head.max(self.peer_head))
+        self.flights
+            .values()
+            .next_back()
+            .map_or(self.peer_head, |f| f.head.max(self.peer_head))
     }
 
     /// Whether a finished file belongs to the round (and not to the live stream).
@@ -219,12 +251,20 @@ impl Session {
 
 fn content_len(op: &Op) -> usize {
     match op {
-        Op::Put { content: crate::model::batch::Content::Inline(b), entry, .. } => b.len() + 64 + xattr_len(entry),
+        Op::Put {
+            content: crate::model::batch::Content::Inline(b),
+            entry,
+            ..
+        } => b.len() + 64 + xattr_len(entry),
         Op::Put { entry, .. } => 64 + xattr_len(entry),
         _ => 64,
     }
 }
 
 fn xattr_len(entry: &crate::model::entry::Entry) -> usize {
-    entry.xattrs.iter().map(|x| x.name.len() + x.value.len()).sum()
+    entry
+        .xattrs
+        .iter()
+        .map(|x| x.name.len() + x.value.len())
+        .sum()
 }

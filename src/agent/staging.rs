@@ -30,14 +30,19 @@ impl Staging {
     /// What the system says.
     pub fn open(node: &Node) -> io::Result<Self> {
         let open = |r: &super::node::NodeRoot| {
-            Ok(Area { staging: r.root.open_private(STAGING)?, preserved: r.root.open_private(PRESERVED)? })
+            Ok(Area {
+                staging: r.root.open_private(STAGING)?,
+                preserved: r.root.open_private(PRESERVED)?,
+            })
         };
         let areas = node.roots.iter().map(open).collect::<io::Result<_>>()?;
         Ok(Self { areas, next: 0 })
     }
 
     fn area(&self, root: RootId) -> io::Result<&Area> {
-        self.areas.get(usize::from(root.0)).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        self.areas
+            .get(usize::from(root.0))
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     /// The directory that holds a root's slots.
@@ -68,14 +73,22 @@ impl Staging {
     /// What the system says.
     pub fn create(&mut self, root: RootId, mode: u32) -> io::Result<(String, File)> {
         let name = self.fresh();
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rfs::openat(self.dir(root)?, name.as_str(), flags, Mode::from_raw_mode(mode))?;
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rfs::openat(
+            self.dir(root)?,
+            name.as_str(),
+            flags,
+            Mode::from_raw_mode(mode),
+        )?;
         Ok((name, File::from(fd)))
     }
 
     /// Removes a slot that holds no directory; a missing one is fine.
     pub fn discard(&self, root: RootId, name: &str) {
-        let done = self.dir(root).and_then(|d| Ok(rfs::unlinkat(d, name, AtFlags::empty())?));
+        let done = self
+            .dir(root)
+            .and_then(|d| Ok(rfs::unlinkat(d, name, AtFlags::empty())?));
         if let Err(e) = done
             && e.kind() != io::ErrorKind::NotFound
         {
@@ -91,7 +104,9 @@ impl Staging {
         for area in &self.areas {
             for name in crate::sys::tree::list(area.staging.as_fd(), false)? {
                 match rfs::unlinkat(&area.staging, name.as_slice(), AtFlags::empty()) {
-                    Err(rustix::io::Errno::ISDIR) => rfs::unlinkat(&area.staging, name.as_slice(), AtFlags::REMOVEDIR)?,
+                    Err(rustix::io::Errno::ISDIR) => {
+                        rfs::unlinkat(&area.staging, name.as_slice(), AtFlags::REMOVEDIR)?
+                    }
                     other => other?,
                 }
             }
@@ -128,6 +143,8 @@ impl Staging {
     /// # Errors
     /// What the system says.
     pub fn sync_trees(&self) -> io::Result<()> {
-        self.areas.iter().try_for_each(|a| Ok(rfs::syncfs(&a.staging)?))
+        self.areas
+            .iter()
+            .try_for_each(|a| Ok(rfs::syncfs(&a.staging)?))
     }
 }

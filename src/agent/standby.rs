@@ -73,6 +73,8 @@ pub struct Standby<'a> {
     pub party: Party,
     /// When to end.
     pub until: Until,
+    /// This node is about to become active: it only takes what it lacks, and not from an active peer.
+    pub activating: bool,
     /// Paths changed here while nobody watched.
     pub drift: Vec<TreePath>,
     /// Told how far it is.
@@ -84,7 +86,11 @@ impl Standby<'_> {
     ///
     /// # Errors
     /// A failure where the node's own state fails.
-    pub fn run(&mut self, mut side: Receiving, mut peer: Peer) -> Result<(Receiving, End), Failure> {
+    pub fn run(
+        &mut self,
+        mut side: Receiving,
+        mut peer: Peer,
+    ) -> Result<(Receiving, End), Failure> {
         loop {
             let ours = hello(&side.node, &self.party);
             peer.send(Message::Hello(Box::new(ours.clone())));
@@ -95,6 +101,16 @@ impl Standby<'_> {
             let course = judge(&ours, &theirs, &self.party);
             tracing::info!("met {}: {course:?}", theirs.node);
             let end = match course {
+                _ if self.activating && theirs.role == Role::Active => {
+                    let text = format!(
+                        "{} is active; stop syncd there before it is started here",
+                        theirs.node
+                    );
+                    End::Refused(refusal(6, text))
+                }
+                Course::Send { .. } if self.activating => {
+                    End::Nothing(format!("{} is not ahead", theirs.node))
+                }
                 Course::Receive { since } => {
                     let mut receiver = Receiver::new(side, peer.clone(), self.board.clone(), since);
                     let (end, next) = self.receive(&mut receiver, &ours, &theirs)?;
@@ -111,15 +127,25 @@ impl Standby<'_> {
                     let node = self.send(side.node, peer.clone(), ours, &theirs)?;
                     side = Receiving::open(node, sync).map_err(|e| apply_failure(&e))?;
                     let verdict = format!("{} was behind and received", self.party.peer);
-                    End::Done(ResyncReport { direction: "send".into(), verdict, ..ResyncReport::default() })
+                    End::Done(ResyncReport {
+                        direction: "send".into(),
+                        verdict,
+                        ..ResyncReport::default()
+                    })
                 }
                 other => refuse(&peer, other, &self.party),
             };
             if !matches!(end, End::Lost(_)) {
-                peer.send(Message::Bye { text: format!("{} is done", self.party.node) });
+                peer.send(Message::Bye {
+                    text: format!("{} is done", self.party.node),
+                });
             }
             peer.close();
-            self.rt.block_on(async { tokio::time::timeout(Duration::from_secs(1), peer.ended()).await.ok() });
+            self.rt.block_on(async {
+                tokio::time::timeout(Duration::from_secs(1), peer.ended())
+                    .await
+                    .ok()
+            });
             return Ok((side, end));
         }
     }
@@ -131,13 +157,19 @@ impl Standby<'_> {
             match self.rt.block_on(wait) {
                 Err(_) => return Err(End::Lost("the peer did not say hello".into())),
                 Ok(None | Some(Event::Stop)) => return Err(End::Stopped),
-                Ok(Some(Event::Peer { session, message })) if session == peer.session => match message {
-                    Message::Hello(theirs) => return Ok(*theirs),
-                    Message::Refuse { code, text } => return Err(End::Refused(refusal(code, text))),
-                    Message::Bye { text } => return Err(End::Lost(text)),
-                    _ => return Err(End::Lost("the peer did not begin with hello".into())),
-                },
-                Ok(Some(Event::LinkDown { session, why })) if session == peer.session => return Err(End::Lost(why)),
+                Ok(Some(Event::Peer { session, message })) if session == peer.session => {
+                    match message {
+                        Message::Hello(theirs) => return Ok(*theirs),
+                        Message::Refuse { code, text } => {
+                            return Err(End::Refused(refusal(code, text)));
+                        }
+                        Message::Bye { text } => return Err(End::Lost(text)),
+                        _ => return Err(End::Lost("the peer did not begin with hello".into())),
+                    }
+                }
+                Ok(Some(Event::LinkDown { session, why })) if session == peer.session => {
+                    return Err(End::Lost(why));
+                }
                 Ok(Some(Event::LinkUp(next))) => {
                     peer.close();
                     *peer = next;
@@ -151,7 +183,12 @@ impl Standby<'_> {
         }
     }
 
-    fn receive(&mut self, receiver: &mut Receiver, ours: &Hello, theirs: &Hello) -> Result<(End, Option<Peer>), Failure> {
+    fn receive(
+        &mut self,
+        receiver: &mut Receiver,
+        ours: &Hello,
+        theirs: &Hello,
+    ) -> Result<(End, Option<Peer>), Failure> {
         let mut caught_up = false;
         let mut waiting = Vec::new();
         receiver.report.direction = "receive".into();
@@ -173,7 +210,10 @@ impl Standby<'_> {
                 Ok(Some(event)) => event,
             };
             match event {
-                Event::Peer { session: s, message } if s == session => {
+                Event::Peer {
+                    session: s,
+                    message,
+                } if s == session => {
                     let begins = matches!(message, Message::Begin { .. });
                     let listed = matches!(message, Message::Listed);
                     let next = receiver.handle(message).map_err(|e| apply_failure(&e))?;
@@ -184,7 +224,12 @@ impl Standby<'_> {
                         return Ok((End::Done(receiver.dry_report()), None));
                     }
                     let r = &receiver.report;
-                    (self.progress)(&Progress { phase: "receiving".into(), paths: r.puts, bytes: r.bytes, ..Progress::default() });
+                    (self.progress)(&Progress {
+                        phase: "receiving".into(),
+                        paths: r.puts,
+                        bytes: r.bytes,
+                        ..Progress::default()
+                    });
                     match next {
                         Next::Go => {}
                         Next::End(why) if caught_up && self.until == Until::CaughtUp => {
@@ -196,7 +241,17 @@ impl Standby<'_> {
                             caught_up = true;
                             self.in_sync();
                             for replies in waiting.drain(..) {
-                                let _ = mpsc::UnboundedSender::send(&replies, self.answer(&Request::Resync { full: false, checksum: false, dry_run: false }, true));
+                                let _ = mpsc::UnboundedSender::send(
+                                    &replies,
+                                    self.answer(
+                                        &Request::Resync {
+                                            full: false,
+                                            checksum: false,
+                                            dry_run: false,
+                                        },
+                                        true,
+                                    ),
+                                );
                             }
                             if self.until == Until::CaughtUp {
                                 return Ok((End::Done(receiver.report.clone()), None));
@@ -208,9 +263,20 @@ impl Standby<'_> {
                         self.in_sync();
                     }
                 }
-                Event::LinkDown { session: s, why } if s == session => return Ok((End::Lost(why), None)),
-                Event::LinkUp(next) => return Ok((End::Lost("another session took over".into()), Some(next))),
-                Event::Command(Request::Resync { full: false, checksum: false, dry_run: false }, replies) if !caught_up => waiting.push(replies),
+                Event::LinkDown { session: s, why } if s == session => {
+                    return Ok((End::Lost(why), None));
+                }
+                Event::LinkUp(next) => {
+                    return Ok((End::Lost("another session took over".into()), Some(next)));
+                }
+                Event::Command(
+                    Request::Resync {
+                        full: false,
+                        checksum: false,
+                        dry_run: false,
+                    },
+                    replies,
+                ) if !caught_up => waiting.push(replies),
                 Event::Command(request, replies) => {
                     let _ = replies.send(self.answer(&request, caught_up));
                 }
@@ -232,16 +298,33 @@ impl Standby<'_> {
         let elsewhere = |what: &str| {
             Answer::Error(Failure {
                 code: 2,
-                message: format!("this node receives from {peer}; {what} is a matter of the active node"),
+                message: format!(
+                    "this node receives from {peer}; {what} is a matter of the active node"
+                ),
                 hint: format!("run the command on {peer}"),
             })
         };
         match request {
-            Request::Status => Answer::Done(Outcome { status: Some(Box::new(self.board.snapshot())), ..Outcome::default() }),
-            Request::Resync { full: false, checksum: false, .. } if caught_up => {
+            Request::Status => Answer::Done(Outcome {
+                status: Some(Box::new(self.board.snapshot())),
+                ..Outcome::default()
+            }),
+            Request::Resync {
+                full: false,
+                checksum: false,
+                ..
+            } if caught_up => {
                 let verdict = format!("{peer} is active and this node follows it");
-                let resync = Some(ResyncReport { direction: "none".into(), verdict, ..ResyncReport::default() });
-                Answer::Done(Outcome { message: "this node is up to date".into(), resync, ..Outcome::default() })
+                let resync = Some(ResyncReport {
+                    direction: "none".into(),
+                    verdict,
+                    ..ResyncReport::default()
+                });
+                Answer::Done(Outcome {
+                    message: "this node is up to date".into(),
+                    resync,
+                    ..Outcome::default()
+                })
             }
             Request::Resync { .. } => elsewhere("a full resync"),
             Request::Flush { .. } => elsewhere("a flush"),
@@ -252,14 +335,31 @@ impl Standby<'_> {
     }
 
     /// Answers a peer that is behind, until it has everything.
-    fn send(&mut self, node: super::node::Node, peer: Peer, ours: Hello, theirs: &Hello) -> Result<super::node::Node, Failure> {
+    fn send(
+        &mut self,
+        node: super::node::Node,
+        peer: Peer,
+        ours: Hello,
+        theirs: &Hello,
+    ) -> Result<super::node::Node, Failure> {
         let hints = Arc::new(Hints::new(0, self.sender.clone()));
         let (down, _down) = mpsc::unbounded_channel();
         let bulk = spawn_bulk(self.sender.clone())?;
-        let parts = Parts { node, hints, board: self.board.clone(), party: self.party.clone(), bulk, down };
+        let parts = Parts {
+            node,
+            hints,
+            board: self.board.clone(),
+            party: self.party.clone(),
+            bulk,
+            down,
+        };
         let mut engine = Engine::new(parts);
-        engine.take_over(peer, ours, theirs).map_err(|e| failed(e, "see syncctl check"))?;
-        engine.run(self.events, &self.rt).map_err(|e| failed(e, "see syncctl check"))
+        engine
+            .take_over(peer, ours, theirs)
+            .map_err(|e| failed(e, "see syncctl check"))?;
+        engine
+            .run(self.events, &self.rt)
+            .map_err(|e| failed(e, "see syncctl check"))
     }
 }
 
@@ -269,7 +369,11 @@ fn refusal(code: u8, message: String) -> Failure {
         2 => "the configuration file must be the same on both nodes",
         _ => "see syncctl status on both nodes",
     };
-    Failure { code, message, hint: hint.into() }
+    Failure {
+        code,
+        message,
+        hint: hint.into(),
+    }
 }
 
 fn refuse(peer: &Peer, course: Course, party: &Party) -> End {
@@ -277,15 +381,23 @@ fn refuse(peer: &Peer, course: Course, party: &Party) -> End {
         Course::Refused(code, text) => (code, text),
         Course::Diverged { since } => (
             5,
-            format!("{} and {} both changed data after sequence {since}; nothing was changed", party.node, party.peer),
+            format!(
+                "{} and {} both changed data after sequence {since}; nothing was changed",
+                party.node, party.peer
+            ),
         ),
         Course::Idle => return End::Nothing("both nodes hold the same data".into()),
         Course::Blank => {
             return End::Nothing("neither node holds replicated data yet; start syncd on the one whose data are to be kept".into());
         }
-        Course::Stale | Course::Send { .. } | Course::Receive { .. } => (6, format!("{} is active", party.peer)),
+        Course::Stale | Course::Send { .. } | Course::Receive { .. } => {
+            (6, format!("{} is active", party.peer))
+        }
     };
-    peer.send(Message::Refuse { code, text: text.clone() });
+    peer.send(Message::Refuse {
+        code,
+        text: text.clone(),
+    });
     End::Refused(refusal(code, text))
 }
 
@@ -301,7 +413,10 @@ pub fn spawn_bulk(events: mpsc::Sender<Event>) -> Result<bulk::Handle, Failure> 
             let _ = events.blocking_send(Event::Bulk(Box::new((job, result))));
         });
     };
-    std::thread::Builder::new().name("bulk".into()).spawn(work).map_err(|e| failed(format!("cannot start a thread: {e}"), "see ulimit -u"))?;
+    std::thread::Builder::new()
+        .name("bulk".into())
+        .spawn(work)
+        .map_err(|e| failed(format!("cannot start a thread: {e}"), "see ulimit -u"))?;
     Ok(bulk::Handle { jobs, signatures })
 }
 
@@ -310,8 +425,16 @@ pub fn spawn_bulk(events: mpsc::Sender<Event>) -> Result<bulk::Handle, Failure> 
 /// # Errors
 /// A failure where it cannot be made.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    built.map_err(|e| failed(format!("cannot start the runtime: {e}"), "see ulimit -u and ulimit -n"))
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    built.map_err(|e| {
+        failed(
+            format!("cannot start the runtime: {e}"),
+            "see ulimit -u and ulimit -n",
+        )
+    })
 }
 
 /// `syncd serve`: speaks to the peer on standard input and output.
@@ -330,9 +453,24 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     let (sender, mut events) = mpsc::channel(QUEUE);
     let board = Arc::new(Board::new(site.status("standby"), None));
     let guard = rt.enter();
-    let server = ControlServer::bind(&site.run_dir()).map_err(|e| failed(format!("cannot open the control socket: {e}"), "see syncctl check"))?;
-    rt.spawn(serve_control(server, board.clone(), sender.clone(), site.compress()));
-    let stdio = link::stdio().map_err(|e| failed(format!("cannot use standard input and output: {e}"), "syncd serve is started by the peer through SSH"))?;
+    let server = ControlServer::bind(&site.run_dir()).map_err(|e| {
+        failed(
+            format!("cannot open the control socket: {e}"),
+            "see syncctl check",
+        )
+    })?;
+    rt.spawn(serve_control(
+        server,
+        board.clone(),
+        sender.clone(),
+        site.compress(),
+    ));
+    let stdio = link::stdio().map_err(|e| {
+        failed(
+            format!("cannot use standard input and output: {e}"),
+            "syncd serve is started by the peer through SSH",
+        )
+    })?;
     let peer = peer::start(stdio, next_session(), site.compress(), sender.clone());
     drop(guard);
     prepare(&mut side)?;
@@ -344,6 +482,7 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
         board,
         party: site.party(Role::Standby),
         until: Until::Told,
+        activating: false,
         drift: Vec::new(),
         progress: &mut quiet,
     };
@@ -402,7 +541,11 @@ pub fn resync_once(
     let mut side = site.open()?;
     prepare(&mut side)?;
     let drift = survey::changed_here(&mut side.node, &mut |paths| {
-        progress(&Progress { phase: "scanning".into(), paths, ..Progress::default() });
+        progress(&Progress {
+            phase: "scanning".into(),
+            paths,
+            ..Progress::default()
+        });
     })
     .map_err(|e| failed(e, "see syncctl check"))?;
     if checksum {
@@ -416,27 +559,63 @@ pub fn resync_once(
     let mut party = site.party(Role::Standby);
     party.full = full || checksum;
     party.dry_run = dry_run;
-    let mut standby = Standby { events: &mut events, sender, rt: rt.handle().clone(), board, party, until: Until::CaughtUp, drift, progress };
+    let mut standby = Standby {
+        events: &mut events,
+        sender,
+        rt: rt.handle().clone(),
+        board,
+        party,
+        until: Until::CaughtUp,
+        activating: false,
+        drift,
+        progress,
+    };
     let (mut side, end) = standby.run(side, peer)?;
     side.checkpoint().map_err(|e| apply_failure(&e))?;
     if !dry_run && matches!(end, End::Done(_)) {
-        side.node.epochs.set_active(false).map_err(|e| failed(e, "see syncctl check"))?;
+        side.node
+            .epochs
+            .set_active(false)
+            .map_err(|e| failed(e, "see syncctl check"))?;
     }
     drop(owner);
     rt.shutdown_timeout(Duration::from_millis(500));
     match end {
         End::Done(mut report) => {
             report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let message = if dry_run { "nothing was changed" } else { "this node is up to date" };
-            Ok(Outcome { message: message.into(), resync: Some(report), ..Outcome::default() })
+            let message = if dry_run {
+                "nothing was changed"
+            } else {
+                "this node is up to date"
+            };
+            Ok(Outcome {
+                message: message.into(),
+                resync: Some(report),
+                ..Outcome::default()
+            })
         }
         End::Nothing(text) => {
-            let report = ResyncReport { direction: "none".into(), verdict: text.clone(), ..ResyncReport::default() };
-            Ok(Outcome { message: text, resync: Some(report), ..Outcome::default() })
+            let report = ResyncReport {
+                direction: "none".into(),
+                verdict: text.clone(),
+                ..ResyncReport::default()
+            };
+            Ok(Outcome {
+                message: text,
+                resync: Some(report),
+                ..Outcome::default()
+            })
         }
         End::Refused(f) => Err(f),
-        End::Lost(why) => Err(Failure { code: 4, message: format!("the session with {} ended: {why}", site.peer_name()), hint: "run it again: it goes on where it stopped".into() }),
-        End::Stopped => Err(failed("interrupted", "run it again: it goes on where it stopped")),
+        End::Lost(why) => Err(Failure {
+            code: 4,
+            message: format!("the session with {} ended: {why}", site.peer_name()),
+            hint: "run it again: it goes on where it stopped".into(),
+        }),
+        End::Stopped => Err(failed(
+            "interrupted",
+            "run it again: it goes on where it stopped",
+        )),
     }
 }
 
@@ -452,7 +631,10 @@ fn forget_hashes(side: &mut Receiving) -> Result<(), Failure> {
         for mut row in rows {
             if let crate::model::entry::Kind::File { hash, .. } = &mut row.entry.kind {
                 *hash = None;
-                side.node.store.update(row.id, &row.entry, &row.stamp, row.seq).map_err(fail)?;
+                side.node
+                    .store
+                    .update(row.id, &row.entry, &row.stamp, row.seq)
+                    .map_err(fail)?;
             }
         }
     }
@@ -463,14 +645,33 @@ fn forget_hashes(side: &mut Receiving) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Exit code 4 where it cannot be reached, 2 where the configuration is at fault.
-pub fn dial(site: &Site, rt: &tokio::runtime::Runtime, events: &mpsc::Sender<Event>) -> Result<Peer, Failure> {
+pub fn dial(
+    site: &Site,
+    rt: &tokio::runtime::Runtime,
+    events: &mpsc::Sender<Event>,
+) -> Result<Peer, Failure> {
     let timeout = site.config.activation.activate_timeout;
-    let linked = rt.block_on(link::connect(&site.target(), &site.run_dir(), timeout)).map_err(|e| {
-        let code = if e.category() == link::LinkCategory::Configuration { 2 } else { 4 };
-        Failure { code, message: e.message, hint: e.hint }
-    })?;
+    let linked = rt
+        .block_on(link::connect(&site.target(), &site.run_dir(), timeout))
+        .map_err(|e| {
+            let code = if e.category() == link::LinkCategory::Configuration {
+                2
+            } else {
+                4
+            };
+            Failure {
+                code,
+                message: e.message,
+                hint: e.hint,
+            }
+        })?;
     let _guard = rt.enter();
-    Ok(peer::start(linked, next_session(), site.compress(), events.clone()))
+    Ok(peer::start(
+        linked,
+        next_session(),
+        site.compress(),
+        events.clone(),
+    ))
 }
 
 /// `syncctl check`: meets the peer and says what it is, without any effect on either side.
@@ -481,17 +682,39 @@ pub fn check_peer(config: &Config, node: usize) -> Result<String, Failure> {
     let site = Site::new(config.clone(), node);
     let rt = runtime()?;
     let (sender, mut events) = mpsc::channel(QUEUE);
-    std::fs::create_dir_all(site.run_dir()).map_err(|e| failed(format!("cannot make {}: {e}", site.run_dir().display()), "run as root"))?;
+    std::fs::create_dir_all(site.run_dir()).map_err(|e| {
+        failed(
+            format!("cannot make {}: {e}", site.run_dir().display()),
+            "run as root",
+        )
+    })?;
     let peer = dial(&site, &rt, &sender)?;
     let answer = rt.block_on(async { tokio::time::timeout(HELLO, events.recv()).await });
-    peer.send(Message::Bye { text: "syncctl check".into() });
+    peer.send(Message::Bye {
+        text: "syncctl check".into(),
+    });
     peer.close();
-    let unreachable = |why: String| Failure { code: 4, message: format!("{} cannot be reached: {why}", site.peer_name()), hint: "see README.md, \"Troubleshooting\"".into() };
+    let unreachable = |why: String| Failure {
+        code: 4,
+        message: format!("{} cannot be reached: {why}", site.peer_name()),
+        hint: "see README.md, \"Troubleshooting\"".into(),
+    };
     let result = match answer {
-        Ok(Some(Event::Peer { message: Message::Hello(h), .. })) => {
-            Ok(format!("{} answers: osm-failover {}, protocol {}, cluster \"{}\", sequence {}", h.node, h.version, h.protocol, h.cluster, h.history.head()))
-        }
-        Ok(Some(Event::Peer { message: Message::Refuse { code, text }, .. })) => Err(refusal(code, text)),
+        Ok(Some(Event::Peer {
+            message: Message::Hello(h),
+            ..
+        })) => Ok(format!(
+            "{} answers: osm-failover {}, protocol {}, cluster \"{}\", sequence {}",
+            h.node,
+            h.version,
+            h.protocol,
+            h.cluster,
+            h.history.head()
+        )),
+        Ok(Some(Event::Peer {
+            message: Message::Refuse { code, text },
+            ..
+        })) => Err(refusal(code, text)),
         Ok(Some(Event::LinkDown { why, .. })) => Err(unreachable(why)),
         _ => Err(unreachable("it did not say hello".into())),
     };

@@ -30,15 +30,22 @@ pub fn adopt(node: &mut Node) -> Result<u64, StoreError> {
 }
 
 fn adopt_one(node: &mut Node, path: &TreePath) -> Result<bool, StoreError> {
-    let Some(r) = node.root(path.root) else { return Ok(false) };
+    let Some(r) = node.root(path.root) else {
+        return Ok(false);
+    };
     let found = if path.path.is_root() {
         look_at(r.root.fd(), b"").map(|l| (l, xattrs_of(r.root.fd(), b"").unwrap_or_default()))
     } else {
         r.root.open_parent(&path.path).and_then(|(dir, name)| {
-            Ok((look_at(dir.as_fd(), name)?, xattrs_of(dir.as_fd(), name).unwrap_or_default()))
+            Ok((
+                look_at(dir.as_fd(), name)?,
+                xattrs_of(dir.as_fd(), name).unwrap_or_default(),
+            ))
         })
     };
-    let Ok((Look::There(seen), xattrs)) = found else { return Ok(false) };
+    let Ok((Look::There(seen), xattrs)) = found else {
+        return Ok(false);
+    };
     let mut entry = seen.entry;
     entry.xattrs = xattrs;
     if !path.path.is_root() && node.excluded(path, entry.kind.is_dir()) {
@@ -52,7 +59,10 @@ fn adopt_one(node: &mut Node, path: &TreePath) -> Result<bool, StoreError> {
 ///
 /// # Errors
 /// [`StoreError`] where the index fails.
-pub fn changed_here(node: &mut Node, progress: &mut dyn FnMut(u64)) -> Result<Vec<TreePath>, StoreError> {
+pub fn changed_here(
+    node: &mut Node,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<TreePath>, StoreError> {
     let mut scanner = all(node);
     let (mut paths, mut seen) = (Vec::new(), 0);
     while !scanner.is_idle() {
@@ -60,11 +70,15 @@ pub fn changed_here(node: &mut Node, progress: &mut dyn FnMut(u64)) -> Result<Ve
         seen += found.seen;
         progress(seen);
         for path in found.differ {
-            let excluded = !path.path.is_root() && (node.excluded(&path, true) || node.excluded(&path, false));
+            let excluded =
+                !path.path.is_root() && (node.excluded(&path, true) || node.excluded(&path, false));
             let row = node.store.lookup(&path)?;
             let is_dir = row.as_ref().is_some_and(|r| r.entry.kind.is_dir());
             // A directory's stamp moves with every entry; its metadata come with the round.
-            let still_dir = is_dir && node.root(path.root).is_some_and(|r| r.root.open_dir(&path.path).is_ok());
+            let still_dir = is_dir
+                && node
+                    .root(path.root)
+                    .is_some_and(|r| r.root.open_dir(&path.path).is_ok());
             if !excluded && !still_dir {
                 paths.push(path);
             }

@@ -52,8 +52,18 @@ impl Verdict {
 pub fn verdict(local: &History, peer: &History) -> Verdict {
     match (local.is_empty(), peer.is_empty()) {
         (true, true) => return Verdict::Blank,
-        (true, false) => return Verdict::Behind { since: 0, tail: false },
-        (false, true) => return Verdict::PeerBehind { since: 0, tail: false },
+        (true, false) => {
+            return Verdict::Behind {
+                since: 0,
+                tail: false,
+            };
+        }
+        (false, true) => {
+            return Verdict::PeerBehind {
+                since: 0,
+                tail: false,
+            };
+        }
         (false, false) => {}
     }
     let Some((l, p)) = newest_common(local, peer) else {
@@ -65,8 +75,14 @@ pub fn verdict(local: &History, peer: &History) -> Verdict {
     let peer_more = p + 1 < peer.epochs().len();
     match (local_more, peer_more) {
         (true, true) => Verdict::Diverged { since },
-        (true, false) => Verdict::PeerBehind { since, tail: peer_end > since },
-        (false, true) => Verdict::Behind { since, tail: local_end > since },
+        (true, false) => Verdict::PeerBehind {
+            since,
+            tail: peer_end > since,
+        },
+        (false, true) => Verdict::Behind {
+            since,
+            tail: local_end > since,
+        },
         (false, false) => match local_end.cmp(&peer_end) {
             std::cmp::Ordering::Equal => Verdict::Equal,
             std::cmp::Ordering::Greater => Verdict::PeerBehind { since, tail: false },
@@ -97,7 +113,12 @@ mod tests {
         let epochs = epochs
             .iter()
             .enumerate()
-            .map(|(i, (id, first))| Epoch { number: i as u64 + 1, id: *id, node: "n".into(), first: *first })
+            .map(|(i, (id, first))| Epoch {
+                number: i as u64 + 1,
+                id: *id,
+                node: "n".into(),
+                first: *first,
+            })
             .collect();
         History::new(epochs, head).expect("in order")
     }
@@ -105,20 +126,92 @@ mod tests {
     #[test]
     fn the_table() {
         let cases = [
-            ("both blank", history(&[], 0), history(&[], 0), Verdict::Blank),
-            ("fresh disk here", history(&[], 0), history(&[(1, 1)], 9), Verdict::Behind { since: 0, tail: false }),
-            ("equal", history(&[(1, 1)], 9), history(&[(1, 1)], 9), Verdict::Equal),
-            ("peer missed the last changes", history(&[(1, 1)], 9), history(&[(1, 1)], 5), Verdict::PeerBehind { since: 5, tail: false }),
-            ("peer took over from the end", history(&[(1, 1)], 9), history(&[(1, 1), (2, 10)], 12), Verdict::Behind { since: 9, tail: false }),
-            ("peer took over, we had a tail", history(&[(1, 1)], 9), history(&[(1, 1), (2, 6)], 12), Verdict::Behind { since: 5, tail: true }),
-            ("both went on alone", history(&[(1, 1), (3, 8)], 9), history(&[(1, 1), (2, 6)], 12), Verdict::Diverged { since: 5 }),
-            ("strangers", history(&[(1, 1)], 9), history(&[(2, 1)], 9), Verdict::Diverged { since: 0 }),
-            ("power loss took our newest index rows", history(&[(1, 1)], 7), history(&[(1, 1)], 9), Verdict::Behind { since: 7, tail: false }),
-            ("two epochs missed", history(&[(1, 1)], 4), history(&[(1, 1), (2, 5), (3, 7)], 8), Verdict::Behind { since: 4, tail: false }),
+            (
+                "both blank",
+                history(&[], 0),
+                history(&[], 0),
+                Verdict::Blank,
+            ),
+            (
+                "fresh disk here",
+                history(&[], 0),
+                history(&[(1, 1)], 9),
+                Verdict::Behind {
+                    since: 0,
+                    tail: false,
+                },
+            ),
+            (
+                "equal",
+                history(&[(1, 1)], 9),
+                history(&[(1, 1)], 9),
+                Verdict::Equal,
+            ),
+            (
+                "peer missed the last changes",
+                history(&[(1, 1)], 9),
+                history(&[(1, 1)], 5),
+                Verdict::PeerBehind {
+                    since: 5,
+                    tail: false,
+                },
+            ),
+            (
+                "peer took over from the end",
+                history(&[(1, 1)], 9),
+                history(&[(1, 1), (2, 10)], 12),
+                Verdict::Behind {
+                    since: 9,
+                    tail: false,
+                },
+            ),
+            (
+                "peer took over, we had a tail",
+                history(&[(1, 1)], 9),
+                history(&[(1, 1), (2, 6)], 12),
+                Verdict::Behind {
+                    since: 5,
+                    tail: true,
+                },
+            ),
+            (
+                "both went on alone",
+                history(&[(1, 1), (3, 8)], 9),
+                history(&[(1, 1), (2, 6)], 12),
+                Verdict::Diverged { since: 5 },
+            ),
+            (
+                "strangers",
+                history(&[(1, 1)], 9),
+                history(&[(2, 1)], 9),
+                Verdict::Diverged { since: 0 },
+            ),
+            (
+                "power loss took our newest index rows",
+                history(&[(1, 1)], 7),
+                history(&[(1, 1)], 9),
+                Verdict::Behind {
+                    since: 7,
+                    tail: false,
+                },
+            ),
+            (
+                "two epochs missed",
+                history(&[(1, 1)], 4),
+                history(&[(1, 1), (2, 5), (3, 7)], 8),
+                Verdict::Behind {
+                    since: 4,
+                    tail: false,
+                },
+            ),
         ];
         for (name, local, peer, want) in cases {
             assert_eq!(verdict(&local, &peer), want, "{name}");
-            assert_eq!(verdict(&peer, &local), want.mirrored(), "{name}, seen from the peer");
+            assert_eq!(
+                verdict(&peer, &local),
+                want.mirrored(),
+                "{name}, seen from the peer"
+            );
         }
     }
 

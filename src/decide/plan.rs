@@ -27,7 +27,11 @@ mod tests {
 
     #[test]
     fn a_swap_of_directories_is_traced_back() {
-        let moves = [(tp(0, "a"), tp(0, "slot")), (tp(0, "b"), tp(0, "a")), (tp(0, "slot"), tp(0, "b"))];
+        let moves = [
+            (tp(0, "a"), tp(0, "slot")),
+            (tp(0, "b"), tp(0, "a")),
+            (tp(0, "slot"), tp(0, "b")),
+        ];
         assert_eq!(before_moves(&tp(0, "a/x"), &moves), tp(0, "b/x"));
         assert_eq!(before_moves(&tp(0, "b/x"), &moves), tp(0, "a/x"));
         assert_eq!(before_moves(&tp(0, "c"), &moves), tp(0, "c"));
@@ -35,6 +39,9 @@ mod tests {
 
     #[test]
     fn a_move_to_another_root_is_traced_back() {
-        assert_eq!(before_moves(&tp(1, "n/x"), &[(tp(0, "d"), tp(1, "n"))]), tp(0, "d/x"));
+        assert_eq!(
+            before_moves(&tp(1, "n/x"), &[(tp(0, "d"), tp(1, "n"))]),
+            tp(0, "d/x")
+        );
     }
 }

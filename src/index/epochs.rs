@@ -27,10 +27,14 @@ pub enum EpochsError {
     #[error("cannot {0} the epoch history {1}: {2}")]
     Io(&'static str, PathBuf, #[source] io::Error),
     /// The file is damaged.
-    #[error("the epoch history {0} is damaged: {1}; restore it from a backup, or remove it so that this node takes its data from the peer")]
+    #[error(
+        "the epoch history {0} is damaged: {1}; restore it from a backup, or remove it so that this node takes its data from the peer"
+    )]
     Damaged(PathBuf, String),
     /// The file was written by a newer version.
-    #[error("the epoch history {0} was written by a newer version (format {1}, this one knows {VERSION}); install that version again")]
+    #[error(
+        "the epoch history {0} was written by a newer version (format {1}, this one knows {VERSION}); install that version again"
+    )]
     Newer(PathBuf, u32),
 }
 
@@ -73,7 +77,11 @@ impl Epochs {
             },
             Err(e) => return Err(EpochsError::Io("read", path, e)),
         };
-        Ok(Self { path, doc, open_next: true })
+        Ok(Self {
+            path,
+            doc,
+            open_next: true,
+        })
     }
 
     fn parse(path: &Path, bytes: &[u8]) -> Result<Document, EpochsError> {
@@ -191,12 +199,17 @@ impl Epochs {
     fn write(&mut self, doc: Document) -> Result<(), EpochsError> {
         let err = |e| EpochsError::Io("write", self.path.clone(), e);
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix("epochs").tempfile_in(dir).map_err(err)?;
+        let mut file = tempfile::Builder::new()
+            .prefix("epochs")
+            .tempfile_in(dir)
+            .map_err(err)?;
         let bytes = serde_json::to_vec_pretty(&doc).map_err(|e| err(io::Error::other(e)))?;
         file.write_all(&bytes).map_err(err)?;
         file.as_file().sync_all().map_err(err)?;
         file.persist(&self.path).map_err(|e| err(e.error))?;
-        fs::File::open(dir).and_then(|d| d.sync_all()).map_err(err)?;
+        fs::File::open(dir)
+            .and_then(|d| d.sync_all())
+            .map_err(err)?;
         self.doc = doc;
         Ok(())
     }
@@ -207,7 +220,9 @@ fn random_id() -> u128 {
     let mut bytes = [0u8; 16];
     // Without randomness from the kernel nothing on this host works; the address and time mix keeps ids apart even then.
     if getrandom::fill(&mut bytes).is_err() {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         return now.as_nanos() ^ u128::from(std::process::id()).rotate_left(64);
     }
     u128::from_le_bytes(bytes)
@@ -229,7 +244,11 @@ mod tests {
         assert!(again.was_active());
         again.set_head(2);
         assert_eq!(again.next("a").expect("numbered"), 3);
-        assert_eq!(again.history().epochs().len(), 2, "a new activation, a new epoch");
+        assert_eq!(
+            again.history().epochs().len(),
+            2,
+            "a new activation, a new epoch"
+        );
     }
 
     #[test]
@@ -244,8 +263,14 @@ mod tests {
     fn a_newer_or_damaged_file_is_refused() {
         let dir = tempfile::tempdir().expect("temp dir");
         fs::write(dir.path().join(FILE), br#"{"version": 99, "what": 1}"#).expect("written");
-        assert!(matches!(Epochs::open(dir.path()), Err(EpochsError::Newer(_, 99))));
+        assert!(matches!(
+            Epochs::open(dir.path()),
+            Err(EpochsError::Newer(_, 99))
+        ));
         fs::write(dir.path().join(FILE), b"{\"version\": 1").expect("written");
-        assert!(matches!(Epochs::open(dir.path()), Err(EpochsError::Damaged(..))));
+        assert!(matches!(
+            Epochs::open(dir.path()),
+            Err(EpochsError::Damaged(..))
+        ));
     }
 }

@@ -29,7 +29,9 @@ pub enum JournalError {
     #[error("cannot {0} the redo journal {1}: {2}")]
     Io(&'static str, PathBuf, #[source] io::Error),
     /// The file was written by a newer version.
-    #[error("the redo journal {0} was written by a newer version (format {1}, this one knows {VERSION}); start that version once so that it is rolled forward")]
+    #[error(
+        "the redo journal {0} was written by a newer version (format {1}, this one knows {VERSION}); start that version once so that it is rolled forward"
+    )]
     Newer(PathBuf, u32),
 }
 
@@ -100,7 +102,8 @@ impl Journal {
     /// [`JournalError::Io`]; then the record does not count, and what was written of it is cut off.
     pub fn append(&mut self, body: &[u8], sync: bool) -> Result<(), JournalError> {
         let mut record = Vec::with_capacity(8 + body.len());
-        let len = u32::try_from(body.len()).map_err(|_| self.io("write")(io::Error::from_raw_os_error(libc::EFBIG)))?;
+        let len = u32::try_from(body.len())
+            .map_err(|_| self.io("write")(io::Error::from_raw_os_error(libc::EFBIG)))?;
         record.extend_from_slice(&len.to_be_bytes());
         record.extend_from_slice(&crc32fast::hash(body).to_be_bytes());
         record.extend_from_slice(body);
@@ -208,7 +211,13 @@ mod tests {
         let mut bytes = std::fs::read(dir.path().join(FILE)).expect("read");
         *bytes.last_mut().expect("not empty") ^= 1;
         std::fs::write(dir.path().join(FILE), &bytes).expect("written");
-        assert!(Journal::open(dir.path()).expect("opens").1.records.is_empty());
+        assert!(
+            Journal::open(dir.path())
+                .expect("opens")
+                .1
+                .records
+                .is_empty()
+        );
         j.reset().expect("reset");
         assert!(j.is_empty());
     }

@@ -34,7 +34,9 @@ pub enum StoreError {
     #[error("the index {0} failed: {1}")]
     Sql(PathBuf, #[source] rusqlite::Error),
     /// The file was written by a newer version.
-    #[error("the index {0} was written by a newer version (format {1}, this one knows {VERSION}); install that version again, or remove the file: it is built anew by a scan")]
+    #[error(
+        "the index {0} was written by a newer version (format {1}, this one knows {VERSION}); install that version again, or remove the file: it is built anew by a scan"
+    )]
     Newer(PathBuf, i64),
     /// A row cannot be decoded.
     #[error("the index {0} has a damaged row ({1}); remove the file: it is built anew by a scan")]
@@ -112,15 +114,25 @@ impl Store {
         )
         .map_err(err)?;
         db.set_prepared_statement_cache_capacity(64);
-        let version: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(err)?;
+        let version: i64 = db
+            .query_row("PRAGMA user_version", [], |r| r.get(0))
+            .map_err(err)?;
         if version > VERSION {
             return Err(StoreError::Newer(path, version));
         }
         let fresh = version == 0;
         if fresh {
-            db.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")).map_err(err)?;
+            db.execute_batch(&format!(
+                "BEGIN; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;"
+            ))
+            .map_err(err)?;
         }
-        let mut store = Self { db, path, roots: Vec::new(), dirs: HashMap::new() };
+        let mut store = Self {
+            db,
+            path,
+            roots: Vec::new(),
+            dirs: HashMap::new(),
+        };
         for name in roots {
             let id = store.root_row(name)?;
             store.roots.push(id);
@@ -142,7 +154,11 @@ impl Store {
     fn root_row(&mut self, name: &str) -> Result<NodeId> {
         let found: Option<NodeId> = self
             .db
-            .query_row("SELECT id FROM node WHERE parent=0 AND name=?", [name.as_bytes()], |r| r.get(0))
+            .query_row(
+                "SELECT id FROM node WHERE parent=0 AND name=?",
+                [name.as_bytes()],
+                |r| r.get(0),
+            )
             .optional()
             .map_err(self.sql())?;
         if let Some(id) = found {
@@ -189,7 +205,9 @@ impl Store {
     /// [`StoreError::Sql`].
     pub fn sync(&self) -> Result<()> {
         self.db
-            .execute_batch("PRAGMA synchronous=FULL; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA synchronous=OFF;")
+            .execute_batch(
+                "PRAGMA synchronous=FULL; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA synchronous=OFF;",
+            )
             .map_err(self.sql())
     }
 
@@ -220,8 +238,9 @@ impl Store {
 
     fn decode(&self, r: &rusqlite::Row<'_>) -> rusqlite::Result<(Row, Vec<u8>)> {
         let blob = r.get_ref(5)?.as_blob()?;
-        let data: Data = postcard::from_bytes(blob)
-            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Blob, Box::new(e)))?;
+        let data: Data = postcard::from_bytes(blob).map_err(|e| {
+            rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Blob, Box::new(e))
+        })?;
         let row = Row {
             id: r.get(0)?,
             parent: r.get(1)?,
@@ -239,8 +258,13 @@ impl Store {
     /// [`StoreError::Sql`].
     pub fn child(&self, parent: NodeId, name: &[u8]) -> Result<Option<Row>> {
         self.db
-            .prepare_cached("SELECT id,parent,name,seq,born,data FROM node WHERE parent=? AND name=?")
-            .and_then(|mut s| s.query_row(params![parent, name], |r| self.decode(r)).optional())
+            .prepare_cached(
+                "SELECT id,parent,name,seq,born,data FROM node WHERE parent=? AND name=?",
+            )
+            .and_then(|mut s| {
+                s.query_row(params![parent, name], |r| self.decode(r))
+                    .optional()
+            })
             .map(|o| o.map(|(row, _)| row))
             .map_err(self.sql())
     }
@@ -264,7 +288,9 @@ impl Store {
         if let Some(id) = self.dirs.get(dir) {
             return Ok(Some(*id));
         }
-        let Some(mut id) = self.roots.get(usize::from(dir.root.0)).copied() else { return Ok(None) };
+        let Some(mut id) = self.roots.get(usize::from(dir.root.0)).copied() else {
+            return Ok(None);
+        };
         for name in dir.path.components() {
             let found: Option<NodeId> = self
                 .db
@@ -289,10 +315,14 @@ impl Store {
     /// [`StoreError::Sql`].
     pub fn lookup(&mut self, path: &TreePath) -> Result<Option<Row>> {
         let Some(parent) = path.path.parent() else {
-            let Some(id) = self.roots.get(usize::from(path.root.0)) else { return Ok(None) };
+            let Some(id) = self.roots.get(usize::from(path.root.0)) else {
+                return Ok(None);
+            };
             return Ok(self.by_id(*id)?.map(|(row, _)| row));
         };
-        let Some(dir) = self.dir_id(&TreePath::new(path.root, parent))? else { return Ok(None) };
+        let Some(dir) = self.dir_id(&TreePath::new(path.root, parent))? else {
+            return Ok(None);
+        };
         self.child(dir, path.path.name().unwrap_or_default())
     }
 
@@ -300,14 +330,21 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Sql`].
-    pub fn children(&self, dir: NodeId, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, Row)>> {
+    pub fn children(
+        &self,
+        dir: NodeId,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Row)>> {
         let mut s = self
             .db
             .prepare_cached("SELECT id,parent,name,seq,born,data FROM node WHERE parent=? AND name>? ORDER BY name LIMIT ?")
             .map_err(self.sql())?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = s
-            .query_map(params![dir, after.unwrap_or_default(), limit], |r| self.decode(r).map(|(row, name)| (name, row)))
+            .query_map(params![dir, after.unwrap_or_default(), limit], |r| {
+                self.decode(r).map(|(row, name)| (name, row))
+            })
             .map_err(self.sql())?;
         rows.collect::<rusqlite::Result<_>>().map_err(self.sql())
     }
@@ -349,30 +386,54 @@ impl Store {
             if let Some(root) = self.roots.iter().position(|r| *r == id) {
                 let mut path = RelPath::root();
                 for name in names.iter().rev() {
-                    path = path.join(name).map_err(|e: PathError| StoreError::Row(self.path.clone(), e.to_string()))?;
+                    path = path.join(name).map_err(|e: PathError| {
+                        StoreError::Row(self.path.clone(), e.to_string())
+                    })?;
                 }
                 let root = RootId(u16::try_from(root).unwrap_or(u16::MAX));
                 return Ok(Some(TreePath::new(root, path)));
             }
-            let Some((row, name)) = self.by_id(id)? else { return Ok(None) };
+            let Some((row, name)) = self.by_id(id)? else {
+                return Ok(None);
+            };
             names.push(name);
             id = row.parent;
         }
     }
 
-    fn insert(&self, parent: NodeId, name: &[u8], entry: &Entry, stamp: &Stamp, seq: Seq) -> Result<NodeId> {
+    fn insert(
+        &self,
+        parent: NodeId,
+        name: &[u8],
+        entry: &Entry,
+        stamp: &Stamp,
+        seq: Seq,
+    ) -> Result<NodeId> {
         let data = self.encode(entry, stamp)?;
         self.db
-            .prepare_cached("INSERT INTO node(parent,name,ino,seq,born,dir,data) VALUES (?,?,?,?,?,?,?)")
+            .prepare_cached(
+                "INSERT INTO node(parent,name,ino,seq,born,dir,data) VALUES (?,?,?,?,?,?,?)",
+            )
             .and_then(|mut s| {
                 let (ino, seq) = (stamp.ino.cast_signed(), seq.cast_signed());
-                s.insert(params![parent, name, ino, seq, seq, entry.kind.is_dir(), data])
+                s.insert(params![
+                    parent,
+                    name,
+                    ino,
+                    seq,
+                    seq,
+                    entry.kind.is_dir(),
+                    data
+                ])
             })
             .map_err(self.sql())
     }
 
     fn encode(&self, entry: &Entry, stamp: &Stamp) -> Result<Vec<u8>> {
-        let data = Data { entry: entry.clone(), stamp: *stamp };
+        let data = Data {
+            entry: entry.clone(),
+            stamp: *stamp,
+        };
         postcard::to_allocvec(&data).map_err(|e| StoreError::Row(self.path.clone(), e.to_string()))
     }
 
@@ -381,7 +442,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put(&mut self, path: &TreePath, entry: &Entry, stamp: &Stamp, seq: Seq) -> Result<Option<NodeId>> {
+    pub fn put(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        stamp: &Stamp,
+        seq: Seq,
+    ) -> Result<Option<NodeId>> {
         if let Some(old) = self.lookup(path)? {
             if old.entry.kind.is_dir() == entry.kind.is_dir() {
                 self.update(old.id, entry, stamp, seq)?;
@@ -390,10 +457,15 @@ impl Store {
             }
             self.remove(path)?;
         }
-        let Some(parent) = path.path.parent() else { return Ok(None) };
-        let Some(dir) = self.dir_id(&TreePath::new(path.root, parent))? else { return Ok(None) };
+        let Some(parent) = path.path.parent() else {
+            return Ok(None);
+        };
+        let Some(dir) = self.dir_id(&TreePath::new(path.root, parent))? else {
+            return Ok(None);
+        };
         self.untomb(path)?;
-        self.insert(dir, path.path.name().unwrap_or_default(), entry, stamp, seq).map(Some)
+        self.insert(dir, path.path.name().unwrap_or_default(), entry, stamp, seq)
+            .map(Some)
     }
 
     /// Changes a row in place.
@@ -405,7 +477,13 @@ impl Store {
         self.db
             .prepare_cached("UPDATE node SET ino=?,seq=?,dir=?,data=? WHERE id=?")
             .and_then(|mut s| {
-                s.execute(params![stamp.ino.cast_signed(), seq.cast_signed(), entry.kind.is_dir(), data, id])
+                s.execute(params![
+                    stamp.ino.cast_signed(),
+                    seq.cast_signed(),
+                    entry.kind.is_dir(),
+                    data,
+                    id
+                ])
             })
             .map_err(self.sql())
             .map(|_| ())
@@ -417,9 +495,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn move_row(&mut self, from: &TreePath, to: &TreePath, seq: Seq) -> Result<bool> {
-        let Some(row) = self.lookup(from)? else { return Ok(false) };
-        let Some(parent) = to.path.parent() else { return Ok(false) };
-        let Some(dir) = self.dir_id(&TreePath::new(to.root, parent))? else { return Ok(false) };
+        let Some(row) = self.lookup(from)? else {
+            return Ok(false);
+        };
+        let Some(parent) = to.path.parent() else {
+            return Ok(false);
+        };
+        let Some(dir) = self.dir_id(&TreePath::new(to.root, parent))? else {
+            return Ok(false);
+        };
         self.remove(to)?;
         self.untomb(to)?;
         self.dirs.clear();
@@ -427,7 +511,13 @@ impl Store {
             .prepare_cached("UPDATE node SET parent=?,name=?,seq=?,born=? WHERE id=?")
             .and_then(|mut s| {
                 let seq = seq.cast_signed();
-                s.execute(params![dir, to.path.name().unwrap_or_default(), seq, seq, row.id])
+                s.execute(params![
+                    dir,
+                    to.path.name().unwrap_or_default(),
+                    seq,
+                    seq,
+                    row.id
+                ])
             })
             .map_err(self.sql())?;
         Ok(true)
@@ -438,19 +528,25 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn remove(&mut self, path: &TreePath) -> Result<u64> {
-        let Some(row) = self.lookup(path)? else { return Ok(0) };
+        let Some(row) = self.lookup(path)? else {
+            return Ok(0);
+        };
         let mut count = 1;
         if row.entry.kind.is_dir() {
             self.dirs.clear();
             let below = "WITH RECURSIVE sub(id) AS (SELECT id FROM node WHERE parent=?1 UNION ALL
                  SELECT node.id FROM node JOIN sub ON node.parent=sub.id)";
             self.db
-                .prepare_cached(&format!("{below} DELETE FROM blocks WHERE node IN (SELECT id FROM sub)"))
+                .prepare_cached(&format!(
+                    "{below} DELETE FROM blocks WHERE node IN (SELECT id FROM sub)"
+                ))
                 .and_then(|mut s| s.execute([row.id]))
                 .map_err(self.sql())?;
             count += self
                 .db
-                .prepare_cached(&format!("{below} DELETE FROM node WHERE id IN (SELECT id FROM sub)"))
+                .prepare_cached(&format!(
+                    "{below} DELETE FROM node WHERE id IN (SELECT id FROM sub)"
+                ))
                 .and_then(|mut s| s.execute([row.id]))
                 .map_err(self.sql())? as u64;
         }
@@ -470,7 +566,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Sql`].
     pub fn count(&self) -> Result<u64> {
-        self.db.query_row("SELECT count(*) FROM node", [], |r| r.get::<_, i64>(0)).map(i64::cast_unsigned).map_err(self.sql())
+        self.db
+            .query_row("SELECT count(*) FROM node", [], |r| r.get::<_, i64>(0))
+            .map(i64::cast_unsigned)
+            .map_err(self.sql())
     }
 
     /// Whether a root has no rows below it.
@@ -478,7 +577,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Sql`].
     pub fn is_empty(&self, root: RootId) -> Result<bool> {
-        let Some(id) = self.roots.get(usize::from(root.0)) else { return Ok(true) };
+        let Some(id) = self.roots.get(usize::from(root.0)) else {
+            return Ok(true);
+        };
         Ok(self.children(*id, None, 1)?.is_empty())
     }
 
@@ -494,7 +595,9 @@ impl Store {
             .map_err(self.sql())?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = s
-            .query_map(params![after.0.cast_signed(), after.1, limit], |r| self.decode(r).map(|(row, _)| row))
+            .query_map(params![after.0.cast_signed(), after.1, limit], |r| {
+                self.decode(r).map(|(row, _)| row)
+            })
             .map_err(self.sql())?;
         rows.collect::<rusqlite::Result<_>>().map_err(self.sql())
     }

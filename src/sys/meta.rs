@@ -28,7 +28,10 @@ pub struct MetaError {
 }
 
 fn failed(operation: &str) -> impl FnOnce(rustix::io::Errno) -> MetaError + '_ {
-    move |e| MetaError { operation: operation.to_owned(), source: e.into() }
+    move |e| MetaError {
+        operation: operation.to_owned(),
+        source: e.into(),
+    }
 }
 
 /// A pinned file: whatever happens to its name, changes reach this inode.
@@ -48,7 +51,8 @@ impl Pin {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let name = if name.is_empty() { b"." } else { name };
         let fd = rfs::openat(dir, name, flags, Mode::empty())?;
-        let symlink = rfs::FileType::from_raw_mode(rfs::fstat(&fd)?.st_mode) == rfs::FileType::Symlink;
+        let symlink =
+            rfs::FileType::from_raw_mode(rfs::fstat(&fd)?.st_mode) == rfs::FileType::Symlink;
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         Ok(Self { fd, path, symlink })
     }
@@ -74,18 +78,28 @@ impl Pin {
     pub fn apply(&self, want: &Entry, have: Option<&Entry>) -> Result<(), MetaError> {
         let owner_differs = have.is_none_or(|h| (h.uid, h.gid) != (want.uid, want.gid));
         if owner_differs {
-            rfs::chownat(&self.fd, "", Some(Uid::from_raw(want.uid)), Some(Gid::from_raw(want.gid)), AtFlags::EMPTY_PATH)
-                .map_err(failed("set owner"))?;
+            rfs::chownat(
+                &self.fd,
+                "",
+                Some(Uid::from_raw(want.uid)),
+                Some(Gid::from_raw(want.gid)),
+                AtFlags::EMPTY_PATH,
+            )
+            .map_err(failed("set owner"))?;
         }
         let present = match have {
             Some(h) => h.xattrs.clone(),
-            None => self.xattrs().map_err(|source| MetaError { operation: "read attributes".into(), source })?,
+            None => self.xattrs().map_err(|source| MetaError {
+                operation: "read attributes".into(),
+                source,
+            })?,
         };
         let attributes_differ = present != want.xattrs || (owner_differs && has_capability(want));
         if attributes_differ {
             set_xattrs(&self.path, &present, &want.xattrs)?;
         }
-        let mode_may_differ = owner_differs || attributes_differ || have.is_none_or(|h| h.mode != want.mode);
+        let mode_may_differ =
+            owner_differs || attributes_differ || have.is_none_or(|h| h.mode != want.mode);
         if mode_may_differ && !self.symlink {
             rfs::chmod(&self.path, Mode::from_raw_mode(want.mode)).map_err(failed("set mode"))?;
         }
@@ -97,7 +111,8 @@ impl Pin {
     /// # Errors
     /// [`MetaError`].
     pub fn set_mtime(&self, mtime: Timestamp) -> Result<(), MetaError> {
-        rfs::utimensat(rfs::CWD, &self.path, &times(mtime), AtFlags::empty()).map_err(failed("set times"))
+        rfs::utimensat(rfs::CWD, &self.path, &times(mtime), AtFlags::empty())
+            .map_err(failed("set times"))
     }
 }
 
@@ -107,13 +122,22 @@ impl Pin {
 /// # Errors
 /// [`MetaError`] for the first change the system refuses.
 pub fn dress(fd: BorrowedFd<'_>, want: &Entry, mode: u32) -> Result<(), MetaError> {
-    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let own = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
     let owner = own != (want.uid, want.gid);
     if owner {
-        rfs::fchown(fd, Some(Uid::from_raw(want.uid)), Some(Gid::from_raw(want.gid))).map_err(failed("set owner"))?;
+        rfs::fchown(
+            fd,
+            Some(Uid::from_raw(want.uid)),
+            Some(Gid::from_raw(want.gid)),
+        )
+        .map_err(failed("set owner"))?;
     }
     for x in &want.xattrs {
-        rfs::fsetxattr(fd, x.name.as_slice(), &x.value, XattrFlags::empty()).map_err(|e| xattr_failed(x, e))?;
+        rfs::fsetxattr(fd, x.name.as_slice(), &x.value, XattrFlags::empty())
+            .map_err(|e| xattr_failed(x, e))?;
     }
     if owner || !want.xattrs.is_empty() || mode != want.mode {
         rfs::fchmod(fd, Mode::from_raw_mode(want.mode)).map_err(failed("set mode"))?;
@@ -123,17 +147,29 @@ pub fn dress(fd: BorrowedFd<'_>, want: &Entry, mode: u32) -> Result<(), MetaErro
 
 fn times(mtime: Timestamp) -> Timestamps {
     Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: rfs::UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.sec, tv_nsec: mtime.nsec.into() },
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: rfs::UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: mtime.sec,
+            tv_nsec: mtime.nsec.into(),
+        },
     }
 }
 
 fn has_capability(entry: &Entry) -> bool {
-    entry.xattrs.iter().any(|x| x.name == b"security.capability")
+    entry
+        .xattrs
+        .iter()
+        .any(|x| x.name == b"security.capability")
 }
 
 fn xattr_failed(x: &Xattr, e: rustix::io::Errno) -> MetaError {
-    MetaError { operation: format!("set attribute {}", Escaped(&x.name)), source: e.into() }
+    MetaError {
+        operation: format!("set attribute {}", Escaped(&x.name)),
+        source: e.into(),
+    }
 }
 
 fn set_xattrs(path: &str, present: &[Xattr], want: &[Xattr]) -> Result<(), MetaError> {
@@ -143,14 +179,18 @@ fn set_xattrs(path: &str, present: &[Xattr], want: &[Xattr]) -> Result<(), MetaE
                 Ok(()) | Err(rustix::io::Errno::NODATA) => {}
                 Err(e) => {
                     let operation = format!("remove attribute {}", Escaped(&x.name));
-                    return Err(MetaError { operation, source: e.into() });
+                    return Err(MetaError {
+                        operation,
+                        source: e.into(),
+                    });
                 }
             }
         }
     }
     for x in want {
         if !present.contains(x) || x.name == b"security.capability" {
-            rfs::setxattr(path, x.name.as_slice(), &x.value, XattrFlags::empty()).map_err(|e| xattr_failed(x, e))?;
+            rfs::setxattr(path, x.name.as_slice(), &x.value, XattrFlags::empty())
+                .map_err(|e| xattr_failed(x, e))?;
         }
     }
     Ok(())
@@ -177,7 +217,10 @@ fn read_xattrs(path: &str) -> io::Result<Vec<Xattr>> {
             Ok(n) => {
                 value.truncate(n);
                 value.shrink_to_fit();
-                found.push(Xattr { name: name.to_vec(), value });
+                found.push(Xattr {
+                    name: name.to_vec(),
+                    value,
+                });
             }
             // Removed meanwhile; the next event tells.
             Err(rustix::io::Errno::NODATA) => {}
@@ -205,13 +248,18 @@ pub fn make_special(dir: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result<(
     let made = match &entry.kind {
         Kind::Symlink { target } => rfs::symlinkat(target.as_slice(), dir, name),
         Kind::Fifo => rfs::mknodat(dir, name, rfs::FileType::Fifo, mode, 0),
-        Kind::CharDev { rdev } => rfs::mknodat(dir, name, rfs::FileType::CharacterDevice, mode, *rdev),
+        Kind::CharDev { rdev } => {
+            rfs::mknodat(dir, name, rfs::FileType::CharacterDevice, mode, *rdev)
+        }
         Kind::BlockDev { rdev } => rfs::mknodat(dir, name, rfs::FileType::BlockDevice, mode, *rdev),
         Kind::Dir => rfs::mkdirat(dir, name, mode),
         Kind::File { .. } => Err(rustix::io::Errno::INVAL),
     };
     made.map_err(failed("create"))?;
-    let pin = Pin::new(dir, name).map_err(|source| MetaError { operation: "open".into(), source })?;
+    let pin = Pin::new(dir, name).map_err(|source| MetaError {
+        operation: "open".into(),
+        source,
+    })?;
     pin.apply(entry, None)
 }
 
@@ -221,8 +269,21 @@ mod tests {
     use crate::sys::tree::{Look, look_at};
 
     fn entry(kind: Kind, mode: u32) -> Entry {
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        Entry { kind, mode, uid, gid, mtime: Timestamp { sec: 1_000_000, nsec: 123_456_789 }, xattrs: vec![] }
+        let (uid, gid) = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
+        Entry {
+            kind,
+            mode,
+            uid,
+            gid,
+            mtime: Timestamp {
+                sec: 1_000_000,
+                nsec: 123_456_789,
+            },
+            xattrs: vec![],
+        }
     }
 
     #[test]
@@ -230,12 +291,22 @@ mod tests {
         let tmp = tempfile::tempdir().expect("temp dir");
         let dir = std::fs::File::open(tmp.path()).expect("opens");
         for (name, e) in [
-            (&b"l"[..], entry(Kind::Symlink { target: b"no/where".to_vec() }, 0o777)),
+            (
+                &b"l"[..],
+                entry(
+                    Kind::Symlink {
+                        target: b"no/where".to_vec(),
+                    },
+                    0o777,
+                ),
+            ),
             (b"p", entry(Kind::Fifo, 0o4640)),
             (b"d", entry(Kind::Dir, 0o1777)),
         ] {
             make_special(dir.as_fd(), name, &e).expect("made");
-            let Look::There(seen) = look_at(dir.as_fd(), name).expect("looked") else { panic!("nothing there") };
+            let Look::There(seen) = look_at(dir.as_fd(), name).expect("looked") else {
+                panic!("nothing there")
+            };
             assert_eq!(seen.entry, e);
         }
     }
@@ -246,8 +317,17 @@ mod tests {
         let dir = std::fs::File::open(tmp.path()).expect("opens");
         std::fs::write(tmp.path().join("f"), b"x").expect("written");
         let pin = Pin::new(dir.as_fd(), b"f").expect("pinned");
-        let x = |n: &str, v: &str| Xattr { name: n.into(), value: v.into() };
-        let mut e = entry(Kind::File { size: 1, hash: None }, 0o600);
+        let x = |n: &str, v: &str| Xattr {
+            name: n.into(),
+            value: v.into(),
+        };
+        let mut e = entry(
+            Kind::File {
+                size: 1,
+                hash: None,
+            },
+            0o600,
+        );
         e.xattrs = vec![x("user.a", "1"), x("user.b", "2")];
         pin.apply(&e, None).expect("applied");
         assert_eq!(pin.xattrs().expect("read"), e.xattrs);
@@ -256,7 +336,9 @@ mod tests {
         e.mode = 0o644;
         pin.apply(&e, Some(&before)).expect("applied");
         assert_eq!(pin.xattrs().expect("read"), e.xattrs);
-        let Look::There(seen) = look_at(dir.as_fd(), b"f").expect("looked") else { panic!("nothing there") };
+        let Look::There(seen) = look_at(dir.as_fd(), b"f").expect("looked") else {
+            panic!("nothing there")
+        };
         assert_eq!(seen.entry.mode, 0o644);
     }
 }

@@ -25,7 +25,9 @@ const TRIES: u32 = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum RootError {
     /// Nothing stands at the path.
-    #[error("root \"{name}\": {path} does not exist; mount its file system or create it (an empty directory where this node is to receive it)")]
+    #[error(
+        "root \"{name}\": {path} does not exist; mount its file system or create it (an empty directory where this node is to receive it)"
+    )]
     Missing {
         /// Name of the root.
         name: String,
@@ -93,11 +95,18 @@ impl Root {
     /// # Errors
     /// [`RootError`] where it is missing, of a wrong kind or may not be opened.
     pub fn open(id: RootId, name: &str, path: &Path) -> Result<Self, RootError> {
-        let fail = |source: io::Error| RootError::Io { name: name.to_owned(), path: path.to_owned(), source };
+        let fail = |source: io::Error| RootError::Io {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            source,
+        };
         let meta = match std::fs::metadata(path) {
             Ok(m) => m,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(RootError::Missing { name: name.to_owned(), path: path.to_owned() });
+                return Err(RootError::Missing {
+                    name: name.to_owned(),
+                    path: path.to_owned(),
+                });
             }
             Err(e) => return Err(fail(e)),
         };
@@ -107,11 +116,24 @@ impl Root {
             let only = path.file_name().map(|n| n.as_bytes().to_vec());
             (path.parent().unwrap_or(Path::new("/")).to_owned(), only)
         } else {
-            return Err(RootError::Kind { name: name.to_owned(), path: path.to_owned() });
+            return Err(RootError::Kind {
+                name: name.to_owned(),
+                path: path.to_owned(),
+            });
         };
-        let dir = rfs::open(&base, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| fail(e.into()))?;
-        Ok(Self { id, name: name.to_owned(), path: base, only, dir })
+        let dir = rfs::open(
+            &base,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|e| fail(e.into()))?;
+        Ok(Self {
+            id,
+            name: name.to_owned(),
+            path: base,
+            only,
+            dir,
+        })
     }
 
     /// The root's own descriptor.
@@ -145,7 +167,12 @@ impl Root {
     pub fn open_dir(&self, rel: &RelPath) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         if rel.is_root() {
-            return Ok(rfs::openat(&self.dir, ".", flags | OFlags::CLOEXEC, Mode::empty())?);
+            return Ok(rfs::openat(
+                &self.dir,
+                ".",
+                flags | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?);
         }
         open_below(self.dir.as_fd(), rel.as_bytes(), flags)
     }
@@ -192,7 +219,11 @@ impl Root {
     /// What the system says.
     pub fn make_private(&self, names: &[&str]) -> io::Result<()> {
         private_dir(self.dir.as_fd(), PRIVATE_DIR)?;
-        let base = open_below(self.dir.as_fd(), PRIVATE_DIR, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+        let base = open_below(
+            self.dir.as_fd(),
+            PRIVATE_DIR,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW,
+        )?;
         for name in names {
             private_dir(base.as_fd(), name.as_bytes())?;
         }
@@ -207,7 +238,11 @@ impl Root {
         let mut path = PRIVATE_DIR.to_vec();
         path.push(b'/');
         path.extend_from_slice(name.as_bytes());
-        open_below(self.dir.as_fd(), &path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)
+        open_below(
+            self.dir.as_fd(),
+            &path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW,
+        )
     }
 }
 
@@ -216,7 +251,11 @@ fn private_dir(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
         Err(e) => return Err(e.into()),
     }
-    let fd = open_below(dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+    let fd = open_below(
+        dir,
+        name,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW,
+    )?;
     rfs::fchmod(&fd, Mode::RWXU)?;
     match rfs::fremovexattr(&fd, "system.posix_acl_default") {
         Ok(()) | Err(rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP) => Ok(()),
@@ -228,7 +267,9 @@ fn private_dir(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
 #[must_use]
 pub fn is_absent(e: &io::Error) -> bool {
     let code = e.raw_os_error();
-    [libc::ENOENT, libc::ENOTDIR, libc::ELOOP].iter().any(|c| code == Some(*c))
+    [libc::ENOENT, libc::ENOTDIR, libc::ELOOP]
+        .iter()
+        .any(|c| code == Some(*c))
 }
 
 /// Opens a path below `dir` without ever leaving it or following a link.
@@ -239,7 +280,10 @@ pub fn open_below(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result
     let mut at: Option<OwnedFd> = None;
     let mut rest = path;
     while rest.len() > HOP {
-        let cut = rest[..HOP].iter().rposition(|b| *b == b'/').ok_or_else(|| io::Error::from_raw_os_error(libc::ENAMETOOLONG))?;
+        let cut = rest[..HOP]
+            .iter()
+            .rposition(|b| *b == b'/')
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENAMETOOLONG))?;
         let hop = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let next = open_hop(at.as_ref().map_or(dir, AsFd::as_fd), &rest[..cut], hop)?;
         at = Some(next);
@@ -265,7 +309,8 @@ fn open_hop(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<Owned
 /// What the system says; `EINVAL` where the name is no regular file.
 pub fn open_regular(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<File> {
     // O_NONBLOCK keeps a fifo that took the file's place from blocking us; it means nothing to a regular file.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rfs::openat(dir, name, flags, Mode::empty())?);
     if !file.metadata()?.is_file() {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -278,17 +323,31 @@ pub fn open_regular(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<File> {
 /// # Errors
 /// What the system says.
 pub fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Look> {
-    let flags = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
-    let st = match rfs::statx(dir, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME) {
+    let flags = if name.is_empty() {
+        AtFlags::EMPTY_PATH
+    } else {
+        AtFlags::SYMLINK_NOFOLLOW
+    };
+    let st = match rfs::statx(
+        dir,
+        name,
+        flags,
+        StatxFlags::BASIC_STATS | StatxFlags::BTIME,
+    ) {
         Ok(st) => st,
         Err(rustix::io::Errno::NOENT) => return Ok(Look::Absent),
         Err(e) => return Err(e.into()),
     };
     let kind = match rfs::FileType::from_raw_mode(st.stx_mode.into()) {
-        rfs::FileType::RegularFile => Kind::File { size: st.stx_size, hash: None },
+        rfs::FileType::RegularFile => Kind::File {
+            size: st.stx_size,
+            hash: None,
+        },
         rfs::FileType::Directory => Kind::Dir,
         rfs::FileType::Symlink => match rfs::readlinkat(dir, name, Vec::new()) {
-            Ok(target) => Kind::Symlink { target: target.into_bytes() },
+            Ok(target) => Kind::Symlink {
+                target: target.into_bytes(),
+            },
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => return Ok(Look::Absent),
             Err(e) => return Err(e.into()),
         },
@@ -300,13 +359,24 @@ pub fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Look> {
     let stamp = Stamp {
         dev: rfs::makedev(st.stx_dev_major, st.stx_dev_minor),
         ino: st.stx_ino,
-        btime: if st.stx_mask & StatxFlags::BTIME.bits() != 0 { time(st.stx_btime) } else { Timestamp::default() },
+        btime: if st.stx_mask & StatxFlags::BTIME.bits() != 0 {
+            time(st.stx_btime)
+        } else {
+            Timestamp::default()
+        },
         ctime: time(st.stx_ctime),
         size: kind.size(),
         nlink: if kind.is_dir() { 0 } else { st.stx_nlink },
     };
     let mode = u32::from(st.stx_mode) & 0o7777;
-    let entry = Entry { kind, mode, uid: st.stx_uid, gid: st.stx_gid, mtime: time(st.stx_mtime), xattrs: Vec::new() };
+    let entry = Entry {
+        kind,
+        mode,
+        uid: st.stx_uid,
+        gid: st.stx_gid,
+        mtime: time(st.stx_mtime),
+        xattrs: Vec::new(),
+    };
     Ok(Look::There(Box::new(Seen { entry, stamp })))
 }
 
@@ -315,7 +385,10 @@ fn device(st: &rfs::Statx) -> u64 {
 }
 
 fn time(t: rfs::StatxTimestamp) -> Timestamp {
-    Timestamp { sec: t.tv_sec, nsec: t.tv_nsec }
+    Timestamp {
+        sec: t.tv_sec,
+        nsec: t.tv_nsec,
+    }
 }
 
 /// The names in an open directory, sorted; the private directory of a root is left out where `top` says that this is a root.
@@ -357,7 +430,9 @@ mod tests {
         assert!(r.open_file(&rel("link/secret")).is_err());
         assert!(r.open_file(&rel("link")).is_err());
         assert_eq!(r.look(&rel("link/secret")).expect("looked"), Look::Absent);
-        assert!(matches!(r.look(&rel("link")).expect("looked"), Look::There(s) if matches!(s.entry.kind, Kind::Symlink { .. })));
+        assert!(
+            matches!(r.look(&rel("link")).expect("looked"), Look::There(s) if matches!(s.entry.kind, Kind::Symlink { .. }))
+        );
     }
 
     #[test]

@@ -51,7 +51,9 @@ pub enum FrameError {
 /// The codec that cuts a stream into frames.
 #[must_use]
 pub fn codec() -> LengthDelimitedCodec {
-    LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_codec()
+    LengthDelimitedCodec::builder()
+        .max_frame_length(MAX_FRAME)
+        .new_codec()
 }
 
 /// When frames are compressed.
@@ -134,7 +136,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn chunk(data: Vec<u8>) -> Message {
-        Message::Chunk { id: 1, offset: 0, data }
+        Message::Chunk {
+            id: 1,
+            offset: 0,
+            data,
+        }
     }
 
     #[test]
@@ -146,7 +152,9 @@ mod tests {
         assert_eq!(decode(&frame).expect("decodes"), text);
         let mut x = 1u64;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
-            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            x = x
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             x.to_be_bytes()[0]
         })
         .take(20_000)
@@ -167,8 +175,14 @@ mod tests {
     #[test]
     fn rules_are_checked() {
         let root = TreePath::new(RootId(0), RelPath::root());
-        let batch = crate::model::batch::Batch { number: 1, head: 1, ops: vec![(1, crate::model::batch::Op::Delete { path: root })] };
-        let frame = Encoder::new(Compress::Never).encode(&Message::Batch(batch)).expect("encodes");
+        let batch = crate::model::batch::Batch {
+            number: 1,
+            head: 1,
+            ops: vec![(1, crate::model::batch::Op::Delete { path: root })],
+        };
+        let frame = Encoder::new(Compress::Never)
+            .encode(&Message::Batch(batch))
+            .expect("encodes");
         assert!(matches!(decode(&frame), Err(FrameError::Invalid(_))));
     }
 

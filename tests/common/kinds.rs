@@ -110,8 +110,10 @@ pub fn noise(n: usize, seed: u64) -> Vec<u8> {
     v
 }
 
+/// A small file. Each seed has a length of its own: tools that compare length and second must see a swap.
 fn write(path: PathBuf, seed: u64) -> io::Result<()> {
-    fs::write(path, noise(5000, seed))
+    let length = 5000 + usize::try_from(seed).unwrap_or(0) * 7;
+    fs::write(path, noise(length, seed))
 }
 
 fn edit(path: &Path) -> io::Result<File> {
@@ -130,7 +132,7 @@ const CONTENTS: [Kind; 7] = [
     ),
     kind(
         "overwrite in place, same length",
-        |p| write(p.at("f"), 2),
+        |p| fs::write(p.at("f"), noise(5000, 2)),
         |p| {
             edit(&p.at("f"))?.write_all(&noise(5000, 3))?;
             done()
@@ -285,6 +287,7 @@ fn with_two_dirs(p: &Place) -> io::Result<()> {
         write(p.at(dir).join("same name"), seed)?;
         write(p.at(dir).join("sub/file"), seed + 1)?;
     }
+    set_mtime(&p.at("e"), 1_200_000_000, 5)?;
     Ok(())
 }
 

@@ -26,14 +26,19 @@ impl Performer<'_> {
             return Ok(());
         }
         let cause = "it holds excluded files; remove or move them if they are not needed".into();
-        Err(Fault::Problem { operation: "remove the directory".into(), cause })
+        Err(Fault::Problem {
+            operation: "remove the directory".into(),
+            cause,
+        })
     }
 
     /// Removes what stands at `path`, and its rows; returns whether nothing stands there any more.
     pub(super) fn remove_tree(&mut self, path: &TreePath) -> Result<bool, Fault> {
         let gone = match self.place(path)? {
             None => true,
-            Some(place) if place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir()) => self.remove_below(path)?,
+            Some(place) if place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir()) => {
+                self.remove_below(path)?
+            }
             Some(_) => self.remove_file(path)?,
         };
         if gone {
@@ -48,9 +53,13 @@ impl Performer<'_> {
         let mut stack = vec![self.level(top)?];
         while let Some(level) = stack.last_mut() {
             if let Some(name) = level.names.next() {
-                let Ok(rel) = level.path.path.join(&name) else { continue };
+                let Ok(rel) = level.path.path.join(&name) else {
+                    continue;
+                };
                 let path = TreePath::new(level.path.root, rel);
-                let Some(place) = self.place(&path)? else { continue };
+                let Some(place) = self.place(&path)? else {
+                    continue;
+                };
                 let is_dir = place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir());
                 if self.node.excluded(&path, is_dir) {
                     if let Some(level) = stack.last_mut() {
@@ -79,15 +88,23 @@ impl Performer<'_> {
     fn level(&self, path: &TreePath) -> Result<Level, Fault> {
         let root = &self.node.root(path.root).ok_or(Fault::Want)?.root;
         let names = match root.open_dir(&path.path) {
-            Ok(dir) => list(dir.as_fd(), path.path.is_root()).map_err(Fault::of("list the directory"))?,
+            Ok(dir) => {
+                list(dir.as_fd(), path.path.is_root()).map_err(Fault::of("list the directory"))?
+            }
             Err(e) if is_absent(&e) => Vec::new(),
             Err(e) => return Err(Fault::of("open the directory")(e)),
         };
-        Ok(Level { path: path.clone(), names: names.into_iter(), kept: false })
+        Ok(Level {
+            path: path.clone(),
+            names: names.into_iter(),
+            kept: false,
+        })
     }
 
     fn remove_dir(&mut self, path: &TreePath) -> Result<bool, Fault> {
-        let Some(place) = self.place(path)? else { return Ok(true) };
+        let Some(place) = self.place(path)? else {
+            return Ok(true);
+        };
         match rfs::unlinkat(&place.dir, place.name.as_slice(), AtFlags::REMOVEDIR) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(true),
             Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => Ok(false),
@@ -97,17 +114,27 @@ impl Performer<'_> {
 
     /// Removes one file, or preserves it where replication did not put it there.
     fn remove_file(&mut self, path: &TreePath) -> Result<bool, Fault> {
-        let Some(place) = self.place(path)? else { return Ok(true) };
+        let Some(place) = self.place(path)? else {
+            return Ok(true);
+        };
         let at = (place.dir.as_fd(), place.name.as_slice());
         let Some(have) = &place.have else {
             if place.socket {
-                self.preserve(path, at, "a socket stood in a directory that the active node deleted")?;
+                self.preserve(
+                    path,
+                    at,
+                    "a socket stood in a directory that the active node deleted",
+                )?;
             }
             return Ok(true);
         };
         let row = self.node.store.lookup(path)?;
-        let safe_elsewhere = have.stamp.nlink > 1 && self.stands_elsewhere(&have.stamp, row.as_ref().map(|r| r.id))?;
-        if !safe_elsewhere && !drift::is_replicated(at.0, at.1, have, row.as_ref()).map_err(Fault::of("compare it"))? {
+        let safe_elsewhere = have.stamp.nlink > 1
+            && self.stands_elsewhere(&have.stamp, row.as_ref().map(|r| r.id))?;
+        if !safe_elsewhere
+            && !drift::is_replicated(at.0, at.1, have, row.as_ref())
+                .map_err(Fault::of("compare it"))?
+        {
             self.preserve(path, at, "changed here, deleted on the active node")?;
             return Ok(true);
         }

@@ -14,7 +14,13 @@ impl Store {
     pub fn tomb(&self, path: &TreePath, seq: Seq) -> Result<()> {
         self.db
             .prepare_cached("INSERT OR REPLACE INTO tombstone VALUES (?,?,?)")
-            .and_then(|mut s| s.execute(params![self.root_key(path.root), path.path.as_bytes(), seq.cast_signed()]))
+            .and_then(|mut s| {
+                s.execute(params![
+                    self.root_key(path.root),
+                    path.path.as_bytes(),
+                    seq.cast_signed()
+                ])
+            })
             .map_err(self.sql())
             .map(|_| ())
     }
@@ -38,9 +44,19 @@ impl Store {
             .prepare_cached("SELECT seq,root,path FROM tombstone WHERE seq>? ORDER BY seq LIMIT ?")
             .map_err(self.sql())?;
         let rows = s
-            .query_map(params![after.cast_signed(), i64::try_from(limit).unwrap_or(i64::MAX)], |r| {
-                Ok((r.get::<_, i64>(0)?.cast_unsigned(), r.get::<_, NodeId>(1)?, r.get::<_, Vec<u8>>(2)?))
-            })
+            .query_map(
+                params![
+                    after.cast_signed(),
+                    i64::try_from(limit).unwrap_or(i64::MAX)
+                ],
+                |r| {
+                    Ok((
+                        r.get::<_, i64>(0)?.cast_unsigned(),
+                        r.get::<_, NodeId>(1)?,
+                        r.get::<_, Vec<u8>>(2)?,
+                    ))
+                },
+            )
             .map_err(self.sql())?;
         let mut out = Vec::new();
         for row in rows {
@@ -70,9 +86,15 @@ impl Store {
 
     /// `None` where the root is not in the configuration any more.
     fn tree_path(&self, root: NodeId, path: &[u8]) -> Result<Option<TreePath>> {
-        let Some(root) = self.roots.iter().position(|r| *r == root) else { return Ok(None) };
-        let path = RelPath::parse(path).map_err(|e| StoreError::Row(self.path.clone(), e.to_string()))?;
-        Ok(Some(TreePath::new(RootId(u16::try_from(root).unwrap_or(u16::MAX)), path)))
+        let Some(root) = self.roots.iter().position(|r| *r == root) else {
+            return Ok(None);
+        };
+        let path =
+            RelPath::parse(path).map_err(|e| StoreError::Row(self.path.clone(), e.to_string()))?;
+        Ok(Some(TreePath::new(
+            RootId(u16::try_from(root).unwrap_or(u16::MAX)),
+            path,
+        )))
     }
 
     /// Remembers that the peer lacks `path` though its head says otherwise.
@@ -104,9 +126,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn owed(&self, limit: usize) -> Result<Vec<TreePath>> {
-        let mut s = self.db.prepare_cached("SELECT root,path FROM owed LIMIT ?").map_err(self.sql())?;
+        let mut s = self
+            .db
+            .prepare_cached("SELECT root,path FROM owed LIMIT ?")
+            .map_err(self.sql())?;
         let rows = s
-            .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |r| Ok((r.get::<_, NodeId>(0)?, r.get::<_, Vec<u8>>(1)?)))
+            .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |r| {
+                Ok((r.get::<_, NodeId>(0)?, r.get::<_, Vec<u8>>(1)?))
+            })
             .map_err(self.sql())?;
         let mut out = Vec::new();
         for row in rows {
@@ -157,19 +184,39 @@ mod tests {
     }
 
     fn entry(kind: Kind) -> Entry {
-        Entry { kind, mode: 0o755, uid: 0, gid: 0, mtime: Timestamp::default(), xattrs: vec![] }
+        Entry {
+            kind,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: Timestamp::default(),
+            xattrs: vec![],
+        }
     }
 
     fn file() -> Entry {
-        entry(Kind::File { size: 3, hash: None })
+        entry(Kind::File {
+            size: 3,
+            hash: None,
+        })
     }
 
     #[test]
     fn moving_a_directory_moves_what_lies_below_it() {
         let (_d, mut s) = store();
-        let st = Stamp { ino: 7, ..Stamp::default() };
-        for (p, e) in [("a", entry(Kind::Dir)), ("a/b", entry(Kind::Dir)), ("a/b/f", file()), ("t", entry(Kind::Dir))] {
-            s.put(&tp(p), &e, &st, 1).expect("put").expect("its directory is known");
+        let st = Stamp {
+            ino: 7,
+            ..Stamp::default()
+        };
+        for (p, e) in [
+            ("a", entry(Kind::Dir)),
+            ("a/b", entry(Kind::Dir)),
+            ("a/b/f", file()),
+            ("t", entry(Kind::Dir)),
+        ] {
+            s.put(&tp(p), &e, &st, 1)
+                .expect("put")
+                .expect("its directory is known");
         }
         assert!(s.move_row(&tp("a/b"), &tp("t/n"), 9).expect("moves"));
         assert!(s.lookup(&tp("a/b/f")).expect("read").is_none());
@@ -193,10 +240,17 @@ mod tests {
     #[test]
     fn a_put_without_its_directory_is_refused_and_a_newer_file_too() {
         let (d, mut s) = store();
-        assert_eq!(s.put(&tp("no/x"), &file(), &Stamp::default(), 1).expect("read"), None);
+        assert_eq!(
+            s.put(&tp("no/x"), &file(), &Stamp::default(), 1)
+                .expect("read"),
+            None
+        );
         s.db.execute_batch("PRAGMA user_version=99").expect("set");
         drop(s);
-        assert!(matches!(Store::open(d.path(), &[]), Err(StoreError::Newer(_, 99))));
+        assert!(matches!(
+            Store::open(d.path(), &[]),
+            Err(StoreError::Newer(_, 99))
+        ));
     }
 
     #[test]
@@ -204,7 +258,12 @@ mod tests {
         let (d, mut s) = store();
         s.put(&tp("b"), &file(), &Stamp::default(), 2).expect("put");
         s.put(&tp("a"), &file(), &Stamp::default(), 3).expect("put");
-        let seqs: Vec<_> = s.changed_since((1, 0), 10).expect("read").iter().map(|r| r.seq).collect();
+        let seqs: Vec<_> = s
+            .changed_since((1, 0), 10)
+            .expect("read")
+            .iter()
+            .map(|r| r.seq)
+            .collect();
         assert_eq!(seqs, [2, 3]);
         s.owe(&tp("b")).expect("owe");
         s.set_number("head", 3).expect("set");
@@ -213,7 +272,10 @@ mod tests {
         assert!(!fresh);
         assert_eq!(s.number("head").expect("read"), 3);
         assert_eq!(s.owed(9).expect("read").len(), 1);
-        assert!(s.is_empty(RootId(0)).expect("read"), "roots are found by name, not by position");
+        assert!(
+            s.is_empty(RootId(0)).expect("read"),
+            "roots are found by name, not by position"
+        );
         assert!(!s.is_empty(RootId(1)).expect("read"));
     }
 }
