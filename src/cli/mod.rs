@@ -14,6 +14,7 @@ pub mod client;
 pub mod completions;
 pub mod context;
 pub mod daemon;
+pub mod demo;
 pub mod diff;
 pub mod exit;
 pub mod flush;
@@ -64,6 +65,7 @@ enum Command {
     Pause(pause::Args),
     Resume(resume::Args),
     Check(check::Args),
+    Demo(demo::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -89,6 +91,7 @@ fn dispatch(command: Command, globals: Globals) -> Result<Exit, Failure> {
         Command::Pause(a) => pause::run(&a, &globals.load()?),
         Command::Resume(a) => resume::run(&a, &globals.load()?),
         Command::Check(a) => check::run(&a, globals),
+        Command::Demo(a) => demo::run(&a, &globals),
         Command::Completions(a) => completions::run(&a),
         Command::Man(a) => man::run(&a),
     }

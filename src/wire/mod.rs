@@ -6,3 +6,6 @@
 pub mod control;
 pub mod frame;
 pub mod message;
+
+#[cfg(test)]
+mod document;
