@@ -32,7 +32,7 @@ bench:
 install: build
 	$(INSTALL) -d $(ROOT)/bin $(DESTDIR)$(SYSCONFDIR)/osm-failover
 	$(INSTALL) -m 0755 $(BIN)/syncd $(BIN)/syncctl $(ROOT)/bin/
-	for f in examples/config.toml; do \
+	for f in config.example.toml; do \
 		[ ! -f $$f ] || $(INSTALL) -m 0644 $$f $(DESTDIR)$(SYSCONFDIR)/osm-failover/config.toml.example || exit 1; \
 	done
 	for f in systemd/*.service systemd/*.timer systemd/*.socket; do \

@@ -60,7 +60,7 @@ pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
         server,
         board.clone(),
         sender.clone(),
-        site.compress(),
+        site.style(),
     ));
     let watcher = start_watch(&site, &node, &hints, &board)?;
     let (down, ended) = mpsc::unbounded_channel();
@@ -189,7 +189,7 @@ async fn dialer(
         }
         match link::connect(&site.target(), &site.run_dir(), Duration::from_secs(5)).await {
             Ok(link) => {
-                let peer = peer::start(link, next_session(), site.compress(), events.clone());
+                let peer = peer::start(link, next_session(), site.style(), events.clone());
                 while ended.try_recv().is_ok() {}
                 let began = tokio::time::Instant::now();
                 if events.send(Event::LinkUp(peer.clone())).await.is_err() {

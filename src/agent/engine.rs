@@ -100,6 +100,14 @@ pub struct Engine {
     /// Sessions ended since, for the one who dials.
     pub(super) down: mpsc::UnboundedSender<()>,
     pub(super) unreachable: String,
+    /// The first scan is done, so the index is complete.
+    scanned: bool,
+    /// The peer's hello, if it came before that.
+    met_early: Option<Box<crate::wire::message::Hello>>,
+    /// Sequence number the peer acknowledged last, in this session or an earlier one.
+    pub(super) acked: u64,
+    /// Bytes of changed files noted while no session was live, and since when.
+    pub(super) unsent: (u64, Option<u64>),
 }
 
 /// What the engine works with.
@@ -149,8 +157,14 @@ impl Engine {
             retry_at: Instant::now() + RETRY,
             down,
             unreachable: "not connected yet".into(),
+            scanned: true,
+            met_early: None,
+            acked: 0,
+            unsent: (0, None),
         };
+        engine.acked = engine.node.store.number("acked").unwrap_or(0);
         if engine.party.role == Role::Active {
+            engine.scanned = false;
             engine.scan_all();
         }
         engine
@@ -334,6 +348,8 @@ impl Engine {
             return;
         };
         session.peer.close();
+        self.met_early = None;
+        self.note_acked(session.peer_head);
         // What was not acknowledged goes on being found by its sequence number at the next meeting.
         let _ = self.bulk.signatures.send((
             TreePath::new(crate::model::path::RootId(0), RelPath::root()),
@@ -419,6 +435,7 @@ impl Engine {
         let course = judge(&session.ours, theirs, &self.party);
         tracing::info!("met {}: {course:?}", theirs.node);
         match course {
+            Course::Send { .. } if !self.scanned => self.met_early = Some(Box::new(theirs.clone())),
             Course::Send { since, full } => {
                 // Without paths the peer stands at `since` in our history; what it is owed it lacks all the same.
                 for path in self.node.store.owed(PIECE * 64)? {
@@ -441,9 +458,6 @@ impl Engine {
                         String::new()
                     };
                 });
-                if since == self.node.epochs.history().head() && !full && !theirs.dry_run {
-                    self.live()?;
-                }
             }
             Course::Refused(code, text) => {
                 session.peer.send(Message::Refuse {
@@ -546,6 +560,14 @@ impl Engine {
                 self.scan()?;
             }
         }
+        if !self.scanned && self.scanner.is_idle() {
+            self.scanned = true;
+            if let Some(theirs) = self.met_early.take()
+                && self.session.is_some()
+            {
+                self.met(&theirs)?;
+            }
+        }
         self.session_work()?;
         if Instant::now() >= self.retry_at {
             self.retry_at = Instant::now() + RETRY;
@@ -638,7 +660,11 @@ impl Engine {
         for path in resolved.bulk {
             self.read_large(path, true);
         }
+        if !live {
+            self.unsent.0 += resolved.bytes;
+        }
         if live && let Some(session) = &mut self.session {
+            session.announce(self.node.epochs.history());
             session.push(resolved.ops, since, resolved.bytes);
         }
         Ok(())
@@ -715,6 +741,7 @@ impl Engine {
                     self.node.store.settle_debt(&job.path)?;
                 }
                 if let Some(session) = &mut self.session {
+                    session.announce(self.node.epochs.history());
                     session.push(ops, job.since, read.blocks.size());
                 }
                 // What changed while it was on its way is the next version.

@@ -127,7 +127,14 @@ impl Node {
         }
         let names: Vec<String> = specs.iter().map(|s| s.name.clone()).collect();
         let mut epochs = Epochs::open(state_dir)?;
-        let (store, index_fresh) = Self::open_store(state_dir, &names)?;
+        let (mut store, mut index_fresh) = Self::open_store(state_dir, &names)?;
+        if epochs.history().is_empty() && store.number("head")? > 0 {
+            // Numbers without the history they belong to mean nothing: this node begins anew, behind every other.
+            tracing::warn!("the epoch history is gone; the index is set aside and this node counts as one without data");
+            drop(store);
+            Self::set_aside(&state_dir.join(crate::index::store::FILE), "stray");
+            (store, index_fresh) = Store::open(state_dir, &names)?;
+        }
         let (journal, left) = Journal::open(state_dir)?;
         epochs.set_head(store.number("head")?);
         Ok(Self {
@@ -154,18 +161,22 @@ impl Node {
             }
             other => return other,
         };
+        Self::set_aside(&damaged, "damaged");
+        Store::open(state_dir, names)
+    }
+
+    fn set_aside(index: &Path, why: &str) {
         for suffix in ["", "-wal", "-shm"] {
-            let mut from = damaged.clone().into_os_string();
+            let mut from = index.to_owned().into_os_string();
             from.push(suffix);
-            let mut to = damaged.clone().into_os_string();
-            to.push(format!(".damaged{suffix}"));
+            let mut to = index.to_owned().into_os_string();
+            to.push(format!(".{why}{suffix}"));
             match std::fs::rename(&from, &to) {
                 Ok(()) => {}
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                 Err(e) => tracing::warn!("cannot set {} aside: {e}", from.display()),
             }
         }
-        Store::open(state_dir, names)
     }
 
     /// The open root of a path.

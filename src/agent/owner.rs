@@ -11,7 +11,7 @@ use super::board::Board;
 use super::engine::Event;
 use super::meeting::Party;
 use super::node::{Node, NodeError, RootSpec};
-use super::peer;
+use super::peer::{self, Style};
 use crate::config::{Compression, Config, Durability};
 use crate::sys::control::{Conn, ControlServer};
 use crate::sys::link::{self, SshTarget, Target};
@@ -78,14 +78,15 @@ impl Site {
         self.config.sync.durability == Durability::Fsync
     }
 
-    /// When frames are compressed.
+    /// How streams are written.
     #[must_use]
-    pub fn compress(&self) -> Compress {
-        match self.config.sync.compression {
+    pub fn style(&self) -> Style {
+        let compress = match self.config.sync.compression {
             Compression::Auto => Compress::Auto,
             Compression::Never => Compress::Never,
             Compression::Always => Compress::Always,
-        }
+        };
+        Style { compress, limit: self.config.sync.bandwidth_limit }
     }
 
     /// How the peer is reached.
@@ -243,11 +244,11 @@ pub async fn serve_control(
     server: ControlServer,
     board: Arc<Board>,
     events: mpsc::Sender<Event>,
-    compress: Compress,
+    style: Style,
 ) {
     loop {
         let conn = server.accept().await;
-        tokio::spawn(serve_one(conn, board.clone(), events.clone(), compress));
+        tokio::spawn(serve_one(conn, board.clone(), events.clone(), style));
     }
 }
 
@@ -255,7 +256,7 @@ async fn serve_one(
     mut conn: Conn,
     board: Arc<Board>,
     events: mpsc::Sender<Event>,
-    compress: Compress,
+    style: Style,
 ) {
     let incoming = match conn.request().await {
         Ok(incoming) => incoming,
@@ -287,7 +288,7 @@ async fn serve_one(
         (Request::Serve, Some((read, write))) => {
             let answer = match link::from_fds(read, write) {
                 Ok(link) => {
-                    let session = peer::start(link, next_session(), compress, events.clone());
+                    let session = peer::start(link, next_session(), style, events.clone());
                     let handed = events.send(Event::LinkUp(session.clone())).await;
                     if handed.is_ok() {
                         session.ended().await;

@@ -103,6 +103,15 @@ impl Peer {
     }
 }
 
+/// How a stream is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    /// When frames are compressed.
+    pub compress: Compress,
+    /// Most bytes per second, `None` for no limit.
+    pub limit: Option<u64>,
+}
+
 /// The session has ended.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the session with the peer has ended")]
@@ -110,7 +119,7 @@ pub struct Gone;
 
 /// Starts the tasks of a stream; messages and the end arrive as events.
 #[must_use]
-pub fn start(link: Link, session: u64, compress: Compress, events: mpsc::Sender<Event>) -> Peer {
+pub fn start(link: Link, session: u64, style: Style, events: mpsc::Sender<Event>) -> Peer {
     let (urgent, urgent_rx) = mpsc::unbounded_channel();
     let (bulk, bulk_rx) = mpsc::channel(BULK_QUEUE);
     let stop = CancellationToken::new();
@@ -130,7 +139,7 @@ pub fn start(link: Link, session: u64, compress: Compress, events: mpsc::Sender<
         writer,
         urgent_rx,
         bulk_rx,
-        Encoder::new(compress),
+        (Encoder::new(style.compress), style.limit),
         waiting,
         counters.clone(),
         stop.clone(),
@@ -190,7 +199,7 @@ async fn read(
             .received
             .fetch_add(frame.len() as u64 + 4, Ordering::Relaxed);
         match decode(&frame) {
-            Ok(Message::Ping) => {}
+            Ok(Message::Ping | Message::Pong) => {}
             Ok(message) => {
                 if events.send(Event::Peer { session, message }).await.is_err() {
                     return Some("this process is ending".into());
@@ -205,7 +214,7 @@ async fn write(
     mut writer: crate::sys::link::Writer,
     mut urgent: mpsc::UnboundedReceiver<Message>,
     mut bulk: mpsc::Receiver<Message>,
-    mut encoder: Encoder,
+    (mut encoder, limit): (Encoder, Option<u64>),
     waiting: Arc<AtomicU64>,
     counters: Arc<Counters>,
     stop: CancellationToken,
@@ -232,6 +241,14 @@ async fn write(
         }
         send_out(&mut writer, &out, &stop).await?;
         counters.sent.fetch_add(out.len() as u64, Ordering::Relaxed);
+        if let Some(limit) = limit {
+            // What was just written pays for itself before the next bytes go.
+            let millis = out.len() as u64 * 1000 / limit.max(1);
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(millis)) => {}
+                () = stop.cancelled() => {}
+            }
+        }
         out.clear();
         if ending {
             return writer.shutdown().await;

@@ -125,6 +125,9 @@ impl Receiver {
                 None => self.listing(&dir, exact.as_ref(), entries)?,
             },
             Message::Gone { paths } => self.gone(paths)?,
+            Message::Listed if self.gone.len() > MAX_GONE => {
+                return Ok(Next::End(format!("more than {MAX_GONE} deletions in one round")));
+            }
             Message::Listed => self.listed(),
             Message::Settle { number, history } => {
                 let gone = std::mem::take(&mut self.gone);
@@ -315,7 +318,7 @@ impl Receiver {
                 continue;
             };
             let path = TreePath::new(dir.root, path);
-            if !self.side.node.excluded(&path, is_dir) && self.gone.len() < MAX_GONE {
+            if !self.side.node.excluded(&path, is_dir)  {
                 self.gone.push(path);
             }
         }
@@ -416,7 +419,7 @@ impl Receiver {
         for path in paths {
             if self.side.node.store.lookup(&path)?.is_some()
                 && !path.path.is_root()
-                && self.gone.len() < MAX_GONE
+                
             {
                 self.gone.push(path);
             }

@@ -380,6 +380,9 @@ impl<'a> Resolver<'a> {
             return Ok(None);
         }
         let seq = self.next()?;
+        if !self.live {
+            self.out.bytes += entry.kind.size();
+        }
         if self.node.store.put(path, entry, stamp, seq)?.is_none() {
             // Its directory is not known yet; looking at that one first brings this path back.
             if let Some(parent) = path.path.parent() {

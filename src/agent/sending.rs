@@ -160,6 +160,7 @@ impl Engine {
         };
         round.settling = Some(number);
         let history = self.node.epochs.history().truncated(round.head);
+        session.known_epoch = history.last().map(|e| e.id);
         session.peer.send(Message::Settle { number, history });
     }
 
@@ -374,6 +375,7 @@ impl Engine {
         };
         let stood = round.head;
         session.peer_head = stood;
+        self.acked = stood;
         let head = self.node.epochs.history().head();
         self.board.update(|s| s.peer.acked_sequence = stood);
         if head > stood {
@@ -389,6 +391,30 @@ impl Engine {
         // Nothing of it was applied; the next session begins where the peer stands.
         self.link_down(&text);
         let _ = self.down.send(());
+    }
+
+    /// What the index holds and the peer has not acknowledged counts as pending while no session is live.
+    fn count_unsent(&mut self, paths: &mut u64, bytes: &mut u64, oldest: Option<u64>) -> Option<u64> {
+        if self.session.as_ref().is_some_and(|s| matches!(s.phase, Phase::Live)) {
+            self.unsent = (0, None);
+            return oldest;
+        }
+        let behind = self.node.epochs.history().head().saturating_sub(self.acked);
+        if behind == 0 {
+            return oldest;
+        }
+        *paths += behind;
+        *bytes += self.unsent.0;
+        let since = *self.unsent.1.get_or_insert_with(|| self.hints.now());
+        Some(oldest.map_or(since, |o| o.min(since)))
+    }
+
+    /// Remembers how far the peer has everything, for the status of the time without it.
+    pub(super) fn note_acked(&mut self, head: Seq) {
+        self.acked = self.acked.max(head);
+        if let Err(e) = self.node.store.set_number("acked", self.acked) {
+            tracing::warn!("{e}");
+        }
     }
 
     /// Starts a comparison of both trees.
@@ -463,17 +489,14 @@ impl Engine {
         }
         paths += self.again.len() as u64 + self.doubtful.len() as u64;
         let scanning = !self.scanner.is_idle();
+        oldest = self.count_unsent(&mut paths, &mut bytes, oldest);
         self.board.hold(paths, bytes, oldest);
         let (head, epoch) = {
             let h = self.node.epochs.history();
             (h.head(), h.last().map_or(0, |e| e.number))
         };
         let live = matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live));
-        let behind = if live {
-            0
-        } else {
-            head.saturating_sub(self.session.as_ref().map_or(0, |s| s.peer_head))
-        };
+        let behind = if live { 0 } else { head.saturating_sub(self.acked) };
         self.board.update(|s| {
             s.sequence = head;
             s.epoch = epoch;

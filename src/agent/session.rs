@@ -64,6 +64,8 @@ pub struct Session {
     pub retried: BTreeMap<TreePath, u32>,
     /// Transfers of a round under way.
     pub round_jobs: BTreeSet<TreePath>,
+    /// Id of the newest epoch the peer knows of.
+    pub known_epoch: Option<u128>,
     number: u64,
     transfer: u64,
 }
@@ -81,6 +83,7 @@ impl Session {
             dry_run: false,
             retried: BTreeMap::new(),
             round_jobs: BTreeSet::new(),
+            known_epoch: None,
             number: 0,
             transfer: 0,
         }
@@ -211,6 +214,21 @@ impl Session {
         if !batch.is_empty() {
             self.send_batch(batch, size as u64, since, live);
         }
+    }
+
+    /// Tells the peer of an epoch that was opened since it was last told, before any change of that epoch.
+    pub fn announce(&mut self, history: &crate::model::epoch::History) {
+        let Some(last) = history.last() else { return };
+        if !matches!(self.phase, Phase::Live) || self.known_epoch == Some(last.id) {
+            return;
+        }
+        // Everything before the epoch was pushed, so that is where the peer stands once it is told.
+        let head = self.sent_head().max(last.first - 1);
+        let Ok(history) = crate::model::epoch::History::new(history.epochs().to_vec(), head) else { return };
+        self.known_epoch = Some(last.id);
+        let number = self.next_number();
+        self.flights.insert(number, Flight { paths: Vec::new(), bytes: 0, since: u64::MAX, head });
+        self.peer.send(Message::Settle { number, history });
     }
 
     fn send_batch(&mut self, ops: Vec<(Seq, Op)>, bytes: u64, since: u64, live: bool) {

@@ -463,7 +463,7 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
         server,
         board.clone(),
         sender.clone(),
-        site.compress(),
+        site.style(),
     ));
     let stdio = link::stdio().map_err(|e| {
         failed(
@@ -471,7 +471,7 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
             "syncd serve is started by the peer through SSH",
         )
     })?;
-    let peer = peer::start(stdio, next_session(), site.compress(), sender.clone());
+    let peer = peer::start(stdio, next_session(), site.style(), sender.clone());
     drop(guard);
     prepare(&mut side)?;
     let mut quiet = |_: &Progress| {};
@@ -669,7 +669,7 @@ pub fn dial(
     Ok(peer::start(
         linked,
         next_session(),
-        site.compress(),
+        site.style(),
         events.clone(),
     ))
 }

@@ -118,15 +118,23 @@ impl Encoder {
 pub fn decode(frame: &[u8]) -> Result<Message, FrameError> {
     let (flag, body) = frame.split_first().ok_or(FrameError::Kind)?;
     let message: Message = match *flag {
-        PLAIN => postcard::from_bytes(body).map_err(FrameError::Decode)?,
+        PLAIN => whole(body)?,
         ZSTD => {
             let plain = zstd::bulk::decompress(body, MAX_MESSAGE).map_err(FrameError::Unpack)?;
-            postcard::from_bytes(&plain).map_err(FrameError::Decode)?
+            whole(&plain)?
         }
         _ => return Err(FrameError::Kind),
     };
     message.check()?;
     Ok(message)
+}
+
+/// A message that fills its frame.
+fn whole(bytes: &[u8]) -> Result<Message, FrameError> {
+    match postcard::take_from_bytes(bytes).map_err(FrameError::Decode)? {
+        (message, []) => Ok(message),
+        _ => Err(FrameError::Kind),
+    }
 }
 
 #[cfg(test)]
