@@ -89,12 +89,13 @@ fn tools(names: &str) -> Result<Vec<Tool>> {
 fn measure(lab: &Lab, row: &Row, args: &Args) -> Medians {
     let mut medians = Medians::default();
     let mut failed = Vec::new();
-    for round in 1..=args.repeat {
+    let repeat = if row.once { 1 } else { args.repeat };
+    for round in 1..=repeat {
         for tool in row.tools.iter().filter(|t| args.only.contains(t)) {
             if failed.contains(tool) {
                 continue;
             }
-            eprint!("{} {} {round}/{} ... ", row.name, tool.name(), args.repeat);
+            eprint!("{} {} {round}/{repeat} ... ", row.name, tool.name());
             match (row.run)(lab, *tool) {
                 Ok(sample) => {
                     let (figure, v) = sample.0[0];

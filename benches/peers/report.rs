@@ -75,7 +75,10 @@ fn costs(results: &[(&Row, Medians)]) {
     println!("| --- | --- | --- | --- | --- |");
     for (row, m) in results {
         for tool in row.tools {
-            let get = |f: Figure| m.get(*tool, f).map_or("-".to_owned(), |v| f.show(v));
+            let get = |f: Figure| match m.get(*tool, f) {
+                Some(v) if v > 0.0 => f.show(v),
+                _ => "-".to_owned(),
+            };
             if m.get(*tool, Figure::Wire).is_none() {
                 continue;
             }

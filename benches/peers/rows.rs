@@ -23,6 +23,8 @@ pub struct Row {
     pub met: fn(&Medians) -> Option<bool>,
     /// Whether it takes too long for an ordinary run.
     pub full_only: bool,
+    /// Whether once is enough: what it counts does not vary.
+    pub once: bool,
     /// One run.
     pub run: fn(&Lab, Tool) -> Result<Sample>,
 }
@@ -68,6 +70,7 @@ pub const ROWS: &[Row] = &[
             ])
         },
         full_only: false,
+        once: false,
         run: latency::run,
     },
     Row {
@@ -79,6 +82,7 @@ pub const ROWS: &[Row] = &[
         target: "35",
         met: |m| Some(m.get(Tool::Osm, Figure::Exact)? >= 35.0),
         full_only: false,
+        once: true,
         run: exact::run,
     },
     Row {
@@ -103,6 +107,7 @@ pub const ROWS: &[Row] = &[
             ])
         },
         full_only: false,
+        once: false,
         run: growing::run,
     },
     Row {
@@ -114,6 +119,7 @@ pub const ROWS: &[Row] = &[
         target: "<= 0.5x rsync",
         met: |m| times(m, Figure::Time, Tool::Rsync, 0.5),
         full_only: false,
+        once: false,
         run: trees::small,
     },
     Row {
@@ -132,6 +138,7 @@ pub const ROWS: &[Row] = &[
             ])
         },
         full_only: false,
+        once: false,
         run: bulk::pages,
     },
     Row {
@@ -148,6 +155,7 @@ pub const ROWS: &[Row] = &[
             ])
         },
         full_only: false,
+        once: false,
         run: trees::rename,
     },
     Row {
@@ -159,6 +167,7 @@ pub const ROWS: &[Row] = &[
         target: "<= 0.6x rsync",
         met: |m| times(m, Figure::Time, Tool::Rsync, 0.6),
         full_only: false,
+        once: false,
         run: trees::delete,
     },
     Row {
@@ -170,6 +179,7 @@ pub const ROWS: &[Row] = &[
         target: "<= 1.0x rsync; aim 1.2x tar",
         met: |m| times(m, Figure::Time, Tool::Rsync, 1.0),
         full_only: false,
+        once: false,
         run: trees::first,
     },
     Row {
@@ -181,6 +191,7 @@ pub const ROWS: &[Row] = &[
         target: "<= 0.1x rsync",
         met: |m| times(m, Figure::Time, Tool::Rsync, 0.1),
         full_only: false,
+        once: false,
         run: trees::away,
     },
     Row {
@@ -192,6 +203,7 @@ pub const ROWS: &[Row] = &[
         target: ">= 0.8x ssh cat",
         met: |m| Some(m.ratio(Figure::Rate, Tool::Base)? >= 0.8),
         full_only: false,
+        once: false,
         run: bulk::throughput,
     },
     Row {
@@ -210,6 +222,7 @@ pub const ROWS: &[Row] = &[
             ])
         },
         full_only: false,
+        once: false,
         run: idle::directories,
     },
     Row {
@@ -226,6 +239,7 @@ pub const ROWS: &[Row] = &[
             ])
         },
         full_only: true,
+        once: true,
         run: idle::million,
     },
 ];

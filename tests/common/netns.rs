@@ -155,79 +155,73 @@ pub fn sshd_in(
     before: &[String],
     options: &str,
 ) -> Result<Sshd, String> {
-    let io = |e: io::Error| format!("sshd in {}: {e}", dir.display());
-    fs::create_dir_all(dir).map_err(io)?;
-    fs::create_dir_all("/run/sshd").map_err(io)?;
+    let said = |e: io::Error| format!("sshd in {}: {e}", dir.display());
     let address = net.address(End::B);
-    let (host_key, client_key) = (dir.join("host_key"), dir.join("client_key"));
-    for key in [&host_key, &client_key] {
-        run(Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-            .arg(key))?;
-    }
-    let public = |key: &Path| fs::read_to_string(key.with_extension("pub"));
-    let known_hosts = dir.join("known_hosts");
-    let line = format!("{address} {}", public(&host_key).map_err(io)?);
-    fs::write(&known_hosts, line).map_err(io)?;
-    let authorized = dir.join("authorized_keys");
-    fs::write(&authorized, public(&client_key).map_err(io)?).map_err(io)?;
-    let (log, config, ssh_config) = (
-        dir.join("sshd.log"),
-        dir.join("sshd_config"),
-        dir.join("ssh_config"),
-    );
-    let server = format!(
-        "ListenAddress {address}\nPort {SSHD_PORT}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
-         PermitRootLogin yes\nStrictModes no\nUsePAM no\nUseDNS no\nPasswordAuthentication no\n\
-         KbdInteractiveAuthentication no\nMaxStartups 100\nPrintMotd no\nLogLevel INFO\n{options}\n",
-        host_key.display(),
-        authorized.display()
-    );
-    fs::write(&config, server).map_err(io)?;
-    let client = format!(
-        "Host *\n  User root\n  Port {SSHD_PORT}\n  IdentityFile {}\n  IdentitiesOnly yes\n  UserKnownHostsFile {}\n  \
-         GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  BatchMode yes\n  LogLevel ERROR\n  ConnectTimeout 10\n",
-        client_key.display(),
-        known_hosts.display()
-    );
-    fs::write(&ssh_config, client).map_err(io)?;
+    write_files(dir, address, options).map_err(said)?;
+    let log = dir.join("sshd.log");
     let words: Vec<String> = before.iter().cloned().chain(net.prefix(End::B)).collect();
     let child = Command::new(&words[0])
         .args(&words[1..])
         .args(["/usr/sbin/sshd", "-D", "-f"])
-        .arg(&config)
+        .arg(dir.join("sshd_config"))
         .arg("-E")
         .arg(&log)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(io)?;
+        .map_err(said)?;
     let mut sshd = Sshd {
         child,
         address,
         port: SSHD_PORT,
-        client_key,
-        known_hosts,
-        ssh_config,
+        client_key: dir.join("client_key"),
+        known_hosts: dir.join("known_hosts"),
+        ssh_config: dir.join("ssh_config"),
         log,
     };
     sshd.wait_listening()?;
     Ok(sshd)
 }
 
-fn run(c: &mut Command) -> Result<(), String> {
-    let out = c
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| format!("cannot run {c:?}: {e}"))?;
+/// Keys, pinned host key and both configurations.
+fn write_files(dir: &Path, address: Ipv4Addr, options: &str) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    // sshd refuses to start without the directory that its package makes at boot.
+    fs::create_dir_all("/run/sshd")?;
+    let path = |name: &str| dir.join(name).display().to_string();
+    for key in ["host_key", "client_key"] {
+        run(Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(path(key)))?;
+    }
+    let host_key = fs::read_to_string(path("host_key.pub"))?;
+    fs::write(path("known_hosts"), format!("{address} {host_key}"))?;
+    fs::copy(path("client_key.pub"), path("authorized_keys"))?;
+    let server = format!(
+        "ListenAddress {address}\nPort {SSHD_PORT}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
+         PermitRootLogin yes\nStrictModes no\nUsePAM no\nUseDNS no\nPasswordAuthentication no\n\
+         KbdInteractiveAuthentication no\nMaxStartups 100\nPrintMotd no\nLogLevel INFO\n{options}\n",
+        path("host_key"),
+        path("authorized_keys")
+    );
+    fs::write(path("sshd_config"), server)?;
+    let client = format!(
+        "Host *\n  User root\n  Port {SSHD_PORT}\n  IdentityFile {}\n  IdentitiesOnly yes\n  UserKnownHostsFile {}\n  \
+         GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  BatchMode yes\n  LogLevel ERROR\n  ConnectTimeout 10\n",
+        path("client_key"),
+        path("known_hosts")
+    );
+    fs::write(path("ssh_config"), client)
+}
+
+fn run(c: &mut Command) -> io::Result<()> {
+    let out = c.stdin(Stdio::null()).output()?;
     if out.status.success() {
         return Ok(());
     }
-    Err(format!(
-        "{c:?}: {}",
-        String::from_utf8_lossy(&out.stderr).trim()
-    ))
+    let why = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+    Err(io::Error::other(format!("{c:?}: {why}")))
 }
 
 impl Sshd {
