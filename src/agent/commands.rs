@@ -225,6 +225,7 @@ impl Commands {
                 0 => format!("{paths} paths compared, both nodes are equal"),
                 n => format!("{paths} paths compared, {n} differ"),
             };
+            tracing::info!("{message}");
             let _ = c.replies.send(Answer::Done(Outcome {
                 differences: Some(c.found),
                 ..done(message)
@@ -401,6 +402,25 @@ impl Engine {
         self.link_down("a resync was asked for");
         self.party.full = full || checksum;
         let _ = self.down.send(());
+    }
+
+    /// Compares both trees in the background; what differs is sent again and told in the log.
+    pub(super) fn scrub_peer(&mut self) {
+        if self.party.role != Role::Active || self.commands.comparing.is_some() {
+            return;
+        }
+        if let Some(round) = self.begin_compare(false) {
+            let (replies, _) = tokio::sync::mpsc::unbounded_channel();
+            let told = Instant::now();
+            self.commands.comparing = Some(Comparing {
+                replies,
+                quick: false,
+                round: Some(round),
+                found: 0,
+                paths: 0,
+                told,
+            });
+        }
     }
 
     /// Every file is read again before it is compared.

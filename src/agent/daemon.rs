@@ -15,6 +15,7 @@ use super::engine::{Engine, Event, Parts};
 use super::hints::Hints;
 use super::owner::{Site, failed, held, next_session, serve_control};
 use super::peer;
+use super::scrub::Scrub;
 use super::standby::{End, QUEUE, Standby, Until, dial, runtime, spawn_bulk};
 use super::survey;
 use crate::config::{Config, Watcher};
@@ -38,6 +39,7 @@ pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
     let site = Arc::new(Site::new(config, node));
     let owner = site.own("active").map_err(|e| held(&e))?;
     let side = site.open()?;
+    say_what_has_no_effect(&site.config);
     let rt = runtime()?;
     let side = catch_up(&site, &rt, side)?;
     let Receiving { mut node, .. } = side;
@@ -74,6 +76,7 @@ pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
         board,
         party: site.party(Role::Active),
         bulk,
+        scrub: Scrub::new(site.config.sync.scrub),
         down,
     };
     if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
@@ -88,6 +91,26 @@ pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
     rt.shutdown_timeout(Duration::from_secs(1));
     drop(owner);
     done
+}
+
+/// Settings that this version reads and checks and does not act upon yet: nobody shall rely on them.
+fn say_what_has_no_effect(config: &Config) {
+    let idle = [
+        (
+            "[vip] and [[snat]]",
+            config.vip.is_some() || !config.snat.is_empty(),
+        ),
+        ("[[hook]]", !config.hooks.is_empty()),
+        ("[metrics]", config.metrics.textfile.is_some()),
+    ];
+    for (what, set) in idle {
+        if set {
+            tracing::warn!(
+                "{what} of {} has no effect in this version of osm-failover",
+                config.file.display()
+            );
+        }
+    }
 }
 
 /// Asks the peer whether it is ahead, and takes what this node lacks before it becomes active.

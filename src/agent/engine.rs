@@ -21,6 +21,7 @@ use super::peer::Peer;
 use super::resolve::{ResolveError, Resolver, settle_large};
 use super::roots::Roots;
 use super::scan::Scanner;
+use super::scrub::Scrub;
 use super::session::{Phase, Session};
 use crate::decide::blocks::Blocks;
 use crate::decide::dirty::Touch;
@@ -97,6 +98,7 @@ pub struct Engine {
     pub(super) doubtful: BTreeSet<TreePath>,
     pub(super) paused: bool,
     retry_at: Instant,
+    scrub: Scrub,
     /// Sessions ended since, for the one who dials.
     pub(super) down: mpsc::UnboundedSender<()>,
     pub(super) unreachable: String,
@@ -122,6 +124,8 @@ pub struct Parts {
     pub party: Party,
     /// The bulk thread.
     pub bulk: bulk::Handle,
+    /// When both trees are compared in the background.
+    pub scrub: Scrub,
     /// Rung when a session ended.
     pub down: mpsc::UnboundedSender<()>,
 }
@@ -136,6 +140,7 @@ impl Engine {
             board,
             party,
             bulk,
+            scrub,
             down,
         } = parts;
         let roots = Roots::new(&node);
@@ -155,6 +160,7 @@ impl Engine {
             doubtful: BTreeSet::new(),
             paused: false,
             retry_at: Instant::now() + RETRY,
+            scrub,
             down,
             unreachable: "not connected yet".into(),
             scanned: true,
@@ -273,7 +279,11 @@ impl Engine {
                         .for_each(|r| super::commands::clear_cookie(&r.root, n));
                 }
                 watch::Event::Overflow => self.board.update(|s| s.watch.overflows += 1),
-                watch::Event::Degraded(why) => self.board.update(|s| s.watch.degraded = why),
+                watch::Event::Degraded(why) => {
+                    tracing::warn!("{why}");
+                    self.scrub.degrade();
+                    self.board.update(|s| s.watch.degraded = why);
+                }
                 watch::Event::RootGone(id) => self.roots.check(id, &mut self.node, &self.board),
                 watch::Event::RootBack(id) => {
                     self.roots.check(id, &mut self.node, &self.board);
@@ -569,7 +579,15 @@ impl Engine {
             }
         }
         self.session_work()?;
-        if Instant::now() >= self.retry_at {
+        let now = Instant::now();
+        if self.scrub.scan_due(now) {
+            self.scan_all();
+        }
+        if self.scrub.compare_due(now) {
+            self.scan_all();
+            self.scrub_peer();
+        }
+        if now >= self.retry_at {
             self.retry_at = Instant::now() + RETRY;
             self.retry();
         }

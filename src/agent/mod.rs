@@ -21,6 +21,7 @@ pub mod resolve;
 pub mod roots;
 pub mod round;
 pub mod scan;
+pub mod scrub;
 mod sending;
 pub mod session;
 pub mod staging;

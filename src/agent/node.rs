@@ -130,7 +130,9 @@ impl Node {
         let (mut store, mut index_fresh) = Self::open_store(state_dir, &names)?;
         if epochs.history().is_empty() && store.number("head")? > 0 {
             // Numbers without the history they belong to mean nothing: this node begins anew, behind every other.
-            tracing::warn!("the epoch history is gone; the index is set aside and this node counts as one without data");
+            tracing::warn!(
+                "the epoch history is gone; the index is set aside and this node counts as one without data"
+            );
             drop(store);
             Self::set_aside(&state_dir.join(crate::index::store::FILE), "stray");
             (store, index_fresh) = Store::open(state_dir, &names)?;

@@ -86,7 +86,10 @@ impl Site {
             Compression::Never => Compress::Never,
             Compression::Always => Compress::Always,
         };
-        Style { compress, limit: self.config.sync.bandwidth_limit }
+        Style {
+            compress,
+            limit: self.config.sync.bandwidth_limit,
+        }
     }
 
     /// How the peer is reached.
@@ -252,12 +255,7 @@ pub async fn serve_control(
     }
 }
 
-async fn serve_one(
-    mut conn: Conn,
-    board: Arc<Board>,
-    events: mpsc::Sender<Event>,
-    style: Style,
-) {
+async fn serve_one(mut conn: Conn, board: Arc<Board>, events: mpsc::Sender<Event>, style: Style) {
     let incoming = match conn.request().await {
         Ok(incoming) => incoming,
         Err(e) => {

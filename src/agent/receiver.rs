@@ -126,7 +126,9 @@ impl Receiver {
             },
             Message::Gone { paths } => self.gone(paths)?,
             Message::Listed if self.gone.len() > MAX_GONE => {
-                return Ok(Next::End(format!("more than {MAX_GONE} deletions in one round")));
+                return Ok(Next::End(format!(
+                    "more than {MAX_GONE} deletions in one round"
+                )));
             }
             Message::Listed => self.listed(),
             Message::Settle { number, history } => {
@@ -318,7 +320,7 @@ impl Receiver {
                 continue;
             };
             let path = TreePath::new(dir.root, path);
-            if !self.side.node.excluded(&path, is_dir)  {
+            if !self.side.node.excluded(&path, is_dir) {
                 self.gone.push(path);
             }
         }
@@ -417,10 +419,7 @@ impl Receiver {
 
     fn gone(&mut self, paths: Vec<TreePath>) -> Result<(), ApplyError> {
         for path in paths {
-            if self.side.node.store.lookup(&path)?.is_some()
-                && !path.path.is_root()
-                
-            {
+            if self.side.node.store.lookup(&path)?.is_some() && !path.path.is_root() {
                 self.gone.push(path);
             }
         }

@@ -154,7 +154,14 @@ impl<'a> Resolver<'a> {
         }
         let seen = match r.root.look(&path.path) {
             Ok(Look::There(seen)) => Some(*seen),
-            Ok(Look::Absent | Look::Socket) => None,
+            Ok(Look::Absent) => None,
+            Ok(Look::Socket) => {
+                tracing::info!(
+                    "{}: a socket is of no use to another host and is left out",
+                    self.node.show(path)
+                );
+                None
+            }
             Err(e) => {
                 self.out
                     .problems

@@ -394,8 +394,17 @@ impl Engine {
     }
 
     /// What the index holds and the peer has not acknowledged counts as pending while no session is live.
-    fn count_unsent(&mut self, paths: &mut u64, bytes: &mut u64, oldest: Option<u64>) -> Option<u64> {
-        if self.session.as_ref().is_some_and(|s| matches!(s.phase, Phase::Live)) {
+    fn count_unsent(
+        &mut self,
+        paths: &mut u64,
+        bytes: &mut u64,
+        oldest: Option<u64>,
+    ) -> Option<u64> {
+        if self
+            .session
+            .as_ref()
+            .is_some_and(|s| matches!(s.phase, Phase::Live))
+        {
             self.unsent = (0, None);
             return oldest;
         }
@@ -496,7 +505,11 @@ impl Engine {
             (h.head(), h.last().map_or(0, |e| e.number))
         };
         let live = matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live));
-        let behind = if live { 0 } else { head.saturating_sub(self.acked) };
+        let behind = if live {
+            0
+        } else {
+            head.saturating_sub(self.acked)
+        };
         self.board.update(|s| {
             s.sequence = head;
             s.epoch = epoch;

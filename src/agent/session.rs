@@ -224,10 +224,20 @@ impl Session {
         }
         // Everything before the epoch was pushed, so that is where the peer stands once it is told.
         let head = self.sent_head().max(last.first - 1);
-        let Ok(history) = crate::model::epoch::History::new(history.epochs().to_vec(), head) else { return };
+        let Ok(history) = crate::model::epoch::History::new(history.epochs().to_vec(), head) else {
+            return;
+        };
         self.known_epoch = Some(last.id);
         let number = self.next_number();
-        self.flights.insert(number, Flight { paths: Vec::new(), bytes: 0, since: u64::MAX, head });
+        self.flights.insert(
+            number,
+            Flight {
+                paths: Vec::new(),
+                bytes: 0,
+                since: u64::MAX,
+                head,
+            },
+        );
         self.peer.send(Message::Settle { number, history });
     }
 

@@ -19,6 +19,7 @@ use super::meeting::{Course, Party, hello, judge};
 use super::owner::{Site, apply_failure, failed, held, next_session, serve_control};
 use super::peer::{self, Peer};
 use super::receiver::{Next, Receiver};
+use super::scrub::Scrub;
 use super::survey;
 use crate::config::Config;
 use crate::model::path::TreePath;
@@ -351,6 +352,7 @@ impl Standby<'_> {
             board: self.board.clone(),
             party: self.party.clone(),
             bulk,
+            scrub: Scrub::new(None),
             down,
         };
         let mut engine = Engine::new(parts);

@@ -116,7 +116,10 @@ mod tests {
         Encoder::new().finish(&mut out);
         assert_eq!(out, [0x72, 0x73, 0x02, 0x36, 0]);
         assert_eq!(encoded(Command::Literal(b"")), Vec::<u8>::new());
-        assert_eq!(encoded(Command::Copy { offset: 9, len: 0 }), Vec::<u8>::new());
+        assert_eq!(
+            encoded(Command::Copy { offset: 9, len: 0 }),
+            Vec::<u8>::new()
+        );
     }
 
     #[test]
