@@ -695,15 +695,16 @@ impl Engine {
         };
         let forced = self.force.contains(&path);
         let row = self.node.store.lookup(&path).ok().flatten();
-        let blocks = row.and_then(|r| {
+        let known = row.as_ref().and_then(|r| r.entry.kind.hash());
+        let blocks = row.as_ref().and_then(|r| {
             let data = self.node.store.blocks(r.id).ok().flatten()?;
-            Blocks::decode(&data)
-                .ok()
-                .filter(|b| Some(b.root()) == r.entry.kind.hash())
+            Blocks::decode(&data).ok().filter(|b| Some(b.root()) == known)
         });
-        let basis = match blocks {
-            Some(b) if !forced => bulk::Basis::Blocks(b),
-            _ => bulk::Basis::None,
+        let basis = match (blocks, known) {
+            _ if forced => bulk::Basis::None,
+            (Some(b), _) => bulk::Basis::Blocks(b),
+            (None, Some(hash)) => bulk::Basis::Version(hash, row.map_or(0, |r| r.entry.kind.size())),
+            (None, None) => bulk::Basis::None,
         };
         let to = self
             .session

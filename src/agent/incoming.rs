@@ -119,8 +119,8 @@ impl Incoming {
             applier: None,
             append: None,
         };
-        if let (Some(basis), Form::Append { size: old, .. }) = (&basis, form) {
-            let Some(hasher) = append_hasher(node, basis, *old) else {
+        if let (Some(basis), Form::Append { basis: wanted, size: old }) = (&basis, form) {
+            let Some(hasher) = append_hasher(basis, *wanted, *old) else {
                 staging.discard(path.root, &open.slot);
                 self.broken.insert(id, ());
                 return Err(Broken::Want);
@@ -254,13 +254,24 @@ fn find_basis(node: &mut Node, path: &TreePath, hash: Hash) -> Result<Basis, Bro
     })
 }
 
-/// A hasher that has seen the basis, from its block list and its last partial block.
-fn append_hasher(node: &Node, basis: &Basis, size: u64) -> Option<BlockHasher> {
-    let _ = node;
-    let blocks = basis
-        .blocks
-        .as_ref()
-        .filter(|b| b.size() == size && basis.stamp.size == size)?;
+/// A hasher that has seen the basis: from its block list and its last partial block, or by reading it where no list is kept.
+fn append_hasher(basis: &Basis, hash: Hash, size: u64) -> Option<BlockHasher> {
+    if basis.stamp.size != size {
+        return None;
+    }
+    let Some(blocks) = basis.blocks.as_ref().filter(|b| b.size() == size) else {
+        let mut hasher = BlockHasher::new(size);
+        let mut buf = vec![0u8; BUFFER];
+        while hasher.size() < size {
+            let n = basis.file.read_at(&mut buf, hasher.size()).ok()?;
+            let left = usize::try_from(size - hasher.size()).unwrap_or(BUFFER);
+            if n == 0 {
+                return None;
+            }
+            hasher.update(&buf[..n.min(left)]);
+        }
+        return (hasher.clone().finish().root() == hash).then_some(hasher);
+    };
     let tail = blocks.tail();
     let mut bytes = vec![0u8; usize::try_from(tail.end - tail.start).ok()?];
     basis.file.read_exact_at(&mut bytes, tail.start).ok()?;
