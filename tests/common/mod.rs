@@ -6,4 +6,5 @@
 pub mod kinds;
 pub mod netns;
 pub mod node;
+pub mod steps;
 pub mod tree;
