@@ -430,6 +430,7 @@ impl Engine {
                     .filter(|(_, r)| r.empty)
                     .map(|(i, _)| crate::model::path::RootId(i))
                     .collect();
+                session.peer_epoch = theirs.history.last().map_or(0, |e| e.id);
                 session.begin(&self.node, since, full, theirs.dry_run, &empty);
                 let peer_index_fresh = theirs.index_fresh;
                 self.board.update(|s| {
@@ -639,6 +640,9 @@ impl Engine {
             self.read_large(path, true);
         }
         if live && let Some(session) = &mut self.session {
+            if !resolved.ops.is_empty() {
+                session.tell_epoch(self.node.epochs.history());
+            }
             session.push(resolved.ops, since, resolved.bytes);
         }
         Ok(())
@@ -715,6 +719,9 @@ impl Engine {
                     self.node.store.settle_debt(&job.path)?;
                 }
                 if let Some(session) = &mut self.session {
+                    if matches!(session.phase, Phase::Live) {
+                        session.tell_epoch(self.node.epochs.history());
+                    }
                     session.push(ops, job.since, read.blocks.size());
                 }
                 // What changed while it was on its way is the next version.

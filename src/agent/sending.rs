@@ -160,6 +160,7 @@ impl Engine {
         };
         round.settling = Some(number);
         let history = self.node.epochs.history().truncated(round.head);
+        session.peer_epoch = history.last().map_or(0, |e| e.id);
         session.peer.send(Message::Settle { number, history });
     }
 
