@@ -285,7 +285,6 @@ impl Engine {
                 }
             }
             Event::LinkDown { session, why } => {
-                let _ = self.down.send(());
                 if self
                     .session
                     .as_ref()
@@ -294,7 +293,8 @@ impl Engine {
                     self.link_down(&why);
                     return Ok(true);
                 }
-                if self.session.is_none() {
+                // Session 0: none came about. The end of one that was given up earlier says nothing new.
+                if self.session.is_none() && session == 0 {
                     self.unreachable.clone_from(&why);
                     self.tell_unreachable();
                 }
@@ -370,7 +370,6 @@ impl Engine {
             }
             Message::Bye { text } => {
                 self.link_down(&text);
-                let _ = self.down.send(());
                 return Ok(true);
             }
             Message::Want { dir, names } => session.want(&dir, names),
@@ -493,6 +492,7 @@ impl Engine {
             text.clone_into(&mut s.peer.reason);
             text.clone_into(&mut s.last_error);
         });
+        text.clone_into(&mut self.unreachable);
         if let Some(s) = &mut self.session {
             s.phase = Phase::Halted;
             s.peer.close();
