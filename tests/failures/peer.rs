@@ -81,6 +81,8 @@ fn halted(edit: impl FnOnce(String) -> String, parts: &[&str]) {
     let (code, said) = ctl(&pair, Side::A, &["flush", "--timeout", "1s"]);
     assert_eq!(code, 4, "{said}");
     assert!(said.contains(parts[0]), "{said}");
+    let sessions = pair.status().expect("status")["totals"]["sessions"].as_u64();
+    assert!(sessions < Some(4), "it dials again and again: {sessions:?}");
 }
 
 #[test]
