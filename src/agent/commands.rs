@@ -364,11 +364,17 @@ impl Engine {
 
     fn resync(&mut self, full: bool, checksum: bool, dry_run: bool, replies: Replies) {
         if self.session.is_none() {
-            let text = format!(
-                "{} cannot be reached: {}",
-                self.party.peer, self.unreachable
-            );
-            let _ = replies.send(failure(4, text, "see syncctl check"));
+            let why = &self.unreachable;
+            let state = self.board.snapshot().peer.state;
+            let answer = match state.as_str() {
+                "diverged" => failure(5, why, "see \"Split brain\" in README.md"),
+                "halted" => failure(6, why, "see syncctl status on both nodes"),
+                _ => {
+                    let text = format!("{} cannot be reached: {why}", self.party.peer);
+                    failure(4, text, "see syncctl check")
+                }
+            };
+            let _ = replies.send(answer);
             return;
         }
         if dry_run {

@@ -154,7 +154,8 @@ fn catch_up(
         End::Lost(why) => {
             tracing::warn!("the peer could not be asked ({why}); going on with the local data")
         }
-        End::Refused(f) if f.code == 5 => tracing::error!("{}", f.message),
+        // A split brain or a differing configuration halts replication, not the service.
+        End::Refused(f) if matches!(f.code, 2 | 5) => tracing::error!("{}", f.message),
         End::Refused(f) => return Err(f),
         End::Stopped => return Err(failed("interrupted", "start it again")),
     }

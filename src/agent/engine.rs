@@ -309,7 +309,6 @@ impl Engine {
                 }
             }
             Event::LinkDown { session, why } => {
-                let _ = self.down.send(());
                 if self
                     .session
                     .as_ref()
@@ -318,7 +317,8 @@ impl Engine {
                     self.link_down(&why);
                     return Ok(true);
                 }
-                if self.session.is_none() {
+                // Session 0: none came about. The end of one that was given up earlier says nothing new.
+                if self.session.is_none() && session == 0 {
                     self.unreachable.clone_from(&why);
                     self.tell_unreachable();
                 }
@@ -396,7 +396,6 @@ impl Engine {
             }
             Message::Bye { text } => {
                 self.link_down(&text);
-                let _ = self.down.send(());
                 return Ok(true);
             }
             Message::Want { dir, names } => session.want(&dir, names),
@@ -457,6 +456,7 @@ impl Engine {
                     .filter(|(_, r)| r.empty)
                     .map(|(i, _)| crate::model::path::RootId(i))
                     .collect();
+                session.peer_epoch = theirs.history.last().map_or(0, |e| e.id);
                 session.begin(&self.node, since, full, theirs.dry_run, &empty);
                 let peer_index_fresh = theirs.index_fresh;
                 self.board.update(|s| {
@@ -516,6 +516,7 @@ impl Engine {
             text.clone_into(&mut s.peer.reason);
             text.clone_into(&mut s.last_error);
         });
+        text.clone_into(&mut self.unreachable);
         if let Some(s) = &mut self.session {
             s.phase = Phase::Halted;
             s.peer.close();

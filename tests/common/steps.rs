@@ -1,0 +1,250 @@
+//! Steps the tests of failures and recoveries share: starting a pair, asking it, waiting for what must come.
+//!
+//! Every wait has a deadline and looks for the state itself; none sleeps for a fixed time and hopes.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::node::{Options, Pair, Side, tail};
+use super::tree;
+
+/// How long anything may take that takes milliseconds on a quiet machine.
+pub const LONG: Duration = Duration::from_secs(40);
+
+/// Runs one test of a pair on these programs: `options!()`.
+#[macro_export]
+macro_rules! options {
+    () => {
+        $crate::common::node::Options::new(
+            env!("CARGO_BIN_EXE_syncd"),
+            env!("CARGO_BIN_EXE_syncctl"),
+        )
+    };
+}
+
+/// A pair of which nothing runs yet.
+pub fn idle(options: Options) -> Pair {
+    Pair::new(options).expect("directories and configuration")
+}
+
+/// A pair in sync, A active.
+pub fn in_sync(options: Options) -> Pair {
+    let mut pair = idle(options);
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    pair
+}
+
+/// Asks again and again until `is` holds; `false` when `limit` is over.
+pub fn until(limit: Duration, mut is: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    while Instant::now() < end {
+        if is() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    is()
+}
+
+/// Starts `syncd` of a node.
+pub fn start(pair: &mut Pair, side: Side) {
+    pair.start(side).expect("syncd starts");
+}
+
+/// A change of the pair's configuration file.
+pub fn edit_config(pair: &Pair, edit: impl FnOnce(String) -> String) {
+    let text = fs::read_to_string(pair.config()).expect("the configuration");
+    fs::write(pair.config(), edit(text)).expect("the configuration");
+}
+
+/// Gives B a configuration of its own; what A is told stays.
+pub fn other_config_for_b(pair: &Pair, edit: impl FnOnce(String) -> String) {
+    let text = fs::read_to_string(pair.config()).expect("the configuration");
+    let other = edit(text.clone());
+    assert_ne!(other, text, "the edit changes something");
+    fs::write(pair.dir().join("other.toml"), other).expect("the other configuration");
+    let wrapper = pair.dir().join("serve-b.sh");
+    let script = fs::read_to_string(&wrapper).expect("the wrapper");
+    fs::write(&wrapper, script.replace("/config.toml", "/other.toml")).expect("the wrapper");
+}
+
+/// Runs `syncctl`; exit code, and everything it said.
+pub fn ctl(pair: &Pair, side: Side, args: &[&str]) -> (i32, String) {
+    said(&pair.syncctl(side, args).expect("syncctl runs"))
+}
+
+/// Exit code (-1 for a signal) and everything a program said.
+pub fn said(out: &Output) -> (i32, String) {
+    let mut text = String::from_utf8_lossy(&out.stdout).into_owned();
+    text += &String::from_utf8_lossy(&out.stderr);
+    (out.status.code().unwrap_or(-1), text)
+}
+
+/// Runs `syncctl ... --json` and returns what it printed, after it ended well.
+pub fn json(pair: &Pair, side: Side, args: &[&str]) -> Value {
+    let mut all = vec!["--json"];
+    all.extend(args);
+    let out = pair.syncctl(side, &all).expect("syncctl runs");
+    assert!(out.status.success(), "{args:?}: {:?}", said(&out));
+    serde_json::from_slice(&out.stdout).expect("JSON")
+}
+
+/// Waits for a state of the peer whose reason contains a text.
+pub fn wait_peer(pair: &mut Pair, state: &str, part: &str) -> Value {
+    let good = |s: &Value| {
+        s["peer"]["state"] == state && s["peer"]["reason"].as_str().unwrap_or("").contains(part)
+    };
+    pair.wait_status(LONG, &format!("{state} because of {part:?}"), good)
+        .expect("the state of the peer");
+    pair.status().expect("status")
+}
+
+/// Waits until A lists a problem with this path, or with none (`false`).
+pub fn wait_problem(pair: &mut Pair, path: &str, listed: bool) {
+    let what = format!("listing a problem of {path}: {listed}");
+    pair.wait_status(LONG, &what, |s| has_problem(s, path) == listed)
+        .expect("the problem");
+}
+
+/// Whether a status lists a problem with this path.
+pub fn has_problem(status: &Value, path: &str) -> bool {
+    let all = status["problems"].as_array();
+    all.is_some_and(|all| all.iter().any(|p| p["path"] == path))
+}
+
+/// Waits until a root is equal on both nodes in everything.
+pub fn wait_equal(pair: &Pair, root: &str) {
+    let (a, b) = (pair.root(Side::A, root), pair.root(Side::B, root));
+    let mut last = Vec::new();
+    let same = until(LONG, || {
+        last = match (tree::snapshot(&a), tree::snapshot(&b)) {
+            (Ok(a), Ok(b)) => tree::diff(&a, &b),
+            (a, b) => vec![format!("{:?} {:?}", a.err(), b.err())],
+        };
+        last.is_empty()
+    });
+    assert!(
+        same,
+        "not equal: {}\nA: {}\nstatus: {:?}\nB: {}",
+        last.join("\n"),
+        tail(&pair.log(Side::A)),
+        pair.status(),
+        tail(&pair.log(Side::B))
+    );
+}
+
+/// Flushes; both trees of a root are equal then.
+pub fn flushed_equal(pair: &Pair, root: &str) {
+    pair.flush().expect("flush");
+    tree::assert_equal(&pair.root(Side::A, root), &pair.root(Side::B, root));
+}
+
+/// Directory of a node's state.
+pub fn state(pair: &Pair, side: Side) -> PathBuf {
+    pair.dir().join(["a", "b"][side as usize]).join("state")
+}
+
+/// Directory of a node's socket and lock.
+pub fn run_dir(pair: &Pair, side: Side) -> PathBuf {
+    pair.dir().join(["a", "b"][side as usize]).join("run")
+}
+
+/// Contents of the preserved files of a root, and the lines that name them.
+pub fn preserved(pair: &Pair, side: Side, root: &str) -> Vec<(String, Vec<u8>)> {
+    let dir = pair.root(side, root).join(".osm-failover/preserved");
+    let log = fs::read_to_string(state(pair, side).join("preserved.jsonl")).unwrap_or_default();
+    let mut found = Vec::new();
+    for line in log.lines() {
+        let note: Value = serde_json::from_str(line).expect("a line of preserved.jsonl");
+        let id = note["id"].as_str().expect("an id");
+        let path = note["path"].as_str().expect("a path").to_owned();
+        if let Ok(bytes) = fs::read(dir.join(id)) {
+            found.push((path, bytes));
+        }
+    }
+    let files = fs::read_dir(&dir).map_or(0, Iterator::count);
+    assert!(
+        files <= log.lines().count(),
+        "a preserved file without a note"
+    );
+    found
+}
+
+/// Whether this content was preserved.
+pub fn is_preserved(pair: &Pair, side: Side, root: &str, content: &[u8]) -> bool {
+    preserved(pair, side, root)
+        .iter()
+        .any(|(_, c)| c == content)
+}
+
+/// Runs a program to its end with this standard input.
+pub fn feed(mut command: Command, input: &[u8]) -> (i32, String) {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    // It may end before it has read everything.
+    let _ = child.stdin.take().expect("a pipe").write_all(input);
+    said(&child.wait_with_output().expect("it ends"))
+}
+
+/// Runs a program; panics with what it said unless it ended well.
+pub fn must(program: &str, args: &[&str]) {
+    let out = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(out.status.success(), "{program} {args:?}: {:?}", said(&out));
+}
+
+/// Whether this process may mount and change owners; says that the test was skipped if not.
+pub fn is_root(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("{test}: skipped: needs root");
+    }
+    root
+}
+
+/// A mounted tmpfs that is unmounted on drop.
+pub struct Mount {
+    at: PathBuf,
+}
+
+impl Mount {
+    /// Mounts a tmpfs of at most `size` (as mount takes it) at a directory.
+    pub fn tmpfs(at: &Path, size: &str) -> Self {
+        let target = at.display().to_string();
+        must(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={size},mode=755"),
+                "tmpfs",
+                &target,
+            ],
+        );
+        Self { at: at.to_owned() }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount")
+            .arg("-l")
+            .arg(&self.at)
+            .stderr(Stdio::null())
+            .status();
+    }
+}

@@ -1,0 +1,194 @@
+//! Single paths that cannot be read here or made there, edits on the standby, a full disk.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use crate::common::kinds::noise;
+use crate::common::node::{Options, Side};
+use crate::common::steps::{
+    LONG, Mount, ctl, flushed_equal, idle, in_sync, is_preserved, is_root, must, start, until,
+    wait_equal, wait_problem,
+};
+use crate::options;
+
+/// `syncd` as a user that may not read everything.
+fn unprivileged() -> Option<Options> {
+    let mut options = options!();
+    if rustix::process::geteuid().is_root() {
+        let words = [
+            "setpriv",
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            "--ambient-caps=-all",
+        ];
+        let works = Command::new(words[0])
+            .args(&words[1..])
+            .arg("true")
+            .status();
+        if !works.is_ok_and(|s| s.success()) {
+            println!("skipped: setpriv cannot drop capabilities");
+            return None;
+        }
+        // The owner without its capabilities: a file without read permission is closed to it.
+        options.launcher = words.map(str::to_owned).to_vec();
+        options.watcher = "inotify".to_owned();
+    }
+    Some(options)
+}
+
+#[test]
+fn an_unreadable_file_is_a_problem_of_its_own() {
+    let Some(options) = unprivileged() else {
+        return;
+    };
+    let mut pair = in_sync(options);
+    let root = pair.root(Side::A, "data");
+    let closed = root.join("closed");
+    fs::write(&closed, "not yet").expect("a file");
+    pair.flush().expect("flush");
+    fs::write(root.join("new.tmp"), "secret").expect("a file");
+    fs::set_permissions(root.join("new.tmp"), fs::Permissions::from_mode(0)).expect("chmod");
+    fs::rename(root.join("new.tmp"), &closed).expect("replaced");
+    fs::write(root.join("open"), "goes on").expect("a file");
+    wait_problem(&mut pair, "data:closed", true);
+    let other = pair.root(Side::B, "data");
+    let came = until(LONG, || {
+        fs::read(other.join("open")).is_ok_and(|c| c == b"goes on")
+    });
+    assert!(came, "others wait for one unreadable file");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o644)).expect("chmod");
+    wait_problem(&mut pair, "data:closed", false);
+    wait_equal(&pair, "data");
+}
+
+#[test]
+fn a_path_the_standby_cannot_make_is_a_problem_of_its_own() {
+    if !is_root("a path the standby cannot make") {
+        return;
+    }
+    let mut pair = in_sync(options!());
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    fs::create_dir(a.join("d")).expect("a directory");
+    fs::write(a.join("d/f"), "one").expect("a file");
+    flushed_equal(&pair, "data");
+    let hard = b.join("d").display().to_string();
+    let immutable = Command::new("chattr").args(["+i", &hard]).status();
+    if !immutable.is_ok_and(|s| s.success()) {
+        println!("skipped: chattr +i does not work here");
+        return;
+    }
+    fs::write(a.join("d/g"), "refused").expect("a file");
+    fs::write(a.join("beside"), "goes on").expect("a file");
+    let came = until(LONG, || {
+        fs::read(b.join("beside")).is_ok_and(|c| c == b"goes on")
+    });
+    let listed = until(LONG, || {
+        pair.status()
+            .is_ok_and(|s| crate::common::steps::has_problem(&s, "data:d/g"))
+    });
+    let status = pair.status();
+    must("chattr", &["-i", &hard]);
+    assert!(came, "others wait for one path: {status:?}");
+    assert!(listed, "{status:?}");
+    wait_problem(&mut pair, "data:d/g", false);
+    wait_equal(&pair, "data");
+    pair.wait_status(LONG, "without problems", |s| {
+        s["problems"].as_array().is_some_and(Vec::is_empty)
+    })
+    .expect("no problem is left");
+}
+
+#[test]
+fn edits_on_the_standby_are_preserved_and_found() {
+    let mut pair = in_sync(options!());
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    for name in ["over", "gone", "found"] {
+        fs::write(a.join(name), name).expect("a file");
+    }
+    flushed_equal(&pair, "data");
+    for name in ["over", "gone", "found"] {
+        fs::write(b.join(name), format!("{name}, edited on the standby")).expect("an edit");
+    }
+    fs::write(b.join("stray"), "made on the standby").expect("a file");
+    let (code, said) = ctl(&pair, Side::A, &["verify"]);
+    assert_ne!(code, 0, "{said}");
+    for name in ["over", "gone", "found", "stray"] {
+        assert!(said.contains(name), "{name} is not in:\n{said}");
+    }
+    wait_equal(&pair, "data");
+    for name in ["over", "gone", "found"] {
+        let edit = format!("{name}, edited on the standby");
+        assert!(
+            is_preserved(&pair, Side::B, "data", edit.as_bytes()),
+            "{name}"
+        );
+    }
+    assert!(is_preserved(&pair, Side::B, "data", b"made on the standby"));
+    let (code, said) = ctl(&pair, Side::A, &["verify"]);
+    assert_eq!(code, 0, "{said}");
+    pair.wait_in_sync(LONG).expect("in sync");
+}
+
+#[test]
+fn edits_on_the_standby_are_preserved_when_overwritten_and_deleted() {
+    let pair = in_sync(options!());
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    fs::create_dir(a.join("tree")).expect("a directory");
+    for name in ["over", "gone", "tree/inside"] {
+        fs::write(a.join(name), name).expect("a file");
+    }
+    flushed_equal(&pair, "data");
+    for name in ["over", "gone", "tree/inside"] {
+        fs::write(b.join(name), format!("{name}, edited on the standby")).expect("an edit");
+    }
+    fs::write(b.join("tree/stray"), "a stray file").expect("a file");
+    fs::write(a.join("over"), "the new content").expect("a file");
+    fs::remove_file(a.join("gone")).expect("removed");
+    fs::remove_dir_all(a.join("tree")).expect("removed");
+    flushed_equal(&pair, "data");
+    for name in ["over", "gone"] {
+        let edit = format!("{name}, edited on the standby");
+        assert!(
+            is_preserved(&pair, Side::B, "data", edit.as_bytes()),
+            "{name}"
+        );
+    }
+    let dir = b.join(".osm-failover/preserved");
+    let kept = |content: &[u8]| {
+        walkdir::WalkDir::new(&dir)
+            .into_iter()
+            .flatten()
+            .any(|f| f.file_type().is_file() && fs::read(f.path()).is_ok_and(|c| c == content))
+    };
+    assert!(kept(b"tree/inside, edited on the standby"));
+    assert!(kept(b"a stray file"));
+}
+
+#[test]
+fn a_full_disk_on_the_standby_holds_and_goes_on() {
+    if !is_root("a full disk") {
+        return;
+    }
+    let mut pair = idle(options!());
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    let _mount = Mount::tmpfs(&b, "6m");
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    fs::write(a.join("small"), "fits").expect("a file");
+    flushed_equal(&pair, "data");
+    fs::write(b.join(".osm-failover/ballast"), noise(4 << 20, 1)).expect("ballast");
+    fs::write(a.join("large"), noise(3 << 20, 2)).expect("a file");
+    for i in 0..20 {
+        fs::write(a.join(format!("f{i}")), noise(50_000, 3 + i)).expect("a file");
+    }
+    pair.wait_status(LONG, "saying that the disk is full", |s| {
+        s.to_string().contains("No space left")
+    })
+    .expect("the message");
+    assert_eq!(fs::read(b.join("small")).expect("still there"), b"fits");
+    fs::remove_file(b.join(".osm-failover/ballast")).expect("space is freed");
+    wait_equal(&pair, "data");
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+}
