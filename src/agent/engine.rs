@@ -456,7 +456,7 @@ impl Engine {
                     .filter(|(_, r)| r.empty)
                     .map(|(i, _)| crate::model::path::RootId(i))
                     .collect();
-                session.peer_epoch = theirs.history.last().map_or(0, |e| e.id);
+                session.known_epoch = theirs.history.last().map(|e| e.id);
                 session.begin(&self.node, since, full, theirs.dry_run, &empty);
                 let peer_index_fresh = theirs.index_fresh;
                 self.board.update(|s| {

@@ -7,7 +7,7 @@ use super::node::Node;
 use super::peer::Peer;
 use super::round::{Round, Want};
 use crate::model::batch::{Batch, MAX_BATCH_OPS, Op};
-use crate::model::epoch::{History, Seq};
+use crate::model::epoch::Seq;
 use crate::model::path::{RootId, TreePath};
 use crate::wire::message::{Hello, Message, Wanted};
 
@@ -58,8 +58,6 @@ pub struct Session {
     pub flights: BTreeMap<u64, Flight>,
     /// Sequence number up to which the peer has everything.
     pub peer_head: Seq,
-    /// Id of the newest epoch in the peer's history, 0 where it has none.
-    pub peer_epoch: u128,
     /// The round only counts.
     pub dry_run: bool,
     /// Paths the peer asked for whole, and how often.
@@ -82,7 +80,6 @@ impl Session {
             phase: Phase::Meeting,
             flights: BTreeMap::new(),
             peer_head: 0,
-            peer_epoch: 0,
             dry_run: false,
             retried: BTreeMap::new(),
             round_jobs: BTreeSet::new(),
@@ -167,20 +164,6 @@ impl Session {
             full,
             if dry_run { &[] } else { empty },
         )));
-    }
-
-    /// Tells the peer of an epoch that opened since its history was adopted. A batch only moves the head, and a head
-    /// beyond an epoch the peer does not know of would make its copy look like changes of its own.
-    pub fn tell_epoch(&mut self, history: &History) {
-        let Some(last) = history.last().filter(|e| e.id != self.peer_epoch) else {
-            return;
-        };
-        self.peer_epoch = last.id;
-        let head = self.sent_head().max(last.first - 1);
-        if let Ok(history) = History::new(history.epochs().to_vec(), head) {
-            let number = self.next_number();
-            self.peer.send(Message::Settle { number, history });
-        }
     }
 
     /// The peer needs these.

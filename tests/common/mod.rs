@@ -7,4 +7,5 @@ pub mod kinds;
 pub mod netns;
 pub mod node;
 pub mod sshd;
+pub mod steps;
 pub mod tree;
