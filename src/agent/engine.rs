@@ -629,14 +629,17 @@ impl Engine {
 
     fn resolve(&mut self, mut paths: Vec<TreePath>) -> Result<(), EngineError> {
         let since = self.hints.now();
+        let ids: BTreeSet<_> = paths.iter().map(|p| p.root).collect();
+        let held: BTreeSet<_> = ids
+            .into_iter()
+            .filter(|id| self.roots.is_held(*id, &mut self.node, &self.board))
+            .collect();
         paths.retain(|p| {
-            let held = self.roots.is_held(p.root, &mut self.node, &self.board);
-            !held && !self.jobs.contains_key(p) || {
-                if !held {
-                    self.again.insert(p.clone());
-                }
-                false
+            let busy = self.jobs.contains_key(p);
+            if busy {
+                self.again.insert(p.clone());
             }
+            !busy && !held.contains(&p.root)
         });
         if paths.is_empty() {
             return Ok(());
@@ -699,12 +702,16 @@ impl Engine {
         let known = row.as_ref().and_then(|r| r.entry.kind.hash());
         let blocks = row.as_ref().and_then(|r| {
             let data = self.node.store.blocks(r.id).ok().flatten()?;
-            Blocks::decode(&data).ok().filter(|b| Some(b.root()) == known)
+            Blocks::decode(&data)
+                .ok()
+                .filter(|b| Some(b.root()) == known)
         });
         let basis = match (blocks, known) {
             _ if forced => bulk::Basis::None,
             (Some(b), _) => bulk::Basis::Blocks(b),
-            (None, Some(hash)) => bulk::Basis::Version(hash, row.map_or(0, |r| r.entry.kind.size())),
+            (None, Some(hash)) => {
+                bulk::Basis::Version(hash, row.map_or(0, |r| r.entry.kind.size()))
+            }
             (None, None) => bulk::Basis::None,
         };
         let to = self

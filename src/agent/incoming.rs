@@ -119,7 +119,14 @@ impl Incoming {
             applier: None,
             append: None,
         };
-        if let (Some(basis), Form::Append { basis: wanted, size: old }) = (&basis, form) {
+        if let (
+            Some(basis),
+            Form::Append {
+                basis: wanted,
+                size: old,
+            },
+        ) = (&basis, form)
+        {
             let Some(hasher) = append_hasher(basis, *wanted, *old) else {
                 staging.discard(path.root, &open.slot);
                 self.broken.insert(id, ());

@@ -11,7 +11,13 @@ use crate::model::epoch::Seq;
 use crate::model::path::{RootId, TreePath};
 use crate::wire::message::{Hello, Message, Wanted};
 
-/// Batches that may wait for their acknowledgement.
+/// Batches of any size that may wait for their acknowledgement.
+const FEW_FLIGHT: usize = 2;
+/// Operations from which on a batch counts as a large one.
+const FULL_OPS: usize = 512;
+/// Bytes of content from which on a batch counts as a large one.
+const FULL_BYTES: u64 = 512 * 1024;
+/// Large batches that may wait for their acknowledgement.
 const MAX_FLIGHT: usize = 16;
 /// Bytes of content that may wait for their acknowledgement.
 const MAX_FLIGHT_BYTES: u64 = 8 * 1024 * 1024;
@@ -89,10 +95,16 @@ impl Session {
         }
     }
 
-    /// Whether more may be sent before acknowledgements arrive.
+    /// Whether more may be sent before acknowledgements arrive. Small batches wait for the one on its way, so that a busy
+    /// stretch gathers into few large ones, each of which costs the receiver one write to disk.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.flights.len() < MAX_FLIGHT && self.flight_bytes() < MAX_FLIGHT_BYTES
+        if self.flights.len() < FEW_FLIGHT {
+            return true;
+        }
+        let full = |f: &Flight| f.paths.len() >= FULL_OPS || f.bytes >= FULL_BYTES;
+        let newest_full = self.flights.values().next_back().is_some_and(full);
+        newest_full && self.flights.len() < MAX_FLIGHT && self.flight_bytes() < MAX_FLIGHT_BYTES
     }
 
     /// Bytes of content that wait for their acknowledgement.
