@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SigSet, Signal};
 
@@ -50,6 +51,7 @@ struct Emergency {
     dir: PathBuf,
 }
 
+static STOPPING: AtomicBool = AtomicBool::new(false);
 static EMERGENCY: Mutex<Option<Emergency>> = Mutex::new(None);
 
 /// Takes SIGINT, SIGTERM and SIGHUP: everything is ended and removed, then the process. To be called before any
@@ -62,6 +64,7 @@ pub fn handle_signals() -> Result<()> {
     set.thread_block()?;
     std::thread::spawn(move || {
         let _ = set.wait();
+        STOPPING.store(true, Ordering::SeqCst);
         eprintln!("interrupted: ending what was started");
         if let Some(e) = EMERGENCY.lock().ok().and_then(|mut e| e.take()) {
             for g in &e.groups {
@@ -84,6 +87,14 @@ pub fn handle_signals() -> Result<()> {
         std::process::exit(130);
     });
     Ok(())
+}
+
+/// Never returns once a signal came: the run fails under the hands of whoever measures, and the exit code and the
+/// clearing up are the signal thread's.
+pub fn yield_to_signal() {
+    while STOPPING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
 }
 
 impl Lab {
@@ -150,6 +161,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        yield_to_signal();
         self.groups[0].end_all(None);
         self.groups[1].end_all(None);
         for g in &self.groups {

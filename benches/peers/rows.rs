@@ -115,7 +115,7 @@ pub const ROWS: &[Row] = &[
         title: "20,000 small files, after the last write",
         tools: ALL,
         base: "",
-        shown: &[Figure::Time],
+        shown: &[Figure::Time, Figure::Writing],
         target: "<= 0.5x rsync",
         met: |m| times(m, Figure::Time, Tool::Rsync, 0.5),
         full_only: false,
