@@ -20,6 +20,11 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// The one cipher that `sshd` offers, so that every tool uses the same.
 pub const CIPHER: &str = "aes128-gcm@openssh.com";
 
+/// Files of finished runs from this size on are removed at once: few inodes, much room.
+const LARGE: u64 = 16 << 20;
+/// Free bytes that a run may need.
+const ROOM: u64 = 12 << 30;
+
 /// How large the work is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
@@ -98,12 +103,36 @@ pub fn yield_to_signal() {
 }
 
 impl Lab {
+    /// Where the runs put their trees.
+    pub fn runs(&self) -> PathBuf {
+        self.dir.join("runs")
+    }
+
+    /// Makes room for another run. Trees of finished runs stay, since ext4 without a journal looks at each inode
+    /// that was freed in the last minutes before it gives out another: removing a tree would make the next run's
+    /// creations many times slower. Their large files go, and everything where the disk becomes full.
+    pub fn make_room(&self) -> Result<()> {
+        for entry in walkdir::WalkDir::new(self.runs()).max_depth(5) {
+            let entry = entry?;
+            if entry.file_type().is_file() && entry.metadata()?.len() >= LARGE {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        if disk.f_bavail * disk.f_frsize < ROOM {
+            eprintln!("removing finished runs: the disk becomes full, the next figures may suffer");
+            std::fs::remove_dir_all(self.runs())?;
+            std::fs::create_dir(self.runs())?;
+        }
+        Ok(())
+    }
+
     /// Builds the place below `parent`.
     pub fn new(parent: &Path, scale: Scale) -> Result<Self> {
         let net = NetPair::new()?;
         let groups = [Group::new("a")?, Group::new("b")?];
         let dir = parent.join(format!("osm-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
+        std::fs::create_dir_all(dir.join("runs"))?;
         let namespaces = [End::A, End::B].map(|e| net.name(e).to_owned());
         if let Ok(mut e) = EMERGENCY.lock() {
             *e = Some(Emergency {

@@ -96,7 +96,7 @@ fn measure(lab: &Lab, row: &Row, args: &Args) -> Medians {
                 continue;
             }
             eprint!("{} {} {round}/{repeat} ... ", row.name, tool.name());
-            let outcome = (row.run)(lab, *tool);
+            let outcome = lab.make_room().and_then(|()| (row.run)(lab, *tool));
             lab::yield_to_signal();
             match outcome {
                 Ok(sample) => {
