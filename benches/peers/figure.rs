@@ -10,6 +10,8 @@ use crate::tool::Tool;
 pub enum Figure {
     /// Seconds from the last write until equal.
     Time,
+    /// Seconds that the writer took, with the tool at work beside it.
+    Writing,
     /// Median latency in seconds.
     P50,
     /// 99th percentile of the latency in seconds.
@@ -49,6 +51,7 @@ impl Figure {
     pub fn label(self) -> &'static str {
         match self {
             Self::Time | Self::Rate | Self::Exact => "",
+            Self::Writing => "written in",
             Self::P50 => "p50",
             Self::P99 => "p99",
             Self::WirePerByte => "wire/byte",

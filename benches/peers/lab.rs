@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SigSet, Signal};
 
@@ -18,6 +19,11 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// The one cipher that `sshd` offers, so that every tool uses the same.
 pub const CIPHER: &str = "aes128-gcm@openssh.com";
+
+/// Files of finished runs from this size on are removed at once: few inodes, much room.
+const LARGE: u64 = 16 << 20;
+/// Free bytes that a run may need.
+const ROOM: u64 = 12 << 30;
 
 /// How large the work is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +56,7 @@ struct Emergency {
     dir: PathBuf,
 }
 
+static STOPPING: AtomicBool = AtomicBool::new(false);
 static EMERGENCY: Mutex<Option<Emergency>> = Mutex::new(None);
 
 /// Takes SIGINT, SIGTERM and SIGHUP: everything is ended and removed, then the process. To be called before any
@@ -62,6 +69,7 @@ pub fn handle_signals() -> Result<()> {
     set.thread_block()?;
     std::thread::spawn(move || {
         let _ = set.wait();
+        STOPPING.store(true, Ordering::SeqCst);
         eprintln!("interrupted: ending what was started");
         if let Some(e) = EMERGENCY.lock().ok().and_then(|mut e| e.take()) {
             for g in &e.groups {
@@ -86,13 +94,45 @@ pub fn handle_signals() -> Result<()> {
     Ok(())
 }
 
+/// Never returns once a signal came: the run fails under the hands of whoever measures, and the exit code and the
+/// clearing up are the signal thread's.
+pub fn yield_to_signal() {
+    while STOPPING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
+
 impl Lab {
+    /// Where the runs put their trees.
+    pub fn runs(&self) -> PathBuf {
+        self.dir.join("runs")
+    }
+
+    /// Makes room for another run. Trees of finished runs stay, since ext4 without a journal looks at each inode
+    /// that was freed in the last minutes before it gives out another: removing a tree would make the next run's
+    /// creations many times slower. Their large files go, and everything where the disk becomes full.
+    pub fn make_room(&self) -> Result<()> {
+        for entry in walkdir::WalkDir::new(self.runs()).max_depth(5) {
+            let entry = entry?;
+            if entry.file_type().is_file() && entry.metadata()?.len() >= LARGE {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        if disk.f_bavail * disk.f_frsize < ROOM {
+            eprintln!("removing finished runs: the disk becomes full, the next figures may suffer");
+            std::fs::remove_dir_all(self.runs())?;
+            std::fs::create_dir(self.runs())?;
+        }
+        Ok(())
+    }
+
     /// Builds the place below `parent`.
     pub fn new(parent: &Path, scale: Scale) -> Result<Self> {
         let net = NetPair::new()?;
         let groups = [Group::new("a")?, Group::new("b")?];
         let dir = parent.join(format!("osm-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
+        std::fs::create_dir_all(dir.join("runs"))?;
         let namespaces = [End::A, End::B].map(|e| net.name(e).to_owned());
         if let Ok(mut e) = EMERGENCY.lock() {
             *e = Some(Emergency {
@@ -150,6 +190,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        yield_to_signal();
         self.groups[0].end_all(None);
         self.groups[1].end_all(None);
         for g in &self.groups {

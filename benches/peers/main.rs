@@ -96,7 +96,9 @@ fn measure(lab: &Lab, row: &Row, args: &Args) -> Medians {
                 continue;
             }
             eprint!("{} {} {round}/{repeat} ... ", row.name, tool.name());
-            match (row.run)(lab, *tool) {
+            let outcome = lab.make_room().and_then(|()| (row.run)(lab, *tool));
+            lab::yield_to_signal();
+            match outcome {
                 Ok(sample) => {
                     let (figure, v) = sample.0[0];
                     eprintln!("{}", figure.show(v));

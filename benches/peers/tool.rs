@@ -65,7 +65,8 @@ impl<'l> Session<'l> {
             .map(|r| ((*r).to_owned(), format!("/tree/{r}")))
             .collect();
         o.launcher = lab.side_a();
-        o.parent = lab.dir.clone();
+        o.parent = lab.runs();
+        o.keep = true;
         o.link = Link::Ssh {
             addresses: [
                 lab.net.address(crate::common::netns::End::A).to_string(),

@@ -21,15 +21,18 @@ pub fn small(lab: &Lab, tool: Tool) -> Result<Sample> {
     s.start()?;
     s.calm();
     let meter = Meter::start(lab)?;
+    let start = Instant::now();
     let made = fill(&s.a().join("new"), 200, 20_000, SIZE)?;
     let end = Instant::now();
+    let writing = (end - start).as_secs_f64();
     let expected = made.iter().map(|p| moved(p, &s.a(), &s.b())).collect();
     let size = u64::try_from(SIZE)?;
     let time = s.until_equal(end, in_turn(expected, |p| has_size(p, size)))?;
     let cost = meter.stop()?;
     s.verify_contents()?;
     s.stop();
-    Ok(Sample::new(&[(Figure::Time, time)], cost))
+    let figures = [(Figure::Time, time), (Figure::Writing, writing)];
+    Ok(Sample::new(&figures, cost))
 }
 
 /// A directory with 10,000 files is removed from a tree of 11,000.

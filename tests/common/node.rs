@@ -82,6 +82,8 @@ pub struct Options {
     pub launcher: Vec<String>,
     /// Where both nodes' directories go; a directory of its own is made inside.
     pub parent: PathBuf,
+    /// Whether the directories stay when the pair is dropped.
+    pub keep: bool,
 }
 
 impl Options {
@@ -98,6 +100,7 @@ impl Options {
             link: Link::Pipe,
             launcher: Vec::new(),
             parent: std::env::temp_dir(),
+            keep: false,
         }
     }
 }
@@ -118,6 +121,7 @@ impl Pair {
     pub fn new(options: Options) -> io::Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("osm-pair-")
+            .disable_cleanup(options.keep)
             .tempdir_in(&options.parent)?;
         let pair = Self {
             dir,
