@@ -355,6 +355,7 @@ impl<'a> Performer<'a> {
                 let at = (place.dir.as_fd(), place.name.as_slice());
                 drift::is_replicated(at.0, at.1, have, row).map_err(Fault::of("compare it"))?
                     || drift::holds(at.0, at.1, have, entry).map_err(Fault::of("compare it"))?
+                    || self.stands_elsewhere(&have.stamp, path)?
             }
             Some(_) => false,
             None => !place.socket,

@@ -3,9 +3,8 @@
 //! Each user takes a part of it, so unused items are no defect here.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod history;
 pub mod kinds;
 pub mod netns;
 pub mod node;
-pub mod sshd;
-pub mod steps;
 pub mod tree;

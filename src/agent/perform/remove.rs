@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{self as rfs, AtFlags};
 
-use super::{Fault, Performer};
+use super::{Fault, Performer, Place};
 use crate::agent::drift;
 use crate::model::entry::Stamp;
 use crate::model::path::TreePath;
@@ -129,8 +129,7 @@ impl Performer<'_> {
             return Ok(true);
         };
         let row = self.node.store.lookup(path)?;
-        let safe_elsewhere = have.stamp.nlink > 1
-            && self.stands_elsewhere(&have.stamp, row.as_ref().map(|r| r.id))?;
+        let safe_elsewhere = self.stands_elsewhere(&have.stamp, path)?;
         if !safe_elsewhere
             && !drift::is_replicated(at.0, at.1, have, row.as_ref())
                 .map_err(Fault::of("compare it"))?
@@ -144,9 +143,21 @@ impl Performer<'_> {
         }
     }
 
-    /// Whether replication recorded this very file, as it is now, at another path: a rename put it there.
-    fn stands_elsewhere(&self, stamp: &Stamp, here: Option<i64>) -> Result<bool, Fault> {
-        let rows = self.node.store.by_inode(stamp.ino)?;
-        Ok(rows.iter().any(|r| Some(r.id) != here && r.stamp == *stamp))
+    /// Whether this very file also stands at another path that replication recorded: then this name of it can go, whatever
+    /// was done to the file through its other names meanwhile.
+    pub(super) fn stands_elsewhere(&self, stamp: &Stamp, here: &TreePath) -> Result<bool, Fault> {
+        if stamp.nlink < 2 {
+            return Ok(false);
+        }
+        for row in self.node.store.by_inode(stamp.ino)? {
+            let Some(at) = self.node.store.path_of(row.id)?.filter(|at| at != here) else {
+                continue;
+            };
+            let same = |p: Place| p.have.is_some_and(|h| h.stamp.same_file(stamp));
+            if row.seq != 0 && row.stamp.same_file(stamp) && self.place(&at)?.is_some_and(same) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }

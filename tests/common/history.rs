@@ -1,0 +1,548 @@
+//! A random history: operations on a node's roots, as programs make them, drawn from a seed.
+//!
+//! Each operation looks at the trees as they are, picks paths from a sorted list and does one thing with them; it
+//! never looks at the other node and never at how replication works. One seed always makes the same operations, and
+//! what was done is kept as text, so that a difference can be told together with what happened to its path.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps, XattrFlags};
+
+use super::kinds::noise;
+
+/// Names below a directory are drawn from so few that they are met again.
+const NAMES: u64 = 14;
+/// Paths above which removals are drawn more often.
+const CROWDED: usize = 220;
+/// Depth below a root.
+const DEEPEST: usize = 5;
+/// Files held open at a time.
+const HELD: usize = 6;
+
+/// Numbers that follow from a seed (splitmix64).
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// Numbers of this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next one.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// One below `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    /// True once in `n` times.
+    pub fn once_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
+        let n = self.below(u64::try_from(from.len()).unwrap_or(u64::MAX));
+        from.get(usize::try_from(n).unwrap_or(0))
+    }
+}
+
+/// What is in the roots now.
+#[derive(Debug, Default)]
+struct Now {
+    /// Directories, the roots among them.
+    dirs: Vec<PathBuf>,
+    files: Vec<PathBuf>,
+    links: Vec<PathBuf>,
+}
+
+/// The operations of one seed.
+#[derive(Debug)]
+pub struct History {
+    random: Random,
+    roots: Vec<PathBuf>,
+    held: Vec<(PathBuf, File)>,
+    root_user: bool,
+    /// What was done, one line for each operation that succeeded.
+    pub done: Vec<String>,
+}
+
+type Op = fn(&mut History, &Now) -> io::Result<Option<String>>;
+
+/// Operations and how often each is drawn.
+const OPS: [(u64, Op); 26] = [
+    (14, History::create_small),
+    (3, History::create_large),
+    (8, History::overwrite),
+    (7, History::append),
+    (4, History::truncate),
+    (7, History::write_inside),
+    (5, History::save_by_rename),
+    (8, History::rename_file),
+    (4, History::rename_over),
+    (5, History::rename_dir),
+    (4, History::exchange),
+    (9, History::make_dir),
+    (3, History::remove_dir),
+    (5, History::remove_file),
+    (5, History::hard_link),
+    (4, History::symlink),
+    (4, History::chmod),
+    (3, History::chown),
+    (4, History::xattr),
+    (3, History::mtime),
+    (3, History::sparse),
+    (2, History::dir_to_file),
+    (2, History::file_to_dir),
+    (2, History::to_symlink),
+    (4, History::hold),
+    (6, History::write_held),
+];
+
+impl History {
+    /// A history of `seed` in these roots.
+    pub fn new(seed: u64, roots: Vec<PathBuf>) -> Self {
+        Self {
+            random: Random::new(seed),
+            roots,
+            held: Vec::new(),
+            root_user: rustix::process::geteuid().is_root(),
+            done: Vec::new(),
+        }
+    }
+
+    /// Makes one operation; one that the tree refuses (a directory into itself) counts as well.
+    ///
+    /// # Errors
+    /// The trees cannot be listed.
+    pub fn step(&mut self) -> io::Result<()> {
+        let now = self.look()?;
+        let crowded = now.dirs.len() + now.files.len() + now.links.len() > CROWDED;
+        let op: Op = if crowded && self.random.once_in(2) {
+            if self.random.once_in(3) {
+                Self::remove_dir
+            } else {
+                Self::remove_file
+            }
+        } else {
+            let total = OPS.iter().map(|(w, _)| w).sum();
+            let mut at = self.random.below(total);
+            let chosen = OPS.iter().find(|(w, _)| {
+                let here = at < *w;
+                at = at.saturating_sub(*w);
+                here
+            });
+            chosen.map_or(Self::create_small, |(_, op)| *op)
+        };
+        if let Ok(Some(line)) = op(self, &now) {
+            self.done.push(line);
+        }
+        Ok(())
+    }
+
+    /// What was done to a path (by its last name) in the last `n` operations.
+    pub fn about(&self, path: &str, n: usize) -> Vec<&str> {
+        let from = self.done.len().saturating_sub(n);
+        let lines = self.done[from..].iter().map(String::as_str);
+        lines.filter(|l| l.contains(path)).collect()
+    }
+
+    fn look(&self) -> io::Result<Now> {
+        let mut now = Now::default();
+        for root in &self.roots {
+            now.dirs.push(root.clone());
+            let mut open = vec![root.clone()];
+            while let Some(dir) = open.pop() {
+                for entry in fs::read_dir(&dir)? {
+                    let entry = entry?;
+                    if entry.file_name() == ".osm-failover" {
+                        continue;
+                    }
+                    let (path, kind) = (entry.path(), entry.file_type()?);
+                    if kind.is_dir() {
+                        now.dirs.push(path.clone());
+                        open.push(path);
+                    } else if kind.is_file() {
+                        now.files.push(path);
+                    } else {
+                        now.links.push(path);
+                    }
+                }
+            }
+        }
+        now.dirs.sort();
+        now.files.sort();
+        now.links.sort();
+        Ok(now)
+    }
+
+    fn depth(&self, path: &Path) -> usize {
+        let root = self.roots.iter().find_map(|r| path.strip_prefix(r).ok());
+        root.map_or(0, |p| p.components().count())
+    }
+
+    /// A path for something new: mostly a free name, sometimes one in use.
+    fn fresh(&mut self, now: &Now, what: char) -> PathBuf {
+        let dir = self.random.pick(&now.dirs).cloned().unwrap_or_default();
+        let dir = if self.depth(&dir) >= DEEPEST {
+            self.roots[0].clone()
+        } else {
+            dir
+        };
+        dir.join(format!("{what}{}", self.random.below(NAMES)))
+    }
+
+    fn file(&mut self, now: &Now) -> Option<PathBuf> {
+        self.random.pick(&now.files).cloned()
+    }
+
+    /// A directory that is not a root.
+    fn dir(&mut self, now: &Now) -> Option<PathBuf> {
+        let inner: Vec<_> = now
+            .dirs
+            .iter()
+            .filter(|d| !self.roots.contains(d))
+            .collect();
+        self.random.pick(&inner).map(|d| (*d).clone())
+    }
+
+    /// Any path but a root.
+    fn any(&mut self, now: &Now) -> Option<PathBuf> {
+        match self.random.below(4) {
+            0 => self.dir(now),
+            1 => self.random.pick(&now.links).cloned(),
+            _ => self.file(now),
+        }
+    }
+
+    fn bytes(&mut self, most: u64) -> Vec<u8> {
+        let n = usize::try_from(self.random.below(most)).unwrap_or(0);
+        noise(n, self.random.next())
+    }
+
+    fn tell(&self, what: &str, paths: &[&Path]) -> io::Result<Option<String>> {
+        let shown: Vec<String> = paths.iter().map(|p| self.short(p)).collect();
+        Ok(Some(format!(
+            "{}: {what} {}",
+            self.done.len(),
+            shown.join(" -> ")
+        )))
+    }
+
+    fn short(&self, path: &Path) -> String {
+        let parent = self.roots[0].parent().unwrap_or(Path::new("/"));
+        path.strip_prefix(parent)
+            .unwrap_or(path)
+            .display()
+            .to_string()
+    }
+
+    fn create_small(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let path = self.fresh(now, 'f');
+        let most = if self.random.once_in(5) { 1 } else { 9_000 };
+        fs::write(&path, self.bytes(most))?;
+        self.tell("create small", &[&path])
+    }
+
+    fn create_large(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let path = self.fresh(now, 'f');
+        let most = if self.random.once_in(6) {
+            6_000_000
+        } else {
+            900_000
+        };
+        fs::write(&path, self.bytes(most))?;
+        self.tell("create large", &[&path])
+    }
+
+    fn overwrite(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(path) = self.file(now) else {
+            return Ok(None);
+        };
+        fs::write(&path, self.bytes(12_000))?;
+        self.tell("overwrite", &[&path])
+    }
+
+    fn append(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(path) = self.file(now) else {
+            return Ok(None);
+        };
+        let most = if self.random.once_in(5) {
+            400_000
+        } else {
+            3_000
+        };
+        let bytes = self.bytes(most);
+        OpenOptions::new()
+            .append(true)
+            .open(&path)?
+            .write_all(&bytes)?;
+        self.tell(&format!("append {}", bytes.len()), &[&path])
+    }
+
+    fn truncate(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(path) = self.file(now) else {
+            return Ok(None);
+        };
+        let file = OpenOptions::new().write(true).open(&path)?;
+        let length = self.random.below(file.metadata()?.len() + 1);
+        file.set_len(length)?;
+        self.tell(&format!("truncate to {length}"), &[&path])
+    }
+
+    fn write_inside(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(path) = self.file(now) else {
+            return Ok(None);
+        };
+        let file = OpenOptions::new().write(true).open(&path)?;
+        let at = self.random.below(file.metadata()?.len() + 1);
+        let bytes = self.bytes(5_000);
+        file.write_all_at(&bytes, at)?;
+        self.tell(&format!("write {} at {at}", bytes.len()), &[&path])
+    }
+
+    /// What editors do: a new file, then a rename over the old one.
+    fn save_by_rename(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(path) = self.file(now) else {
+            return Ok(None);
+        };
+        let aside = path.with_extension("new");
+        fs::write(&aside, self.bytes(9_000))?;
+        fs::rename(&aside, &path)?;
+        self.tell("save by rename", &[&path])
+    }
+
+    fn rename_file(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(from) = self.file(now) else {
+            return Ok(None);
+        };
+        let to = self.fresh(now, 'f');
+        fs::rename(&from, &to)?;
+        self.tell("rename", &[&from, &to])
+    }
+
+    fn rename_over(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let (Some(from), Some(to)) = (self.file(now), self.file(now)) else {
+            return Ok(None);
+        };
+        fs::rename(&from, &to)?;
+        self.tell("rename over", &[&from, &to])
+    }
+
+    fn rename_dir(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(from) = self.dir(now) else {
+            return Ok(None);
+        };
+        let to = self.fresh(now, 'd');
+        fs::rename(&from, &to)?;
+        self.tell("rename dir", &[&from, &to])
+    }
+
+    fn exchange(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let (Some(one), Some(two)) = (self.any(now), self.any(now)) else {
+            return Ok(None);
+        };
+        rustix::fs::renameat_with(CWD, &one, CWD, &two, RenameFlags::EXCHANGE)?;
+        self.tell("exchange", &[&one, &two])
+    }
+
+    fn make_dir(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let path = self.fresh(now, 'd');
+        fs::create_dir(&path)?;
+        if self.random.once_in(3) {
+            // Born full: what is inside may come before anybody watches.
+            for n in 0..self.random.below(6) {
+                let bytes = self.bytes(4_000);
+                fs::write(path.join(format!("f{n}")), bytes)?;
+            }
+        }
+        self.tell("mkdir", &[&path])
+    }
+
+    fn remove_dir(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(path) = self.dir(now) else {
+            return Ok(None);
+        };
+        fs::remove_dir_all(&path)?;
+        self.tell("rm -r", &[&path])
+    }
+
+    fn remove_file(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(path) = self.file(now) else {
+            return Ok(None);
+        };
+        fs::remove_file(&path)?;
+        self.tell("rm", &[&path])
+    }
+
+    fn hard_link(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(from) = self.file(now) else {
+            return Ok(None);
+        };
+        let to = self.fresh(now, 'f');
+        fs::hard_link(&from, &to)?;
+        if self.random.once_in(3) {
+            let bytes = self.bytes(2_000);
+            OpenOptions::new()
+                .append(true)
+                .open(&to)?
+                .write_all(&bytes)?;
+        }
+        self.tell("link", &[&from, &to])
+    }
+
+    fn symlink(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let path = self.fresh(now, 's');
+        symlink(format!("target {}", self.random.below(1_000)), &path)?;
+        self.tell("symlink", &[&path])
+    }
+
+    fn chmod(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let path = if self.random.once_in(3) {
+            self.dir(now)
+        } else {
+            self.file(now)
+        };
+        let Some(path) = path else { return Ok(None) };
+        // The owner keeps all rights, so that an ordinary user can go on.
+        let bits = u32::try_from(self.random.below(0o100)).unwrap_or(0);
+        fs::set_permissions(&path, Permissions::from_mode(0o700 | bits))?;
+        self.tell("chmod", &[&path])
+    }
+
+    fn chown(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let path = self.any(now).filter(|_| self.root_user);
+        let Some(path) = path else { return Ok(None) };
+        let owner = u32::try_from(self.random.below(3)).unwrap_or(0);
+        lchown(&path, Some(owner), Some(1_000 + owner))?;
+        self.tell("chown", &[&path])
+    }
+
+    fn xattr(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let path = if self.random.once_in(3) {
+            self.dir(now)
+        } else {
+            self.file(now)
+        };
+        let Some(path) = path else { return Ok(None) };
+        let name = format!("user.x{}", self.random.below(3));
+        if self.random.once_in(4) {
+            rustix::fs::removexattr(&path, &*name)?;
+        } else {
+            let value = self.bytes(40);
+            rustix::fs::setxattr(&path, &*name, &value, XattrFlags::empty())?;
+        }
+        self.tell("xattr", &[&path])
+    }
+
+    fn mtime(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(path) = self.any(now) else {
+            return Ok(None);
+        };
+        let t = Timespec {
+            tv_sec: i64::try_from(1_000_000_000 + self.random.below(100_000_000)).unwrap_or(0),
+            tv_nsec: i64::try_from(self.random.below(1_000_000_000)).unwrap_or(0),
+        };
+        let times = Timestamps {
+            last_access: t,
+            last_modification: t,
+        };
+        rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+        self.tell("mtime", &[&path])
+    }
+
+    fn sparse(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let path = self.fresh(now, 'f');
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)?;
+        let length = 200_000 + self.random.below(4_000_000);
+        file.set_len(length)?;
+        for _ in 0..self.random.below(4) {
+            let at = self.random.below(length);
+            let bytes = self.bytes(9_000);
+            file.write_all_at(&bytes, at)?;
+        }
+        self.tell("sparse", &[&path])
+    }
+
+    fn dir_to_file(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(path) = self.dir(now) else {
+            return Ok(None);
+        };
+        fs::remove_dir_all(&path)?;
+        fs::write(&path, self.bytes(3_000))?;
+        self.tell("dir becomes file", &[&path])
+    }
+
+    fn file_to_dir(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(path) = self.file(now) else {
+            return Ok(None);
+        };
+        fs::remove_file(&path)?;
+        fs::create_dir(&path)?;
+        fs::write(path.join("f0"), self.bytes(3_000))?;
+        self.tell("file becomes dir", &[&path])
+    }
+
+    fn to_symlink(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(path) = self.any(now) else {
+            return Ok(None);
+        };
+        if path.symlink_metadata()?.is_dir() {
+            fs::remove_dir_all(&path)?;
+        } else {
+            fs::remove_file(&path)?;
+        }
+        symlink("elsewhere", &path)?;
+        self.tell("becomes symlink", &[&path])
+    }
+
+    /// Opens a file and keeps it open through whatever happens to its name.
+    fn hold(&mut self, now: &Now) -> io::Result<Option<String>> {
+        let Some(path) = self.file(now) else {
+            return Ok(None);
+        };
+        if self.held.len() >= HELD {
+            self.held.remove(0);
+        }
+        let file = OpenOptions::new().write(true).open(&path)?;
+        self.held.push((path.clone(), file));
+        self.tell("hold", &[&path])
+    }
+
+    fn write_held(&mut self, _: &Now) -> io::Result<Option<String>> {
+        let bytes = self.bytes(3_000);
+        let pick = self.random.next();
+        let Some((path, file)) = self.random.pick(&self.held) else {
+            return Ok(None);
+        };
+        let length = file.metadata()?.len();
+        let at = if pick.is_multiple_of(2) {
+            length
+        } else {
+            pick % (length + 1)
+        };
+        file.write_all_at(&bytes, at)?;
+        let path = path.clone();
+        self.tell("write to held", &[&path])
+    }
+}
+
+/// Last names of the paths in lines of differences.
+pub fn names_of(differences: &[String]) -> BTreeSet<String> {
+    let path = |l: &String| l.split(": ").next().map(str::to_owned);
+    differences.iter().filter_map(path).collect()
+}
