@@ -47,6 +47,8 @@ enum Stage {
 /// The state of a round.
 pub struct Round {
     since: Seq,
+    /// Every path is listed.
+    everything: bool,
     /// Head of this node when the round began.
     pub head: Seq,
     stage: Stage,
@@ -82,6 +84,7 @@ impl Round {
         };
         Self {
             since,
+            everything: full,
             head,
             stage,
             trees,
@@ -173,11 +176,37 @@ impl Round {
             };
             let named = named(node, name, &row)?;
             groups.entry(dir).or_default().push(named);
+            self.siblings(node, &row, out)?;
         }
         for (dir, mut entries) in groups {
             entries.sort_by(|a, b| a.name.cmp(&b.name));
             out.push(Message::Listing {
                 dir,
+                exact: None,
+                entries,
+            });
+        }
+        Ok(())
+    }
+
+    /// Lists the other names of a file: the peer may have them, as files of their own.
+    fn siblings(&self, node: &Node, row: &Row, out: &mut Vec<Message>) -> Result<(), StoreError> {
+        if row.stamp.nlink < 2 || row.entry.kind.is_dir() {
+            return Ok(());
+        }
+        for other in node.store.by_inode(row.stamp.ino)? {
+            if other.id == row.id || !other.stamp.same_file(&row.stamp) {
+                continue;
+            }
+            let Some(path) = node.store.path_of(other.id)? else {
+                continue;
+            };
+            let (Some(parent), Some(name)) = (path.path.parent(), path.path.name()) else {
+                continue;
+            };
+            let entries = vec![named(node, name.to_vec(), &other)?];
+            out.push(Message::Listing {
+                dir: TreePath::new(path.root, parent),
                 exact: None,
                 entries,
             });
@@ -319,6 +348,11 @@ impl Round {
                 self.wants.push_back(Want { path, have });
             }
             return Ok(());
+        }
+        if !self.everything {
+            for (_, row) in &rows {
+                self.siblings(node, row, out)?;
+            }
         }
         let entries = rows
             .into_iter()
