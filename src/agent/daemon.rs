@@ -282,13 +282,11 @@ pub fn offline_status(config: &Config, node: usize) -> Status {
     if !dir.join(crate::index::store::FILE).exists() {
         return status;
     }
-    let names: Vec<String> = config.roots.iter().map(|r| r.name.clone()).collect();
     let epochs = crate::index::epochs::Epochs::open(&dir);
-    let store = Store::open(&dir, &names);
-    match (epochs, store) {
-        (Ok(epochs), Ok((store, _))) => {
+    match (epochs, Store::peek_head(&dir)) {
+        (Ok(epochs), Ok(head)) => {
             status.epoch = epochs.history().last().map_or(0, |e| e.number);
-            status.sequence = store.number("head").unwrap_or(0);
+            status.sequence = head;
             if epochs.catching_up() {
                 status.last_error = "a catch-up was interrupted: the tree is between two states; run syncctl resync".into();
             }

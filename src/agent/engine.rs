@@ -344,6 +344,17 @@ impl Engine {
     }
 
     fn link_up(&mut self, peer: Peer) {
+        if self.paused {
+            // Who dials while nothing is sent would wait for the end of the pause without a word.
+            peer.send(Message::Bye {
+                text: format!(
+                    "replication is paused on {}; run \"syncctl resume\" there",
+                    self.party.node
+                ),
+            });
+            peer.close();
+            return;
+        }
         if self.session.is_some() {
             self.link_down("the peer began another session");
         }

@@ -135,8 +135,11 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
                     since,
                     full: all(since, ours, theirs),
                 }
-            } else if theirs.role == Role::Active {
+            } else if theirs.role == Role::Active || ours.full {
+                // With nobody active, who asks for a full comparison takes the other side's state.
                 Course::Receive { since }
+            } else if theirs.full {
+                Course::Send { since, full: true }
             } else {
                 Course::Idle
             }

@@ -181,6 +181,24 @@ impl Node {
         }
     }
 
+    /// Before an activation with a lost index: where this node's own changes were the newest, it still holds the newest
+    /// data, but no longer knows up to which number. Every number it may have given counts as held, and a peer that
+    /// stands before them compares everything.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the index fails.
+    pub fn claim_reserved(&mut self) -> Result<(), StoreError> {
+        let own = self.epochs.history().last();
+        if !self.index_fresh || own.is_none_or(|e| e.node != self.name) {
+            return Ok(());
+        }
+        let head = self.epochs.reserved();
+        self.store.set_number("tombs_forgotten", head)?;
+        self.store.set_number("head", head)?;
+        self.epochs.set_head(head);
+        Ok(())
+    }
+
     /// The open root of a path.
     #[must_use]
     pub fn root(&self, id: RootId) -> Option<&NodeRoot> {

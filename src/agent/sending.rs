@@ -72,6 +72,10 @@ impl Engine {
             let Phase::Round(round) = &mut session.phase else {
                 return Ok(());
             };
+            if session.dry_run {
+                // A listing begins with the root itself, unasked; whoever only counts gets nothing.
+                round.wants.clear();
+            }
             let Some(want) = round.wants.pop_front() else {
                 break;
             };

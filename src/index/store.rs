@@ -100,6 +100,31 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 impl Store {
+    /// The head an index holds, without a change to the file: for those who do not own the node.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the file cannot be read.
+    pub fn peek_head(state_dir: &Path) -> Result<Seq> {
+        let path = state_dir.join(FILE);
+        let err = |e| StoreError::Sql(path.clone(), e);
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let db = Connection::open_with_flags(&path, flags).map_err(err)?;
+        let version: i64 = db
+            .query_row("PRAGMA user_version", [], |r| r.get(0))
+            .map_err(err)?;
+        if version > VERSION {
+            return Err(StoreError::Newer(path, version));
+        }
+        if version == 0 {
+            return Ok(0);
+        }
+        let head: Option<i64> = db
+            .query_row("SELECT value FROM meta WHERE key='head'", [], |r| r.get(0))
+            .optional()
+            .map_err(err)?;
+        Ok(head.unwrap_or(0).cast_unsigned())
+    }
+
     /// Opens the index below `state_dir`, or makes an empty one; `true` tells that it is new.
     ///
     /// # Errors

@@ -79,6 +79,29 @@ pub fn ctl(pair: &Pair, side: Side, args: &[&str]) -> (i32, String) {
     said(&pair.syncctl(side, args).expect("syncctl runs"))
 }
 
+/// As [`ctl`], again while a process of a session that just ended still owns the node.
+pub fn ctl_when_free(pair: &Pair, side: Side, args: &[&str]) -> (i32, String) {
+    let mut last = (0, String::new());
+    until(LONG, || {
+        last = ctl(pair, side, args);
+        !last.1.contains("is in use by process")
+    });
+    last
+}
+
+/// Waits until no `syncd serve` runs on a node.
+pub fn wait_serve_gone(pair: &Pair, side: Side) {
+    let file = pair
+        .dir()
+        .join(format!("serve-{}.pid", ["a", "b"][side as usize]));
+    let pid = fs::read_to_string(file).unwrap_or_default();
+    let at = Path::new("/proc").join(pid.trim()).join("exe");
+    assert!(
+        until(LONG, || fs::read_link(&at).is_err()),
+        "syncd serve still runs"
+    );
+}
+
 /// Exit code (-1 for a signal) and everything a program said.
 pub fn said(out: &Output) -> (i32, String) {
     let mut text = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -194,6 +217,11 @@ pub fn feed(mut command: Command, input: &[u8]) -> (i32, String) {
     // It may end before it has read everything.
     let _ = child.stdin.take().expect("a pipe").write_all(input);
     said(&child.wait_with_output().expect("it ends"))
+}
+
+/// Sends a signal to a process that this test started.
+pub fn signal(pid: i32, name: &str) {
+    must("kill", &[&format!("-{name}"), &pid.to_string()]);
 }
 
 /// Runs a program; panics with what it said unless it ended well.

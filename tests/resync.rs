@@ -1,0 +1,11 @@
+//! Two nodes that were apart meet again: the newer data win, what would be lost is preserved first, and where nobody can
+//! tell which data are newer nothing is changed.
+
+mod common;
+
+#[path = "resync/apart.rs"]
+mod apart;
+#[path = "resync/returned.rs"]
+mod returned;
+#[path = "resync/whole.rs"]
+mod whole;

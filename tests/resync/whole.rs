@@ -1,0 +1,202 @@
+//! Comparing everything: after silent damage, with a lost index, on a tree that was filled by other means, interrupted.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+use crate::common::kinds::noise;
+use crate::common::node::{Pair, Side};
+use crate::common::steps::{
+    LONG, ctl, flushed_equal, idle, in_sync, is_preserved, json, preserved, start, state, until,
+    wait_equal,
+};
+use crate::common::tree;
+use crate::options;
+
+fn filled(files: u64, size: usize) -> Pair {
+    let pair = in_sync(options!());
+    fill(&pair.root(Side::A, "data"), files, size);
+    flushed_equal(&pair, "data");
+    pair
+}
+
+fn fill(root: &Path, files: u64, size: usize) {
+    fs::create_dir_all(root.join("d")).expect("a directory");
+    for i in 0..files {
+        fs::write(root.join(format!("d/f{i}")), noise(size, i + 1)).expect("a file");
+    }
+}
+
+/// Changes bytes of a file; length and modification time stay.
+fn damage(file: &Path) {
+    let time = fs::metadata(file)
+        .expect("a file")
+        .modified()
+        .expect("a time");
+    let mut f = fs::OpenOptions::new()
+        .write(true)
+        .open(file)
+        .expect("a file");
+    f.write_all(b"DAMAGED").expect("written");
+    f.set_modified(time).expect("the time as before");
+}
+
+#[test]
+fn verify_finds_and_mends_silent_damage() {
+    let pair = filled(20, 5000);
+    let b = pair.root(Side::B, "data");
+    damage(&b.join("d/f7"));
+    let (code, said) = ctl(&pair, Side::A, &["verify"]);
+    assert_ne!(code, 0, "{said}");
+    assert!(said.contains("d/f7"), "{said}");
+    wait_equal(&pair, "data");
+    let (code, said) = ctl(&pair, Side::A, &["verify"]);
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn a_resync_by_checksum_mends_silent_damage() {
+    let mut pair = filled(20, 5000);
+    let b = pair.root(Side::B, "data");
+    pair.stop(Side::A);
+    let gone = until(LONG, || {
+        ctl(&pair, Side::B, &["status"]).0 != 0 || idle_status(&pair)
+    });
+    assert!(gone, "syncd serve still runs");
+    damage(&b.join("d/f7"));
+    let (code, said) = ctl(&pair, Side::B, &["resync", "--full", "--checksum"]);
+    assert_eq!(code, 0, "{said}");
+    tree::assert_equal(&pair.root(Side::A, "data"), &b);
+    damage(&b.join("d/f8"));
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    let (code, said) = ctl(&pair, Side::A, &["resync", "--checksum"]);
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = ctl(&pair, Side::A, &["verify"]);
+    assert!(code == 0 || said.contains("d/f8"), "{code}: {said}");
+    wait_equal(&pair, "data");
+}
+
+fn idle_status(pair: &Pair) -> bool {
+    pair.status_of(Side::B)
+        .is_ok_and(|s| s["role"] == "stopped")
+}
+
+#[test]
+fn a_resync_of_equal_nodes_has_nothing_to_do() {
+    let mut pair = filled(5, 100);
+    for args in [&["resync"][..], &["resync", "--full"]] {
+        let (code, said) = ctl(&pair, Side::A, args);
+        assert_eq!(code, 0, "{args:?} on the active node: {said}");
+    }
+    let (code, said) = ctl(&pair, Side::B, &["resync"]);
+    assert_eq!(code, 0, "on the standby: {said}");
+    pair.stop(Side::A);
+    assert!(until(LONG, || idle_status(&pair)), "syncd serve still runs");
+    for side in [Side::A, Side::B] {
+        for args in [&["resync"][..], &["resync", "--dry-run"]] {
+            let (code, said) = ctl(&pair, side, args);
+            assert_eq!(code, 0, "{args:?} with nobody active: {said}");
+        }
+    }
+    wait_equal(&pair, "data");
+}
+
+#[test]
+fn a_lost_index_on_the_standby_sends_no_contents_again() {
+    let mut pair = filled(100, 50_000);
+    pair.stop(Side::A);
+    assert!(until(LONG, || idle_status(&pair)), "syncd serve still runs");
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(state(&pair, Side::B).join(format!("index.db{suffix}")));
+    }
+    fs::write(pair.root(Side::A, "data").join("new"), "one change").expect("a file");
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    let totals = pair.status().expect("status")["totals"].clone();
+    let sent = totals["sent_bytes"].as_u64().expect("a number");
+    assert!(
+        sent > 0 && sent < 200_000,
+        "5 MB of contents, sent again: {totals}"
+    );
+    assert!(preserved(&pair, Side::B, "data").is_empty());
+}
+
+#[test]
+fn what_a_fresh_standby_held_is_preserved() {
+    let mut pair = idle(options!());
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    fill(&a, 10, 2000);
+    let status = Command::new("cp")
+        .args(["-a"])
+        .arg(a.join("d"))
+        .arg(&b)
+        .status();
+    assert!(status.is_ok_and(|s| s.success()));
+    fs::write(b.join("d/f3"), "another f3").expect("a file");
+    fs::write(b.join("stray"), "only on the standby").expect("a file");
+    let old = SystemTime::UNIX_EPOCH;
+    let f4 = fs::File::options()
+        .write(true)
+        .open(b.join("d/f4"))
+        .expect("a file");
+    f4.set_modified(old).expect("another time");
+    drop(f4);
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    wait_equal(&pair, "data");
+    assert!(is_preserved(&pair, Side::B, "data", b"another f3"));
+    assert!(is_preserved(&pair, Side::B, "data", b"only on the standby"));
+    assert!(preserved(&pair, Side::A, "data").is_empty());
+}
+
+#[test]
+fn an_interrupted_resync_goes_on() {
+    let mut pair = filled(3, 100);
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    pair.cut().expect("cut");
+    fill(&a, 400, 100_000);
+    pair.wait_status(LONG, "noting all", |s| {
+        s["pending"]["paths"] == 0 && s["sequence"].as_u64() > Some(400)
+    })
+    .expect("noted");
+    pair.stop(Side::A);
+    pair.restore().expect("mended");
+    let mut kills = 0;
+    for _ in 0..3 {
+        let have = || fs::read_dir(b.join("d")).map_or(0, Iterator::count);
+        let before = have();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_syncctl"))
+            .arg("--config")
+            .arg(pair.config())
+            .args(["--node", "osm2", "resync"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("syncctl runs");
+        let middle = until(LONG, || {
+            have() > before || child.try_wait().is_ok_and(|s| s.is_some())
+        });
+        assert!(middle, "the resync does not begin");
+        kills += i32::from(child.try_wait().expect("a child").is_none());
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    println!("killed {kills} times in the middle");
+    let mut last = String::new();
+    // The other end of a killed session may hold its node for a moment.
+    let done = until(LONG, || {
+        let (code, said) = ctl(&pair, Side::B, &["resync"]);
+        last = said;
+        code == 0
+    });
+    assert!(done, "{last}");
+    tree::assert_equal(&a, &b);
+    assert!(preserved(&pair, Side::B, "data").is_empty());
+    let again = json(&pair, Side::B, &["resync"]);
+    assert_eq!(again["resync"]["puts"], 0, "{again}");
+}
