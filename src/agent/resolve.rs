@@ -345,7 +345,9 @@ impl<'a> Resolver<'a> {
         let Some(seq) = self.note(path, entry, &seen.stamp, row)? else {
             return Ok(());
         };
-        if entry.kind.is_dir() && row.is_none_or(|r| !r.entry.kind.is_dir()) {
+        // Another directory at a known path: what lay in the former one is gone, and no event may have said so.
+        let same_dir = |r: &Row| r.entry.kind.is_dir() && r.stamp.same_file(&seen.stamp);
+        if entry.kind.is_dir() && !row.is_some_and(same_dir) {
             self.out.scan.push(path.clone());
         }
         let linked = seen.stamp.nlink > 1;

@@ -7,4 +7,6 @@ pub mod history;
 pub mod kinds;
 pub mod netns;
 pub mod node;
+pub mod sshd;
+pub mod steps;
 pub mod tree;

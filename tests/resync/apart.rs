@@ -8,7 +8,6 @@ use crate::common::steps::{LONG, flushed_equal, in_sync, start, wait_equal};
 use crate::options;
 
 #[test]
-#[ignore = "known defect: what stood in a directory that was removed and made again can stay on the standby"]
 fn names_used_again_while_apart_arrive_exactly() {
     let mut pair = in_sync(options!());
     let a = pair.root(Side::A, "data");
