@@ -38,7 +38,9 @@ const HALTED: Duration = Duration::from_secs(30);
 pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
     let site = Arc::new(Site::new(config, node));
     let owner = site.own("active").map_err(|e| held(&e))?;
-    let side = site.open()?;
+    let mut side = site.open()?;
+    let claimed = side.node.claim_reserved();
+    claimed.map_err(|e| failed(e, "see syncctl check"))?;
     say_what_has_no_effect(&site.config);
     let rt = runtime()?;
     let side = catch_up(&site, &rt, side)?;

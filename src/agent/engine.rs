@@ -95,7 +95,9 @@ pub struct Engine {
     /// Paths to look at again at the next retry.
     pub(super) again: BTreeSet<TreePath>,
     /// Files of which only the end was read; verified once they are quiet.
-    pub(super) doubtful: BTreeSet<TreePath>,
+    pub(super) doubtful: BTreeMap<TreePath, u64>,
+    /// When the oldest change was noticed that the scans under way may find.
+    scan_since: Option<u64>,
     pub(super) paused: bool,
     retry_at: Instant,
     scrub: Scrub,
@@ -157,7 +159,8 @@ impl Engine {
             commands: Commands::default(),
             roots,
             again: BTreeSet::new(),
-            doubtful: BTreeSet::new(),
+            doubtful: BTreeMap::new(),
+            scan_since: None,
             paused: false,
             retry_at: Instant::now() + RETRY,
             scrub,
@@ -568,15 +571,19 @@ impl Engine {
         let room = self.session.as_ref().is_none_or(Session::has_room);
         if room && self.party.role == Role::Active {
             let clock = self.clock();
-            let ready = self.hints.with(|d| d.take_ready(clock, PIECE));
+            // What is sent carries the time of its oldest hint: a flush waits for everything noticed before it.
+            let (since, ready) = self
+                .hints
+                .with(|d| (d.oldest(), d.take_ready(clock, PIECE)));
+            let since = since.unwrap_or_else(|| self.hints.now());
             if !ready.is_empty() {
-                return self.resolve(ready);
+                return self.resolve(ready, since);
             }
             while let Some(subtree) = self
                 .hints
                 .with(crate::decide::dirty::DirtySet::take_subtree)
             {
-                self.scanner.push(subtree);
+                self.scan_later(subtree, since);
             }
             if !self.scanner.is_idle() && !self.roots.all_held() {
                 self.scan()?;
@@ -617,11 +624,11 @@ impl Engine {
             }
         }
         // A file whose end alone was read is read whole once nothing about it is pending.
-        for path in std::mem::take(&mut self.doubtful) {
+        for (path, since) in std::mem::take(&mut self.doubtful) {
             if self.jobs.contains_key(&path) || self.hints.pending().0 > 0 {
-                self.doubtful.insert(path);
+                self.doubtful.insert(path, since);
             } else {
-                self.read_large(path, false);
+                self.read_large(path, false, since);
             }
         }
     }
@@ -632,14 +639,22 @@ impl Engine {
             self.board.problem(&self.node.show(&path), "read", &cause);
             self.again.insert(path);
         }
+        let since = self.scan_since.unwrap_or_else(|| self.hints.now());
         for piece in found.differ.chunks(PIECE) {
-            self.resolve(piece.to_vec())?;
+            self.resolve(piece.to_vec(), since)?;
+        }
+        if self.scanner.is_idle() {
+            self.scan_since = None;
         }
         Ok(())
     }
 
-    fn resolve(&mut self, mut paths: Vec<TreePath>) -> Result<(), EngineError> {
-        let since = self.hints.now();
+    fn scan_later(&mut self, path: TreePath, since: u64) {
+        self.scan_since = Some(self.scan_since.map_or(since, |s| s.min(since)));
+        self.scanner.push(path);
+    }
+
+    fn resolve(&mut self, mut paths: Vec<TreePath>, since: u64) -> Result<(), EngineError> {
         let ids: BTreeSet<_> = paths.iter().map(|p| p.root).collect();
         let held: BTreeSet<_> = ids
             .into_iter()
@@ -688,10 +703,10 @@ impl Engine {
             self.hints.touch(path, Touch::Writing);
         }
         for path in resolved.scan {
-            self.scanner.push(path);
+            self.scan_later(path, since);
         }
         for path in resolved.bulk {
-            self.read_large(path, true);
+            self.read_large(path, true, since);
         }
         if !live {
             self.unsent.0 += resolved.bytes;
@@ -704,7 +719,7 @@ impl Engine {
     }
 
     /// Hands a large file to the bulk thread; `may_append` where a prefix known to the peer may be trusted for now.
-    pub(super) fn read_large(&mut self, path: TreePath, may_append: bool) {
+    pub(super) fn read_large(&mut self, path: TreePath, may_append: bool, since: u64) {
         let Some(root) = self.node.root(path.root).map(|r| r.root.clone()) else {
             return;
         };
@@ -730,7 +745,6 @@ impl Engine {
             .as_mut()
             .filter(|s| matches!(s.phase, Phase::Live))
             .map(Session::next_transfer);
-        let since = self.hints.now();
         self.jobs.insert(path.clone(), since);
         let job = bulk::Job {
             path,
@@ -767,7 +781,7 @@ impl Engine {
         match result {
             Ok(read) if mine => {
                 if matches!(read.sent, bulk::Sent::Append(_)) {
-                    self.doubtful.insert(job.path.clone());
+                    self.doubtful.insert(job.path.clone(), job.since);
                 }
                 self.node.store.begin()?;
                 let ops = settle_large(&mut self.node, &job.path, &read);

@@ -520,8 +520,8 @@ impl Engine {
             s.pending.scanning = scanning;
         });
         if self.commands.is_flushing() {
-            for path in std::mem::take(&mut self.doubtful) {
-                self.read_large(path, false);
+            for (path, since) in std::mem::take(&mut self.doubtful) {
+                self.read_large(path, false, since);
             }
             let first = [oldest, self.hints.pending().1].into_iter().flatten().min();
             let quiet = live && !scanning && behind == 0 && self.force.is_empty();

@@ -276,3 +276,21 @@ impl Drop for Mount {
             .status();
     }
 }
+
+/// A condition for [`until`]: `wanted` holds and the sequence number stood still for ten looks, so that everything that was
+/// changed is in the index of a node without a peer.
+pub fn noted<'a>(
+    pair: &'a Pair,
+    side: Side,
+    wanted: impl Fn(&Value) -> bool + 'a,
+) -> impl FnMut() -> bool + 'a {
+    let mut last = (Value::Null, 0);
+    move || {
+        let Ok(s) = pair.status_of(side) else {
+            return false;
+        };
+        let same = wanted(&s) && s["sequence"] == last.0 && s["pending"]["scanning"] == false;
+        last = (s["sequence"].clone(), if same { last.1 + 1 } else { 0 });
+        last.1 >= 10
+    }
+}

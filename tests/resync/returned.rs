@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, ctl, ctl_when_free, flushed_equal, in_sync, is_preserved, json, preserved, signal, start,
-    state, until, wait_serve_gone,
+    LONG, ctl, ctl_when_free, flushed_equal, in_sync, is_preserved, json, noted, preserved, signal,
+    start, state, until, wait_serve_gone,
 };
 use crate::common::tree;
 use crate::options;
@@ -66,10 +66,7 @@ fn take_over(pair: &mut Pair) {
     fs::create_dir(b.join("d")).expect("a directory");
     fs::write(b.join("d/f3"), "made anew").expect("a file");
     fs::write(b.join("new"), "made on osm2").expect("a file");
-    let noted = until(LONG, || {
-        pair.status_of(Side::B)
-            .is_ok_and(|s| s["pending"]["paths"] == 0 && s["epoch"] == 2)
-    });
+    let noted = until(LONG, noted(pair, Side::B, |s| s["epoch"] == 2));
     assert!(noted, "{:?}", pair.status_of(Side::B));
 }
 

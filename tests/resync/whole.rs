@@ -9,8 +9,8 @@ use std::time::SystemTime;
 use crate::common::kinds::noise;
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, ctl, flushed_equal, idle, in_sync, is_preserved, json, preserved, start, state, until,
-    wait_equal,
+    LONG, ctl, flushed_equal, idle, in_sync, is_preserved, json, noted, preserved, start, state,
+    until, wait_equal,
 };
 use crate::common::tree;
 use crate::options;
@@ -159,10 +159,11 @@ fn an_interrupted_resync_goes_on() {
     let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
     pair.cut().expect("cut");
     fill(&a, 400, 100_000);
-    pair.wait_status(LONG, "noting all", |s| {
-        s["pending"]["paths"] == 0 && s["sequence"].as_u64() > Some(400)
-    })
-    .expect("noted");
+    let all = until(
+        LONG,
+        noted(&pair, Side::A, |s| s["sequence"].as_u64() > Some(400)),
+    );
+    assert!(all, "{:?}", pair.status_of(Side::A));
     pair.stop(Side::A);
     pair.restore().expect("mended");
     let mut kills = 0;
