@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
 
 use rustix::fs::SeekFrom;
 
@@ -33,6 +34,8 @@ const CHUNK: usize = 128 * 1024;
 const TRIES: u32 = 4;
 /// Changed bytes up to which an aligned delta is sent whatever share of the file they are.
 const FEW_CHANGED: u64 = 1024 * 1024;
+/// Time between two looks whether the session still lives.
+const LOOK: Duration = Duration::from_millis(200);
 /// Longest signature accepted in bytes.
 pub const MAX_SIGNATURE: usize = 96 * 1024 * 1024;
 
@@ -514,7 +517,7 @@ fn send_rolled(
     out.peer.send(Message::AskSignature {
         path: job.path.clone(),
     });
-    let Some(signature) = collect(&job.path, basis, signatures)? else {
+    let Some(signature) = collect(out.peer, &job.path, basis, signatures)? else {
         out.peer.send_bulk(begin(Form::Whole))?;
         return send_whole(&source.file, blocks.size(), source.sparse, out);
     };
@@ -539,13 +542,19 @@ fn send_rolled(
 
 /// Gathers the parts of a signature; `None` where the receiver has no such version.
 fn collect(
+    peer: &Peer,
     path: &TreePath,
     basis: Hash,
     signatures: &Receiver<(TreePath, SignaturePart)>,
 ) -> Result<Option<Signature>, Failed> {
     let mut bytes = Vec::new();
     loop {
-        let (of, part) = signatures.recv().map_err(|_| Failed::Gone)?;
+        // The session may have ended before anybody listened here, so its end is looked for, too.
+        let (of, part) = match signatures.recv_timeout(LOOK) {
+            Ok(arrived) => arrived,
+            Err(RecvTimeoutError::Timeout) if !peer.is_over() => continue,
+            Err(_) => return Err(Failed::Gone),
+        };
         let Some((hash, size, data, last)) = part else {
             return Err(Failed::Gone);
         };

@@ -97,6 +97,12 @@ impl Peer {
         self.stop.cancelled().await;
     }
 
+    /// Whether the session has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
     /// Ends the session once everything urgent was written.
     pub fn close(&self) {
         self.stop.cancel();

@@ -84,6 +84,8 @@ pub struct Performer<'a> {
     /// Appended bytes must be on disk before their slot goes.
     sync: bool,
     /// Directories whose entries changed; their times are set at the end.
+    /// In a replay: every state the record gives a path, any of which may stand there already.
+    planned: BTreeMap<TreePath, Vec<Entry>>,
     touched: BTreeSet<TreePath>,
     times: BTreeMap<TreePath, Timestamp>,
     pub(super) outcome: Outcome,
@@ -105,6 +107,7 @@ impl<'a> Performer<'a> {
             staging,
             replay,
             sync,
+            planned: BTreeMap::new(),
             touched: BTreeSet::new(),
             times: BTreeMap::new(),
             outcome: Outcome::default(),
@@ -116,6 +119,16 @@ impl<'a> Performer<'a> {
     /// # Errors
     /// [`StoreError`] where the index fails; the record is then to be done again.
     pub fn run(mut self, steps: &[(Seq, Step)]) -> Result<Outcome, StoreError> {
+        if self.replay {
+            for (_, step) in steps {
+                if let Step::Put { path, entry, .. } = step {
+                    self.planned
+                        .entry(path.clone())
+                        .or_default()
+                        .push(entry.clone());
+                }
+            }
+        }
         for (seq, step) in steps {
             let done = match step {
                 Step::Move { from, to, ino } => self.relocate(*seq, from, to, *ino),
@@ -345,7 +358,7 @@ impl<'a> Performer<'a> {
         place: &Place,
         row: Option<&Row>,
     ) -> Result<(), Fault> {
-        if self.replay && self.is_done(entry, source, place, path)? {
+        if self.replay && self.is_done(source, place, path)? {
             return Ok(());
         }
         let slot = self.fill_slot(path, entry, source)?;
@@ -381,13 +394,7 @@ impl<'a> Performer<'a> {
     }
 
     /// Whether a replayed put was done before the crash.
-    fn is_done(
-        &self,
-        entry: &Entry,
-        source: &Source,
-        place: &Place,
-        path: &TreePath,
-    ) -> Result<bool, Fault> {
+    fn is_done(&self, source: &Source, place: &Place, path: &TreePath) -> Result<bool, Fault> {
         if let Source::Slot { name, .. } = source {
             let staging = self
                 .staging
@@ -396,22 +403,20 @@ impl<'a> Performer<'a> {
             let look = look_at(staging, name.as_bytes()).map_err(Fault::of("look at its slot"))?;
             return Ok(look == Look::Absent);
         }
-        let (Source::Inline(bytes), Some(have)) = (source, &place.have) else {
+        let (Some(have), Some(planned)) = (&place.have, self.planned.get(path)) else {
             return Ok(false);
         };
-        let mut present = have.entry.clone();
-        present.xattrs.clone_from(&entry.xattrs);
-        if let Kind::File { hash, .. } = &mut present.kind {
-            *hash = entry.kind.hash();
+        for state in planned
+            .iter()
+            .filter(|e| e.kind.same_type(&have.entry.kind))
+        {
+            // Contents are read: the rename may have reached the disk before the bytes did.
+            let holds = drift::holds(place.dir.as_fd(), &place.name, have, state);
+            if holds.map_err(Fault::of("compare it"))? {
+                return Ok(true);
+            }
         }
-        if present != *entry {
-            return Ok(false);
-        }
-        // The rename may have reached the disk before the bytes did.
-        let mut file = crate::sys::tree::open_regular(place.dir.as_fd(), &place.name)
-            .map_err(Fault::of("read it"))?;
-        let hash = drift::hash_file(&mut file).map_err(Fault::of("read it"))?;
-        Ok(hash == crate::model::entry::Hash::of(bytes))
+        Ok(false)
     }
 
     /// Brings the new file into a slot of its root; returns the slot's name.
