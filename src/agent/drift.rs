@@ -40,6 +40,26 @@ pub fn is_replicated(
     holds(dir, name, seen, &row.entry)
 }
 
+/// In words, how what was seen differs from its row.
+#[must_use]
+pub fn explain(seen: &Seen, row: Option<&Row>) -> String {
+    match row {
+        None => "unknown to the index".into(),
+        Some(r) if r.seq == 0 => "never compared with the active node".into(),
+        Some(r) => {
+            let mut wanted = r.entry.clone();
+            if let Kind::File { hash, .. } = &mut wanted.kind {
+                *hash = None;
+            }
+            wanted.xattrs.clear();
+            match super::compare::differences(&seen.entry, &wanted).join(", ") {
+                same if same.is_empty() => "content or attributes differ".into(),
+                what => format!("{what} differ"),
+            }
+        }
+    }
+}
+
 /// Whether what was seen at `name` is exactly `wanted`, content included.
 ///
 /// # Errors

@@ -376,8 +376,8 @@ impl Sink {
             } else {
                 (rest, &rest[..0])
             };
-            let hole =
-                self.sparse && !self.cloned && now.len() == HOLE && now.iter().all(|b| *b == 0);
+            // The slot is new, so what is not written reads as zeros whatever its alignment.
+            let hole = self.sparse && !self.cloned && now.iter().all(|b| *b == 0);
             if !hole {
                 self.file.write_all_at(now, self.at)?;
             }

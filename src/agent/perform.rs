@@ -259,6 +259,14 @@ impl<'a> Performer<'a> {
             });
         };
         let id = self.node.store.put(path, entry, &seen.stamp, seq)?;
+        if id.is_none() {
+            // Its directory is not in the index; without a row of its own it would pass for a local file.
+            tracing::warn!(
+                "{}: its directory is unknown to the index",
+                self.node.show(path)
+            );
+            return Err(Fault::Want);
+        }
         if let Some(id) = id
             && !blocks.is_empty()
         {
@@ -327,7 +335,12 @@ impl<'a> Performer<'a> {
                         .map_err(|e| Fault::of("remove it")(e.into()))?;
                     return Ok(());
                 }
-                self.preserve(path, at, "changed here, not by replication")
+                let why = drift::explain(have, row);
+                self.preserve(
+                    path,
+                    at,
+                    &format!("changed here, not by replication ({why})"),
+                )
             }
         }
     }

@@ -122,10 +122,15 @@ impl Round {
                     Some((seq, _)) => self.stage = Stage::Tombs(*seq),
                     None => self.stage = Stage::Trees,
                 }
-                if !tombs.is_empty() {
-                    out.push(Message::Gone {
-                        paths: tombs.into_iter().map(|(_, p)| p).collect(),
-                    });
+                let mut paths = Vec::with_capacity(tombs.len());
+                for (_, path) in tombs {
+                    // A directory that was moved here brought such a path back with it.
+                    if node.store.lookup(&path)?.is_none() {
+                        paths.push(path);
+                    }
+                }
+                if !paths.is_empty() {
+                    out.push(Message::Gone { paths });
                 }
             }
             Stage::Trees => self.tree(node, &mut out)?,

@@ -134,7 +134,12 @@ impl Performer<'_> {
             && !drift::is_replicated(at.0, at.1, have, row.as_ref())
                 .map_err(Fault::of("compare it"))?
         {
-            self.preserve(path, at, "changed here, deleted on the active node")?;
+            let why = drift::explain(have, row.as_ref());
+            self.preserve(
+                path,
+                at,
+                &format!("changed here, deleted on the active node ({why})"),
+            )?;
             return Ok(true);
         }
         match rfs::unlinkat(at.0, at.1, AtFlags::empty()) {
