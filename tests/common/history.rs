@@ -104,7 +104,7 @@ const OPS: [(u64, Op); 26] = [
     (3, History::sparse),
     (2, History::dir_to_file),
     (2, History::file_to_dir),
-    (2, History::to_symlink),
+    (2, History::into_link),
     (4, History::hold),
     (6, History::write_held),
 ];
@@ -497,7 +497,7 @@ impl History {
         self.tell("file becomes dir", &[&path])
     }
 
-    fn to_symlink(&mut self, now: &Now) -> io::Result<Option<String>> {
+    fn becomes_link(&mut self, now: &Now) -> io::Result<Option<String>> {
         let Some(path) = self.any(now) else {
             return Ok(None);
         };
