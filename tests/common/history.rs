@@ -104,7 +104,7 @@ const OPS: [(u64, Op); 26] = [
     (3, History::sparse),
     (2, History::dir_to_file),
     (2, History::file_to_dir),
-    (2, History::into_link),
+    (2, History::becomes_link),
     (4, History::hold),
     (6, History::write_held),
 ];
