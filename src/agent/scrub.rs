@@ -80,7 +80,7 @@ mod tests {
             "the next one is an hour later"
         );
         s.degrade();
-        assert!(s.due_in(now) <= DEGRADED);
+        assert!(s.due_in(now) <= DEGRADED + Duration::from_secs(1));
         assert!(s.scan_due(now + DEGRADED + DEGRADED));
         assert!(!s.scan_due(now + DEGRADED + DEGRADED));
         assert!(!Scrub::new(None).compare_due(now + hour * 1000));

@@ -48,7 +48,7 @@ fn an_unreadable_file_is_a_problem_of_its_own() {
     fs::write(&closed, "not yet").expect("a file");
     pair.flush().expect("flush");
     fs::write(root.join("new.tmp"), "secret").expect("a file");
-    fs::set_permissions(root.join("new.tmp"), fs::Permissions::from_mode(0)).expect("chmod");
+    fs::set_permissions(root.join("new.tmp"), fs::Permissions::from_mode(0o0)).expect("chmod");
     fs::rename(root.join("new.tmp"), &closed).expect("replaced");
     fs::write(root.join("open"), "goes on").expect("a file");
     wait_problem(&mut pair, "data:closed", true);
