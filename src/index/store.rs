@@ -319,7 +319,7 @@ impl Store {
         for name in dir.path.components() {
             let found: Option<NodeId> = self
                 .db
-                .prepare_cached("SELECT id FROM node WHERE parent=? AND name=?")
+                .prepare_cached("SELECT id FROM node WHERE parent=? AND name=? AND dir=1")
                 .and_then(|mut s| s.query_row(params![id, name], |r| r.get(0)).optional())
                 .map_err(self.sql())?;
             match found {

@@ -229,6 +229,24 @@ mod tests {
     }
 
     #[test]
+    fn what_becomes_a_directory_takes_its_children() {
+        let (_d, mut s) = store();
+        s.put(&tp("f"), &file(), &Stamp::default(), 1).expect("put");
+        assert_eq!(
+            s.dir_id(&tp("f")).expect("read"),
+            None,
+            "a file is no directory"
+        );
+        s.put(&tp("f"), &entry(Kind::Dir), &Stamp::default(), 2)
+            .expect("put");
+        s.put(&tp("f/x"), &file(), &Stamp::default(), 3)
+            .expect("put")
+            .expect("its directory is known");
+        let row = s.lookup(&tp("f/x")).expect("read").expect("there");
+        assert_eq!(s.path_of(row.id).expect("read"), Some(tp("f/x")));
+    }
+
+    #[test]
     fn a_tombstone_goes_when_the_path_is_back() {
         let (_d, mut s) = store();
         s.tomb(&tp("x"), 5).expect("tomb");
