@@ -376,9 +376,14 @@ impl Sink {
             } else {
                 (rest, &rest[..0])
             };
-            // The slot is new, so what is not written reads as zeros whatever its alignment.
-            let hole = self.sparse && !self.cloned && now.iter().all(|b| *b == 0);
-            if !hole {
+            let zeros = self.sparse && now.iter().all(|b| *b == 0);
+            if zeros && self.cloned {
+                // The slot began as the basis, whose bytes may stand here.
+                let flags =
+                    rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+                rustix::fs::fallocate(&self.file, flags, self.at, now.len() as u64)?;
+            } else if !zeros {
+                // A new slot reads as zeros wherever nothing was written.
                 self.file.write_all_at(now, self.at)?;
             }
             self.at += now.len() as u64;
