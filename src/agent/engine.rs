@@ -384,7 +384,10 @@ impl Engine {
             why.clone_into(&mut self.unreachable);
             self.tell_unreachable();
         }
-        self.node.epochs.open_with_next_change();
+        // A peer that was never met in this session was not lost with it.
+        if matches!(session.phase, Phase::Round(_) | Phase::Live) {
+            self.node.epochs.open_with_next_change();
+        }
         self.commands.session_ended(why);
     }
 
