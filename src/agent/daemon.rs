@@ -218,7 +218,7 @@ async fn dialer(
                 let peer = peer::start(link, next_session(), site.style(), events.clone());
                 while ended.try_recv().is_ok() {}
                 let began = tokio::time::Instant::now();
-                if events.send(Event::LinkUp(peer.clone())).await.is_err() {
+                if events.send(Event::Dialled(peer.clone())).await.is_err() {
                     return;
                 }
                 peer.ended().await;

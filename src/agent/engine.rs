@@ -43,8 +43,10 @@ pub type Replies = mpsc::UnboundedSender<Answer>;
 pub enum Event {
     /// The watcher noted something.
     Wake,
-    /// A stream to the peer is up.
+    /// The peer's stream was handed to this process.
     LinkUp(Peer),
+    /// A stream this process dialled is up.
+    Dialled(Peer),
     /// A message of a session.
     Peer {
         /// The session.
@@ -302,6 +304,9 @@ impl Engine {
         match event {
             Event::Wake | Event::Stop => {}
             Event::LinkUp(peer) => self.link_up(peer),
+            // Who came to us waits for an answer; what we dialled meanwhile only gets in its way.
+            Event::Dialled(peer) if self.session.is_some() => peer.close(),
+            Event::Dialled(peer) => self.link_up(peer),
             Event::Peer { session, message } => {
                 if self
                     .session
