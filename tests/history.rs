@@ -194,11 +194,16 @@ impl Run {
     /// Whether both nodes hold the same, by the judge and by their own word, and nothing was taken for a local edit.
     fn compare(&self) -> Result<(), Vec<String>> {
         let mut wrong = Vec::new();
+        let all = |side| {
+            let roots = self.pair.root(side, ROOTS[0]);
+            tree::snapshot_together(roots.parent().expect("a parent"), &ROOTS)
+        };
+        let (left, right) = (all(Side::A), all(Side::B));
+        wrong.extend(tree::diff(
+            &left.expect("A can be read"),
+            &right.expect("B can be read"),
+        ));
         for root in ROOTS {
-            let left = tree::snapshot(&self.pair.root(Side::A, root)).expect("A can be read");
-            let right = tree::snapshot(&self.pair.root(Side::B, root)).expect("B can be read");
-            let lines = tree::diff(&left, &right);
-            wrong.extend(lines.into_iter().map(|l| format!("{root}/{l}")));
             let store = self
                 .pair
                 .root(Side::B, root)
@@ -241,6 +246,10 @@ impl Run {
         let ops = self.history.done.join("\n");
         let text = format!("{}\n\n{ops}\n\n{log}", wrong.join("\n"));
         let kept = fs::write(&kept, text).map_or(String::new(), |()| kept.display().to_string());
+        if std::env::var_os("OSM_KEEP").is_some() {
+            let to = self.pair.dir().with_extension("failed");
+            let _ = run(Command::new("cp").arg("-a").arg(self.pair.dir()).arg(to));
+        }
         panic!(
             "{}: after {} operations ({:?}):\n{}\nlast operations on these paths:\n{about}log of A:\n{}\nall of it: {kept}\n\
              replay: OSM_SEED={} OSM_OPS={} cargo test --test history {}",

@@ -87,11 +87,14 @@ impl Receiving {
             lsn,
             unsynced: !left.records.is_empty(),
         };
+        // Without synced acknowledgements a power cut may have taken more than the journal can tell.
+        let mut doubtful = left.rebooted && !sync;
         for body in &left.records {
             let Ok(record) = postcard::from_bytes::<Record>(body) else {
                 tracing::error!(
-                    "a record of the redo journal cannot be read and is left out; run syncctl verify"
+                    "a record of the redo journal cannot be read and is left out; everything is compared with the peer"
                 );
+                doubtful = true;
                 continue;
             };
             // Without a reboot the kernel still holds every write, so what the index has is done.
@@ -110,10 +113,14 @@ impl Receiving {
                 .chain(outcome.problems.iter().map(|p| &p.path))
             {
                 tracing::warn!(
-                    "{} was not as the journal left it; run syncctl verify",
+                    "{} was not as the journal left it; everything is compared with the peer",
                     this.node.show(path)
                 );
+                doubtful = true;
             }
+        }
+        if doubtful {
+            this.node.epochs.set_catching_up(true)?;
         }
         this.checkpoint()?;
         this.staging.sweep().map_err(ApplyError::Stage)?;
@@ -237,9 +244,14 @@ impl Receiving {
         self.node.store.begin()?;
         let run =
             Performer::new(&mut self.node, &mut self.staging, replay, self.sync).run(&record.steps);
-        let noted = run.and_then(|outcome| {
+        let noted = run.map_err(ApplyError::from).and_then(|outcome| {
             self.node.store.set_number("head", record.head)?;
             self.node.store.set_number("lsn", record.lsn)?;
+            // Before the index calls the record done: a crash in between does it again. The other way round the
+            // index would stand at a head whose epoch this node does not know, and what is equal would count as its tail.
+            if let Some(history) = &record.history {
+                self.node.epochs.adopt(history.clone())?;
+            }
             self.node.store.commit()?;
             Ok(outcome)
         });
@@ -247,13 +259,12 @@ impl Receiving {
             Ok(outcome) => outcome,
             Err(e) => {
                 self.node.store.rollback();
-                return Err(e.into());
+                return Err(e);
             }
         };
         self.lsn = record.lsn;
-        match &record.history {
-            Some(history) => self.node.epochs.adopt(history.clone())?,
-            None => self.node.epochs.set_head(record.head),
+        if record.history.is_none() {
+            self.node.epochs.set_head(record.head);
         }
         Ok(outcome)
     }
@@ -490,3 +501,7 @@ impl Prepared {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "apply/tests.rs"]
+mod tests;

@@ -7,6 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{self as rfs, RenameFlags};
@@ -145,6 +146,7 @@ pub fn preserve(
     let mut log = OpenOptions::new()
         .create(true)
         .append(true)
+        .mode(0o600)
         .open(state_dir.join("preserved.jsonl"))?;
     log.write_all(&line)?;
     log.sync_data()?;

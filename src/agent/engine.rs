@@ -553,6 +553,10 @@ impl Engine {
         if let Some(s) = &mut self.session {
             s.phase = Phase::Live;
             s.peer_head = head;
+            for path in std::mem::take(&mut s.parted) {
+                self.force.insert(path.clone());
+                self.hints.touch(path, Touch::Changed);
+            }
         }
         self.party.full = false;
         self.node.store.forget_tombs(head)?;

@@ -10,6 +10,7 @@ pub mod drift;
 pub mod engine;
 pub mod hints;
 pub mod incoming;
+pub mod links;
 pub mod meeting;
 pub mod node;
 pub mod owner;

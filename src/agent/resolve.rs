@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::incoming::read_bounded;
+use super::links::{Written, other_names, relink, stands};
 use super::node::Node;
 use crate::index::epochs::EpochsError;
 use crate::index::store::{Row, StoreError};
@@ -176,31 +177,6 @@ impl<'a> Resolver<'a> {
         Some(seen)
     }
 
-    /// The row of this very file elsewhere, and its path, if it is not there any more (it moved) or still there (a link).
-    fn other_names(
-        &self,
-        path: &TreePath,
-        stamp: &Stamp,
-    ) -> Result<Vec<(TreePath, Row)>, ResolveError> {
-        let mut found = Vec::new();
-        for row in self.node.store.by_inode(stamp.ino)? {
-            if row.stamp.same_file(stamp)
-                && let Some(at) = self.node.store.path_of(row.id)?
-                && at != *path
-            {
-                found.push((at, row));
-            }
-        }
-        Ok(found)
-    }
-
-    fn stands(&self, path: &TreePath, stamp: &Stamp) -> bool {
-        let Some(r) = self.node.root(path.root) else {
-            return false;
-        };
-        matches!(r.root.look(&path.path), Ok(Look::There(s)) if s.stamp.same_file(stamp))
-    }
-
     /// Finds where a directory that is new at its place came from.
     fn find_move(&mut self, path: &TreePath, seen: &Seen) -> Result<(), ResolveError> {
         if path.path.is_root() {
@@ -210,8 +186,7 @@ impl<'a> Resolver<'a> {
         if row.as_ref().is_some_and(|r| r.stamp.same_file(&seen.stamp)) {
             return Ok(());
         }
-        let Some((from, _)) = self
-            .other_names(path, &seen.stamp)?
+        let Some((from, _)) = other_names(self.node, path, &seen.stamp)?
             .into_iter()
             .find(|(_, r)| r.entry.kind.is_dir())
         else {
@@ -227,7 +202,7 @@ impl<'a> Resolver<'a> {
             None => false,
         };
         if !known_parent
-            || self.stands(&from, &seen.stamp)
+            || stands(self.node, &from, &seen.stamp)
             || path.path.is_within(&from.path) && path.root == from.root
         {
             return Ok(());
@@ -370,7 +345,7 @@ impl<'a> Resolver<'a> {
                 content: Content::Keep,
             },
         ));
-        Ok(())
+        self.relink(path, seen, entry, Written::Anew)
     }
 
     /// Changes the row of a path; returns the number of the change, `None` where only the stamp changed.
@@ -409,9 +384,9 @@ impl<'a> Resolver<'a> {
         seen: &Seen,
         entry: &Entry,
     ) -> Result<Option<(TreePath, Row)>, ResolveError> {
-        let others = self.other_names(path, &seen.stamp)?;
+        let others = other_names(self.node, path, &seen.stamp)?;
         let fits =
-            |(at, row): &(TreePath, Row)| row.entry == *entry && self.stands(at, &seen.stamp);
+            |(at, row): &(TreePath, Row)| row.entry == *entry && stands(self.node, at, &seen.stamp);
         Ok(others.into_iter().find(fits))
     }
 
@@ -425,8 +400,7 @@ impl<'a> Resolver<'a> {
     ) -> Result<(), ResolveError> {
         if !self.live {
             // Nobody waits for the content: it is read when the peer asks.
-            self.note(path, &entry, &seen.stamp, row)?;
-            return Ok(());
+            return self.note_names(path, &entry, seen, row);
         }
         let bytes = match self.read_steady(path, seen) {
             Ok(Some(bytes)) => bytes,
@@ -462,41 +436,49 @@ impl<'a> Resolver<'a> {
             entry: entry.clone(),
             content,
         };
-        match (target, moved_from) {
+        let written = match (target, moved_from) {
             _ if same_content && row.is_some_and(|r| r.stamp.same_file(&seen.stamp)) => {
-                self.puts.push((seq, put(Content::Keep)))
+                self.puts.push((seq, put(Content::Keep)));
+                Written::InPlace
             }
-            (Some((other, _)), _) => self.links.push((seq, put(Content::Link(other)))),
-            (None, Some(from)) => self.puts.push((seq, put(Content::From(from)))),
+            (Some((other, _)), _) => {
+                self.links.push((seq, put(Content::Link(other))));
+                Written::InPlace
+            }
+            (None, Some(from)) => {
+                self.puts.push((seq, put(Content::From(from))));
+                Written::InPlace
+            }
             (None, None) => {
                 self.out.bytes += bytes.len() as u64;
                 self.puts.push((seq, put(Content::Inline(bytes))));
+                Written::Anew
             }
-        }
-        self.relink(path, seen, &entry)
+        };
+        self.relink(path, seen, &entry, written)
     }
 
-    /// The other names of a file that was written to follow it.
-    fn relink(&mut self, path: &TreePath, seen: &Seen, entry: &Entry) -> Result<(), ResolveError> {
-        if seen.stamp.nlink < 2 {
-            return Ok(());
-        }
-        for (other, row) in self.other_names(path, &seen.stamp)? {
-            if row.stamp == seen.stamp || !self.stands(&other, &seen.stamp) {
-                continue;
-            }
-            if let Some(seq) = self.note(&other, entry, &seen.stamp, Some(&row))? {
-                let content = Content::Link(path.clone());
-                self.links.push((
-                    seq,
-                    Op::Put {
-                        path: other,
-                        entry: entry.clone(),
-                        content,
-                    },
-                ));
-            }
-        }
+    /// Notes a file under all its names: a change through one of them is told of that one alone.
+    fn note_names(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        seen: &Seen,
+        row: Option<&Row>,
+    ) -> Result<(), ResolveError> {
+        self.note(path, entry, &seen.stamp, row)?;
+        self.relink(path, seen, entry, Written::InPlace)
+    }
+
+    fn relink(
+        &mut self,
+        path: &TreePath,
+        seen: &Seen,
+        entry: &Entry,
+        written: Written,
+    ) -> Result<(), ResolveError> {
+        let mut links = relink(self.node, path, entry, &seen.stamp, written)?;
+        self.links.append(&mut links);
         Ok(())
     }
 
@@ -516,10 +498,10 @@ impl<'a> Resolver<'a> {
                 && r.entry.mtime == entry.mtime
                 && entry.kind.hash().is_some()
         };
-        let others = self.other_names(path, &seen.stamp)?;
+        let others = other_names(self.node, path, &seen.stamp)?;
         Ok(others
             .into_iter()
-            .find(|(at, r)| fits(r) && !self.stands(at, &seen.stamp))
+            .find(|(at, r)| fits(r) && !stands(self.node, at, &seen.stamp))
             .map(|(at, _)| at))
     }
 
@@ -533,8 +515,7 @@ impl<'a> Resolver<'a> {
         forced: bool,
     ) -> Result<(), ResolveError> {
         if !self.live {
-            self.note(path, &entry, &seen.stamp, row)?;
-            return Ok(());
+            return self.note_names(path, &entry, seen, row);
         }
         let same = |r: &Row| {
             r.entry.mtime == entry.mtime
@@ -544,7 +525,7 @@ impl<'a> Resolver<'a> {
         let others = if forced {
             Vec::new()
         } else {
-            self.other_names(path, &seen.stamp)?
+            other_names(self.node, path, &seen.stamp)?
         };
         let Some((other, known)) = others.into_iter().find(|(_, r)| same(r)) else {
             let parent = path.path.parent().map(|p| TreePath::new(path.root, p));
@@ -557,7 +538,7 @@ impl<'a> Resolver<'a> {
         };
         // The same file under another name, untouched by its size and time: no content travels.
         entry.kind = known.entry.kind.clone();
-        let stands = self.stands(&other, &seen.stamp);
+        let stands = stands(self.node, &other, &seen.stamp);
         let blocks = self.node.store.blocks(known.id)?;
         let Some(seq) = self.note(path, &entry, &seen.stamp, row)? else {
             return Ok(());
@@ -648,25 +629,11 @@ pub fn settle_large(
             content: content.clone(),
         },
     ));
-    // Appending changes the file in place, so its other names have it already; a staged version is a new file.
-    for other in node.store.by_inode(read.stamp.ino)? {
-        if other.id == id || !other.stamp.same_file(&read.stamp) || other.entry == read.entry {
-            continue;
-        }
-        let Some(at) = node.store.path_of(other.id)? else {
-            continue;
-        };
-        let seq = node.epochs.next(&name)?;
-        node.store.update(other.id, &read.entry, &read.stamp, seq)?;
-        ops.push((
-            seq,
-            Op::Put {
-                path: at,
-                entry: read.entry.clone(),
-                content: Content::Link(path.clone()),
-            },
-        ));
-    }
+    let written = match content {
+        Content::Staged(_) => Written::Anew,
+        _ => Written::InPlace,
+    };
+    ops.append(&mut relink(node, path, &read.entry, &read.stamp, written)?);
     node.store
         .set_number("head", node.epochs.history().head())?;
     Ok(ops)

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use super::links::first_name;
 use super::node::Node;
 use crate::index::store::{NodeId, Row, StoreError};
 use crate::model::entry::Kind;
@@ -388,25 +389,4 @@ pub fn named(node: &Node, name: Vec<u8>, row: &Row) -> Result<Named, StoreError>
         entry: row.entry.clone(),
         link,
     })
-}
-
-/// The first path, in order, of the file a row names, if it is another one than the row's.
-///
-/// # Errors
-/// [`StoreError`] where the index fails.
-pub fn first_name(node: &Node, row: &Row) -> Result<Option<TreePath>, StoreError> {
-    let mut paths = Vec::new();
-    for other in node.store.by_inode(row.stamp.ino)? {
-        if other.stamp.same_file(&row.stamp)
-            && let Some(path) = node.store.path_of(other.id)?
-        {
-            paths.push((path, other.id));
-        }
-    }
-    paths.sort();
-    Ok(paths
-        .into_iter()
-        .next()
-        .filter(|(_, id)| *id != row.id)
-        .map(|(path, _)| path))
 }

@@ -3,9 +3,10 @@
 use super::bulk;
 use super::compare::here;
 use super::engine::{Engine, EngineError};
+use super::links::first_name;
 use super::node::Node;
 use super::resolve::INLINE_MAX;
-use super::round::{Round, Want, first_name};
+use super::round::{Round, Want};
 use super::session::{Phase, Session};
 use crate::decide::dirty::Touch;
 use crate::index::store::Row;
@@ -319,6 +320,7 @@ impl Engine {
         };
         let tries = session.retried.entry(path.clone()).or_insert(0);
         *tries += 1;
+        tracing::debug!("{}: the peer needs it whole", self.node.show(&path));
         if *tries > MAX_RETRIES {
             let cause = "the peer refused the content repeatedly; run syncctl verify";
             self.board.problem(&self.node.show(&path), "send", cause);
@@ -327,10 +329,18 @@ impl Engine {
             return Ok(());
         }
         match &mut session.phase {
-            Phase::Round(round) => round.wants.push_back(Want {
-                path,
-                have: Have::Nothing,
-            }),
+            Phase::Round(round) => {
+                round.wants.push_back(Want {
+                    path: path.clone(),
+                    have: Have::Nothing,
+                });
+                let row = self.node.store.lookup(&path)?;
+                if row.is_some_and(|r| r.stamp.nlink > 1 && !r.entry.kind.is_dir()) {
+                    // Sent whole it is a file of its own there; its other names join it once the round is over.
+                    self.node.store.owe(&path)?;
+                    session.parted.insert(path);
+                }
+            }
             _ => {
                 self.node.store.owe(&path)?;
                 self.force.insert(path.clone());

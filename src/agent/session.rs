@@ -68,6 +68,8 @@ pub struct Session {
     pub dry_run: bool,
     /// Paths the peer asked for whole, and how often.
     pub retried: BTreeMap<TreePath, u32>,
+    /// Further names of files that the peer got as files of their own in this round.
+    pub parted: BTreeSet<TreePath>,
     /// Transfers of a round under way.
     pub round_jobs: BTreeSet<TreePath>,
     /// Id of the newest epoch the peer knows of.
@@ -88,6 +90,7 @@ impl Session {
             peer_head: 0,
             dry_run: false,
             retried: BTreeMap::new(),
+            parted: BTreeSet::new(),
             round_jobs: BTreeSet::new(),
             known_epoch: None,
             number: 0,

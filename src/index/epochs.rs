@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ const RESERVE: Seq = 1 << 20;
 const VERSION: u32 = 1;
 /// Name of the file in the state directory.
 const FILE: &str = "epochs.json";
+const NEW_FILE: &str = "epochs.json.new";
 
 /// Why the history cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -199,14 +201,19 @@ impl Epochs {
     fn write(&mut self, doc: Document) -> Result<(), EpochsError> {
         let err = |e| EpochsError::Io("write", self.path.clone(), e);
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new()
-            .prefix("epochs")
-            .tempfile_in(dir)
-            .map_err(err)?;
+        // One name for the new version: what a crash leaves is overwritten by the next one.
+        let new = dir.join(NEW_FILE);
         let bytes = serde_json::to_vec_pretty(&doc).map_err(|e| err(io::Error::other(e)))?;
+        let mut file = fs::OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)
+            .map_err(err)?;
         file.write_all(&bytes).map_err(err)?;
-        file.as_file().sync_all().map_err(err)?;
-        file.persist(&self.path).map_err(|e| err(e.error))?;
+        file.sync_all().map_err(err)?;
+        fs::rename(&new, &self.path).map_err(err)?;
         fs::File::open(dir)
             .and_then(|d| d.sync_all())
             .map_err(err)?;

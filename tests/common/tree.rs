@@ -72,24 +72,21 @@ pub fn snapshot(dir: &Path) -> io::Result<Snapshot> {
 /// # Errors
 /// The first call that fails, with the path it was made for.
 pub fn snapshot_with(dir: &Path, detail: Detail) -> io::Result<Snapshot> {
-    let fd = rustix::fs::open(
-        dir,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(|e| named("open", dir.as_os_str().as_encoded_bytes(), e))?;
-    let mut walk = Walk {
-        out: Snapshot::new(),
-        names: HashMap::new(),
-        buf: vec![0; 256 * 1024],
-        detail,
-    };
-    let st = rustix::fs::fstat(&fd)?;
-    let facts = walk.facts(fd.as_fd(), b".", b"", &st)?;
-    walk.out.insert(Vec::new(), facts);
-    walk.dir(&fd, &mut Vec::new())?;
-    walk.group_links();
-    Ok(walk.out)
+    let mut walk = Walk::new(detail);
+    walk.tree(dir, &mut Vec::new())?;
+    Ok(walk.finish())
+}
+
+/// The trees below several directories of one parent, each under its name, with the hard links between them.
+///
+/// # Errors
+/// The first call that fails, with the path it was made for.
+pub fn snapshot_together(parent: &Path, names: &[&str]) -> io::Result<Snapshot> {
+    let mut walk = Walk::new(Detail::Full);
+    for name in names {
+        walk.tree(&parent.join(name), &mut name.as_bytes().to_vec())?;
+    }
+    Ok(walk.finish())
 }
 
 fn named(what: &str, path: &[u8], e: impl Into<io::Error>) -> io::Error {
@@ -102,15 +99,47 @@ struct Walk {
     names: HashMap<(u64, u64), Vec<Vec<u8>>>,
     buf: Vec<u8>,
     detail: Detail,
+    /// Path of the root that is being walked.
+    top: Vec<u8>,
 }
 
 impl Walk {
+    fn new(detail: Detail) -> Self {
+        Self {
+            out: Snapshot::new(),
+            names: HashMap::new(),
+            buf: vec![0; 256 * 1024],
+            detail,
+            top: Vec::new(),
+        }
+    }
+
+    /// Takes in the tree at `dir` under the name `path`.
+    fn tree(&mut self, dir: &Path, path: &mut Vec<u8>) -> io::Result<()> {
+        let fd = rustix::fs::open(
+            dir,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|e| named("open", dir.as_os_str().as_encoded_bytes(), e))?;
+        let st = rustix::fs::fstat(&fd)?;
+        let facts = self.facts(fd.as_fd(), b".", path, &st)?;
+        self.out.insert(path.clone(), facts);
+        self.top.clone_from(path);
+        self.dir(&fd, path)
+    }
+
+    fn finish(mut self) -> Snapshot {
+        self.group_links();
+        self.out
+    }
+
     fn dir(&mut self, fd: &OwnedFd, path: &mut Vec<u8>) -> io::Result<()> {
         let mut names = Vec::new();
         for entry in Dir::read_from(fd).map_err(|e| named("list", path, e))? {
             let entry = entry.map_err(|e| named("list", path, e))?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." && !(path.is_empty() && name == PRIVATE) {
+            if name != b"." && name != b".." && !(*path == self.top && name == PRIVATE) {
                 names.push(name.to_vec());
             }
         }

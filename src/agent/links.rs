@@ -1,0 +1,100 @@
+//! The names of one file.
+//!
+//! A file is recognised by device, inode and birth time, so the rows that carry those are its names. Rows may be older
+//! than the tree: whoever decides by a name looks whether the file still stands there.
+
+use super::node::Node;
+use super::resolve::ResolveError;
+use crate::index::store::{Row, StoreError};
+use crate::model::batch::{Content, Op};
+use crate::model::entry::{Entry, Stamp};
+use crate::model::epoch::Seq;
+use crate::model::path::TreePath;
+use crate::sys::tree::Look;
+
+/// What the peer's file becomes by the operation that its other names are to follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It stays the file it is, so the names it has there show the change already.
+    InPlace,
+    /// A new file takes its name, so every other name must be made to point to it.
+    Anew,
+}
+
+/// The other paths at which the index has this very file, and their rows; the file may not stand there any more.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn other_names(
+    node: &Node,
+    path: &TreePath,
+    stamp: &Stamp,
+) -> Result<Vec<(TreePath, Row)>, StoreError> {
+    let mut found = Vec::new();
+    for row in node.store.by_inode(stamp.ino)? {
+        if row.stamp.same_file(stamp)
+            && let Some(at) = node.store.path_of(row.id)?
+            && at != *path
+        {
+            found.push((at, row));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether this very file stands at a path now.
+#[must_use]
+pub fn stands(node: &Node, path: &TreePath, stamp: &Stamp) -> bool {
+    let look = node.root(path.root).map(|r| r.root.look(&path.path));
+    matches!(look, Some(Ok(Look::There(s))) if s.stamp.same_file(stamp))
+}
+
+/// The first path, in order, of the file a row names, if it is another one than the row's.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn first_name(node: &Node, row: &Row) -> Result<Option<TreePath>, StoreError> {
+    let Some(path) = node.store.path_of(row.id)? else {
+        return Ok(None);
+    };
+    let others = other_names(node, &path, &row.stamp)?;
+    let first = others.into_iter().map(|(at, _)| at).min();
+    Ok(first.filter(|at| *at < path))
+}
+
+/// Makes the other names of a file follow it: notes them and returns the links that the peer needs.
+///
+/// # Errors
+/// [`ResolveError`] where index or history fail.
+pub fn relink(
+    node: &mut Node,
+    path: &TreePath,
+    entry: &Entry,
+    stamp: &Stamp,
+    written: Written,
+) -> Result<Vec<(Seq, Op)>, ResolveError> {
+    let mut ops = Vec::new();
+    if stamp.nlink < 2 || entry.kind.is_dir() {
+        return Ok(ops);
+    }
+    let name = node.name.clone();
+    for (other, row) in other_names(node, path, stamp)? {
+        let in_place = written == Written::InPlace;
+        if (in_place && row.stamp == *stamp) || !stands(node, &other, stamp) {
+            continue;
+        }
+        if in_place && row.entry == *entry {
+            node.store.update(row.id, entry, stamp, row.seq)?;
+            continue;
+        }
+        let seq = node.epochs.next(&name)?;
+        node.store.update(row.id, entry, stamp, seq)?;
+        let link = Op::Put {
+            path: other,
+            entry: entry.clone(),
+            content: Content::Link(path.clone()),
+        };
+        ops.push((seq, link));
+    }
+    Ok(ops)
+}
