@@ -116,6 +116,14 @@ impl Commands {
         });
     }
 
+    /// Ends all flushes: a part of the tree is held by a guard.
+    pub fn refuse_flush(&mut self, why: &str) {
+        for f in self.flushes.drain(..) {
+            let hint = "mend the cause; syncctl status shows when it goes on";
+            let _ = f.replies.send(failure(6, why, hint));
+        }
+    }
+
     /// Ends what took too long, tells how far the rest is.
     pub fn expire(&mut self, unreachable: &str, live: bool) {
         let now = Instant::now();

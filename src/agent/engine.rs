@@ -19,14 +19,14 @@ use super::meeting::{Course, Party, hello, judge};
 use super::node::Node;
 use super::peer::Peer;
 use super::resolve::{ResolveError, Resolver, settle_large};
-use super::roots::Roots;
+use super::roots::{Fitness, Roots};
 use super::scan::Scanner;
 use super::scrub::Scrub;
 use super::session::{Phase, Session};
 use crate::decide::blocks::Blocks;
 use crate::decide::dirty::Touch;
 use crate::index::store::StoreError;
-use crate::model::path::{RelPath, TreePath};
+use crate::model::path::{RelPath, RootId, TreePath};
 use crate::sys::watch;
 use crate::wire::control::{Answer, Request};
 use crate::wire::message::{Message, Role};
@@ -289,9 +289,11 @@ impl Engine {
                     self.scrub.degrade();
                     self.board.update(|s| s.watch.degraded = why);
                 }
-                watch::Event::RootGone(id) => self.roots.check(id, &mut self.node, &self.board),
+                watch::Event::RootGone(id) => {
+                    self.is_held(id);
+                }
                 watch::Event::RootBack(id) => {
-                    self.roots.check(id, &mut self.node, &self.board);
+                    self.is_held(id);
                     self.hints.subtree(TreePath::new(id, RelPath::root()));
                 }
                 watch::Event::Touched(..) | watch::Event::Subtree(_) => {}
@@ -380,10 +382,10 @@ impl Engine {
         self.met_early = None;
         self.note_acked(session.peer_head);
         // What was not acknowledged goes on being found by its sequence number at the next meeting.
-        let _ = self.bulk.signatures.send((
-            TreePath::new(crate::model::path::RootId(0), RelPath::root()),
-            None,
-        ));
+        let _ = self
+            .bulk
+            .signatures
+            .send((TreePath::new(RootId(0), RelPath::root()), None));
         if !matches!(session.phase, Phase::Halted) {
             tracing::warn!("the session with {} ended: {why}", self.party.peer);
             why.clone_into(&mut self.unreachable);
@@ -476,7 +478,7 @@ impl Engine {
                 let empty: Vec<_> = (0u16..)
                     .zip(&theirs.roots)
                     .filter(|(_, r)| r.empty)
-                    .map(|(i, _)| crate::model::path::RootId(i))
+                    .map(|(i, _)| RootId(i))
                     .collect();
                 session.known_epoch = theirs.history.last().map(|e| e.id);
                 session.begin(&self.node, since, full, theirs.dry_run, &empty);
@@ -629,11 +631,8 @@ impl Engine {
         for path in std::mem::take(&mut self.again) {
             self.hints.touch(path, Touch::Changed);
         }
-        let ids: Vec<_> = self.node.roots.iter().map(|r| r.root.id).collect();
-        for id in ids {
-            if self.roots.recheck(id, &mut self.node, &self.board) {
-                self.hints.subtree(TreePath::new(id, RelPath::root()));
-            }
+        if self.roots.any_held() {
+            self.look_at_roots();
         }
         // A file whose end alone was read is read whole once nothing about it is pending.
         for (path, since) in std::mem::take(&mut self.doubtful) {
@@ -643,6 +642,24 @@ impl Engine {
                 self.read_large(path, false, since);
             }
         }
+    }
+
+    /// Looks at every root; returns why the first of those that are held is held.
+    pub(super) fn look_at_roots(&mut self) -> Option<String> {
+        let ids: Vec<_> = self.node.roots.iter().map(|r| r.root.id).collect();
+        for id in ids {
+            self.is_held(id);
+        }
+        self.roots.first_held(&self.node)
+    }
+
+    /// Whether a root is held; looks at it first, and has it scanned where it was held until now.
+    fn is_held(&mut self, id: RootId) -> bool {
+        let fitness = self.roots.check(id, &mut self.node, &self.board);
+        if fitness == Fitness::Back {
+            self.hints.subtree(TreePath::new(id, RelPath::root()));
+        }
+        fitness == Fitness::Held
     }
 
     fn scan(&mut self) -> Result<(), EngineError> {
@@ -668,10 +685,7 @@ impl Engine {
 
     fn resolve(&mut self, mut paths: Vec<TreePath>, since: u64) -> Result<(), EngineError> {
         let ids: BTreeSet<_> = paths.iter().map(|p| p.root).collect();
-        let held: BTreeSet<_> = ids
-            .into_iter()
-            .filter(|id| self.roots.is_held(*id, &mut self.node, &self.board))
-            .collect();
+        let held: BTreeSet<_> = ids.into_iter().filter(|id| self.is_held(*id)).collect();
         paths.retain(|p| {
             let busy = self.jobs.contains_key(p);
             if busy {

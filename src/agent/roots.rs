@@ -8,6 +8,17 @@ use super::node::{Node, PRIVATE_NAMES};
 use crate::model::path::{PRIVATE_DIR, RootId};
 use crate::sys::tree::Root;
 
+/// What a look at a root told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fitness {
+    /// It is what it was.
+    Well,
+    /// It was held until now: what was said about it meanwhile was dropped, so all of it must be scanned.
+    Back,
+    /// It is held.
+    Held,
+}
+
 /// The watch over the roots.
 pub struct Roots {
     /// File system of each root when it was opened.
@@ -44,25 +55,15 @@ impl Roots {
         self.held.len() == self.count
     }
 
-    /// Whether a root is held; looks at it first.
-    pub fn is_held(&mut self, id: RootId, node: &mut Node, board: &Board) -> bool {
-        if !self.held.contains_key(&id) {
-            self.check(id, node, board);
-        }
-        self.held.contains_key(&id)
-    }
-
-    /// Looks again at a held root; `true` tells that it is well again and must be scanned.
-    pub fn recheck(&mut self, id: RootId, node: &mut Node, board: &Board) -> bool {
-        if !self.held.contains_key(&id) {
-            return false;
-        }
-        self.check(id, node, board);
-        !self.held.contains_key(&id)
+    /// The first held root and why it is held.
+    #[must_use]
+    pub fn first_held(&self, node: &Node) -> Option<String> {
+        let (id, why) = self.held.first_key_value()?;
+        Some(format!("root \"{}\": {why}", node.root(*id)?.root.name))
     }
 
     /// Looks at a root: opens it again if another directory stands at its path, holds it if it is not fit.
-    pub fn check(&mut self, id: RootId, node: &mut Node, board: &Board) {
+    pub fn check(&mut self, id: RootId, node: &mut Node, board: &Board) -> Fitness {
         let name = node
             .root(id)
             .map_or(String::new(), |r| format!("{}:.", r.root.name));
@@ -72,13 +73,14 @@ impl Roots {
                     tracing::error!("{name}: {why}");
                     board.problem(&name, "replicate the root", &why);
                 }
+                Fitness::Held
             }
-            None => {
-                if self.held.remove(&id).is_some() {
-                    tracing::info!("{name}: the root is well again");
-                    board.solved(&name);
-                }
+            None if self.held.remove(&id).is_some() => {
+                tracing::info!("{name}: the root is well again");
+                board.solved(&name);
+                Fitness::Back
             }
+            None => Fitness::Well,
         }
     }
 

@@ -5,7 +5,7 @@
 //! everything below it, and so exactly that names not listed are known to be gone. At the end the receiver
 //! deletes what is gone and stands at the sender's history as it was when the round began.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::links::first_name;
 use super::node::Node;
@@ -152,7 +152,8 @@ impl Round {
             return Ok(());
         };
         self.stage = Stage::Changed((last.seq, last.id));
-        let mut groups: HashMap<TreePath, Vec<Named>> = HashMap::new();
+        // In order of paths, so that a directory is asked for before what is in it.
+        let mut groups: BTreeMap<TreePath, Vec<Named>> = BTreeMap::new();
         for row in rows {
             let top = self.topmost_born(node, &row)?;
             if let Some(top) = top {
@@ -196,12 +197,21 @@ impl Round {
     }
 
     /// Lists the other names of a file: the peer may have them, as files of their own.
-    fn siblings(&self, node: &Node, row: &Row, out: &mut Vec<Message>) -> Result<(), StoreError> {
+    /// Those in a directory that is new at its place come with it, after it.
+    fn siblings(
+        &mut self,
+        node: &Node,
+        row: &Row,
+        out: &mut Vec<Message>,
+    ) -> Result<(), StoreError> {
         if row.stamp.nlink < 2 || row.entry.kind.is_dir() {
             return Ok(());
         }
         for other in node.store.by_inode(row.stamp.ino)? {
-            if other.id == row.id || !other.stamp.same_file(&row.stamp) {
+            if other.id == row.id
+                || !other.stamp.same_file(&row.stamp)
+                || self.born_above(node, other.parent)?.is_some()
+            {
                 continue;
             }
             let Some(path) = node.store.path_of(other.id)? else {

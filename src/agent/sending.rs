@@ -99,13 +99,8 @@ impl Engine {
                     ops.extend(new);
                 }
                 Reply::Bulk => self.read_wanted(want),
-                Reply::Later => self.changed_meanwhile(want.path),
-                Reply::Problem(cause) => {
-                    let shown = self.node.show(&want.path);
-                    self.board.problem(&shown, "read", &cause);
-                    self.node.store.owe(&want.path)?;
-                    self.again.insert(want.path);
-                }
+                Reply::Later => self.changed_meanwhile(want.path)?,
+                Reply::Problem(cause) => self.cannot_read(want.path, &cause)?,
             }
         }
         let since = self.hints.now();
@@ -115,15 +110,33 @@ impl Engine {
         Ok(())
     }
 
-    /// A path that is no longer what the index says. On the active node the watcher or a scan brings it; a passive
-    /// node has nobody who does, so it is told.
-    fn changed_meanwhile(&mut self, path: TreePath) {
+    /// A path that is no longer what the index says. On the active node it is looked at again, and sent even if its
+    /// row turns out to be right: the round's head will cover the row's number. A passive node has nobody who does.
+    fn changed_meanwhile(&mut self, path: TreePath) -> Result<(), EngineError> {
         if self.party.role == crate::wire::message::Role::Active {
+            self.peer_lacks(&path)?;
             self.hints.touch(path, Touch::Changed);
         } else {
             let cause = "it was changed on this node, which is not active; nothing of it was sent";
             self.board.problem(&self.node.show(&path), "send", cause);
         }
+        Ok(())
+    }
+
+    /// A path the peer asked for and this node cannot read: a problem until it can.
+    fn cannot_read(&mut self, path: TreePath, cause: &str) -> Result<(), EngineError> {
+        self.board.problem(&self.node.show(&path), "read", cause);
+        self.peer_lacks(&path)?;
+        self.again.insert(path);
+        Ok(())
+    }
+
+    /// Notes, across sessions and restarts, that the peer does not have a path whatever its number says: the next look
+    /// at it sends it.
+    fn peer_lacks(&mut self, path: &TreePath) -> Result<(), EngineError> {
+        self.node.store.owe(path)?;
+        self.force.insert(path.clone());
+        Ok(())
     }
 
     fn answer_links(&mut self) -> Result<(), EngineError> {
@@ -143,12 +156,17 @@ impl Engine {
                 path,
                 have: Have::Nothing,
             };
-            if let Reply::Ops(new) = reply(&mut self.node, &want, false)? {
-                ops.extend(new);
+            match reply(&mut self.node, &want, false)? {
+                Reply::Ops(new) => ops.extend(new),
+                // No further name of anything any more.
+                Reply::Bulk | Reply::Later => self.changed_meanwhile(want.path)?,
+                Reply::Problem(cause) => self.cannot_read(want.path, &cause)?,
             }
         }
         let since = self.hints.now();
-        session.push(ops, since, 0);
+        if let Some(session) = &mut self.session {
+            session.push(ops, since, 0);
+        }
         Ok(())
     }
 
@@ -207,23 +225,16 @@ impl Engine {
         let read = match result {
             Ok(read) => read,
             Err(bulk::Failed::Io(e)) => {
-                self.board
-                    .problem(&self.node.show(&job.path), "read", &e.to_string());
-                self.node.store.owe(&job.path)?;
-                self.again.insert(job.path.clone());
-                return Ok(());
+                return self.cannot_read(job.path.clone(), &e.to_string());
             }
-            Err(_) => {
-                self.changed_meanwhile(job.path.clone());
-                return Ok(());
-            }
+            Err(_) => return self.changed_meanwhile(job.path.clone()),
         };
         let Some(mut row) = self.node.store.lookup(&job.path)? else {
             return Ok(());
         };
         if row.stamp != read.stamp {
             // The row is older than what was read; the change is on its way through the dirty set.
-            self.changed_meanwhile(job.path.clone());
+            self.changed_meanwhile(job.path.clone())?;
             if let (bulk::Sent::Staged(id) | bulk::Sent::Append(id), Some(s)) =
                 (read.sent, &self.session)
             {
@@ -298,8 +309,7 @@ impl Engine {
                 &format!("{} on {}", p.operation, self.party.peer),
                 &p.cause,
             );
-            self.node.store.owe(&p.path)?;
-            self.force.insert(p.path.clone());
+            self.peer_lacks(&p.path)?;
             self.again.insert(p.path);
         }
         if settled {
@@ -324,7 +334,7 @@ impl Engine {
         if *tries > MAX_RETRIES {
             let cause = "the peer refused the content repeatedly; run syncctl verify";
             self.board.problem(&self.node.show(&path), "send", cause);
-            self.node.store.owe(&path)?;
+            self.peer_lacks(&path)?;
             self.again.insert(path);
             return Ok(());
         }
@@ -342,8 +352,7 @@ impl Engine {
                 }
             }
             _ => {
-                self.node.store.owe(&path)?;
-                self.force.insert(path.clone());
+                self.peer_lacks(&path)?;
                 // A directory that could not be moved lacks everything below it.
                 self.force_below(&path)?;
                 self.hints.touch(path, Touch::Changed);
@@ -532,6 +541,10 @@ impl Engine {
         if self.commands.is_flushing() {
             for (path, since) in std::mem::take(&mut self.doubtful) {
                 self.read_large(path, false, since);
+            }
+            // Nothing of a held root is sent, so no flush can promise anything about it.
+            if let Some(why) = self.look_at_roots() {
+                self.commands.refuse_flush(&why);
             }
             let first = [oldest, self.hints.pending().1].into_iter().flatten().min();
             let quiet = live && !scanning && behind == 0 && self.force.is_empty();
