@@ -347,14 +347,16 @@ impl Receiving {
             Content::Keep => Ok((Source::Keep, Vec::new())),
             Content::Link(target) => Ok((Source::Link(target), Vec::new())),
             Content::Inline(bytes) if prepared.inline => Ok((Source::Inline(bytes), Vec::new())),
-            Content::Inline(bytes) => {
+            Content::Sparse(bytes) if prepared.inline => Ok((Source::Sparse(bytes), Vec::new())),
+            Content::Inline(ref bytes) | Content::Sparse(ref bytes) => {
                 let mode = entry.mode & 0o777;
-                let (name, mut file) = self
+                let (name, file) = self
                     .staging
                     .create(path.root, mode)
                     .map_err(Fault::of("create it"))?;
+                let sparse = matches!(content, Content::Sparse(_));
                 let written =
-                    io::Write::write_all(&mut file, &bytes).map_err(Fault::of("write it"));
+                    super::content::write(&file, bytes, sparse).map_err(Fault::of("write it"));
                 if let Err(e) = written.and_then(|()| Ok(meta::dress(file.as_fd(), entry, mode)?)) {
                     self.staging.discard(path.root, &name);
                     return Err(e);
@@ -467,21 +469,7 @@ struct Prepared {
 
 impl Prepared {
     fn new(batch: &Batch, sync: bool) -> Self {
-        let inline: usize = batch
-            .ops
-            .iter()
-            .map(|(_, op)| {
-                if let Op::Put {
-                    content: Content::Inline(b),
-                    ..
-                } = op
-                {
-                    b.len()
-                } else {
-                    0
-                }
-            })
-            .sum();
+        let inline: usize = batch.ops.iter().map(|(_, op)| op.inline_len()).sum();
         Self {
             // Without sync there is nothing to save by writing the bytes twice.
             inline: sync && inline <= INLINE_JOURNAL,

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
@@ -427,17 +427,4 @@ impl Target for Hashing<'_> {
         }
         Ok(())
     }
-}
-
-/// Reads a whole small file.
-///
-/// # Errors
-/// What the system says; a file longer than `limit` is an error too.
-pub fn read_bounded(file: &mut File, limit: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > limit {
-        return Err(io::Error::other("the file grew while it was read"));
-    }
-    Ok(bytes)
 }

@@ -5,6 +5,7 @@ pub mod board;
 pub mod bulk;
 pub mod commands;
 pub mod compare;
+pub mod content;
 pub mod daemon;
 pub mod drift;
 pub mod engine;

@@ -5,7 +5,7 @@
 //! appears by one rename, complete with owner, mode and attributes. One step that fails never stops the others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
@@ -460,12 +460,14 @@ impl<'a> Performer<'a> {
                 pin.apply(entry, Some(&have))?;
                 Ok(name.clone())
             }
-            Source::Inline(bytes) => {
-                let (name, mut file) = self
+            Source::Inline(bytes) | Source::Sparse(bytes) => {
+                let (name, file) = self
                     .staging
                     .create(path.root, entry.mode & 0o777)
                     .map_err(Fault::of("create it"))?;
-                let written = file.write_all(bytes).map_err(Fault::of("write it"));
+                let sparse = matches!(source, Source::Sparse(_));
+                let written =
+                    super::content::write(&file, bytes, sparse).map_err(Fault::of("write it"));
                 let done = written
                     .and_then(|()| Ok(meta::dress(file.as_fd(), entry, entry.mode & 0o777)?));
                 if let Err(e) = done {

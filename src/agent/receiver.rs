@@ -352,7 +352,7 @@ impl Receiver {
         };
         if let (Kind::File { size, .. }, Kind::File { size: theirs, .. }) =
             (&row.entry.kind, &named.entry.kind)
-            && (size == theirs || *theirs > super::resolve::INLINE_MAX)
+            && (size == theirs || *theirs > super::content::INLINE_MAX)
             && row.entry.kind.hash().is_none()
         {
             row = self.read_hash(path, row)?;
@@ -448,7 +448,7 @@ impl Receiver {
     fn batch(&mut self, batch: crate::model::batch::Batch) -> Result<(), ApplyError> {
         let number = batch.number;
         let puts = batch.ops.len() as u64;
-        let inline: u64 = batch.ops.iter().map(|(_, op)| inline_len(op)).sum();
+        let inline: u64 = batch.ops.iter().map(|(_, op)| op.inline_len() as u64).sum();
         match self.side.apply(batch) {
             Ok(outcome) => {
                 self.report.puts += puts;
@@ -538,16 +538,6 @@ impl Receiver {
         }
         self.peer.send(part(out, true));
         Ok(())
-    }
-}
-
-fn inline_len(op: &crate::model::batch::Op) -> u64 {
-    match op {
-        crate::model::batch::Op::Put {
-            content: crate::model::batch::Content::Inline(b),
-            ..
-        } => b.len() as u64,
-        _ => 0,
     }
 }
 

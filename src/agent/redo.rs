@@ -33,6 +33,8 @@ pub enum Source {
     },
     /// A further hard link to the file at this path.
     Link(TreePath),
+    /// The content itself, of a sparse file: blocks of zeros are holes.
+    Sparse(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
 /// One step.

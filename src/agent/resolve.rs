@@ -9,20 +9,17 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 
-use super::incoming::read_bounded;
+use super::content::{self, INLINE_MAX, Small};
 use super::links::{Written, other_names, relink, stands};
 use super::node::Node;
 use crate::index::epochs::EpochsError;
 use crate::index::store::{Row, StoreError};
 use crate::model::batch::{Content, Op};
-use crate::model::entry::{Entry, Hash, Kind, Stamp};
+use crate::model::entry::{Entry, Kind, Stamp};
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::sys::meta::xattrs_of;
-use crate::sys::tree::{Look, Seen, is_absent, look_at, open_regular};
-
-/// Files up to this many bytes travel inside their operation; larger ones as transfers.
-pub const INLINE_MAX: u64 = 128 * 1024;
+use crate::sys::tree::{Look, Seen, is_absent};
 
 /// Why resolving stopped.
 #[derive(Debug, thiserror::Error)]
@@ -402,8 +399,8 @@ impl<'a> Resolver<'a> {
             // Nobody waits for the content: it is read when the peer asks.
             return self.note_names(path, &entry, seen, row);
         }
-        let bytes = match self.read_steady(path, seen) {
-            Ok(Some(bytes)) => bytes,
+        let Small { hash, content } = match content::read_steady(self.node, path, &seen.stamp) {
+            Ok(Some(small)) => small,
             Ok(None) => {
                 self.out.unsteady.push(path.clone());
                 return Ok(());
@@ -416,9 +413,8 @@ impl<'a> Resolver<'a> {
                 return Ok(());
             }
         };
-        let hash = Hash::of(&bytes);
         entry.kind = Kind::File {
-            size: bytes.len() as u64,
+            size: seen.stamp.size,
             hash: Some(hash),
         };
         let same_content = row.is_some_and(|r| r.entry.kind == entry.kind);
@@ -450,8 +446,8 @@ impl<'a> Resolver<'a> {
                 Written::InPlace
             }
             (None, None) => {
-                self.out.bytes += bytes.len() as u64;
-                self.puts.push((seq, put(Content::Inline(bytes))));
+                self.out.bytes += content.inline_len() as u64;
+                self.puts.push((seq, put(content)));
                 Written::Anew
             }
         };
@@ -565,28 +561,6 @@ impl<'a> Resolver<'a> {
             },
         ));
         Ok(())
-    }
-
-    /// The content of a small file, `None` where it changed while it was read.
-    fn read_steady(&self, path: &TreePath, seen: &Seen) -> io::Result<Option<Vec<u8>>> {
-        let r = self
-            .node
-            .root(path.root)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        let (dir, name) = r.root.open_parent(&path.path)?;
-        let mut file = open_regular(dir.as_fd(), name)?;
-        let limit = usize::try_from(INLINE_MAX).unwrap_or(usize::MAX);
-        let Ok(bytes) = read_bounded(&mut file, limit) else {
-            return Ok(None);
-        };
-        match look_at(file.as_fd(), b"")? {
-            Look::There(now)
-                if now.stamp == seen.stamp && bytes.len() as u64 == seen.stamp.size =>
-            {
-                Ok(Some(bytes))
-            }
-            _ => Ok(None),
-        }
     }
 }
 

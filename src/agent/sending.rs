@@ -2,16 +2,16 @@
 
 use super::bulk;
 use super::compare::here;
+use super::content::{INLINE_MAX, Small, read_steady};
 use super::engine::{Engine, EngineError};
 use super::links::first_name;
 use super::node::Node;
-use super::resolve::INLINE_MAX;
 use super::round::{Round, Want};
 use super::session::{Phase, Session};
 use crate::decide::dirty::Touch;
 use crate::index::store::Row;
 use crate::model::batch::{Content, Op};
-use crate::model::entry::{Hash, Kind};
+use crate::model::entry::Kind;
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::wire::control::{Answer, Difference};
@@ -95,7 +95,10 @@ impl Engine {
                         round.links.push_back(path.clone());
                         continue;
                     }
-                    bytes += new.iter().map(|(_, op)| inline(op)).sum::<u64>();
+                    bytes += new
+                        .iter()
+                        .map(|(_, op)| op.inline_len() as u64)
+                        .sum::<u64>();
                     ops.extend(new);
                 }
                 Reply::Bulk => self.read_wanted(want),
@@ -554,16 +557,6 @@ impl Engine {
     }
 }
 
-fn inline(op: &Op) -> u64 {
-    match op {
-        Op::Put {
-            content: Content::Inline(b),
-            ..
-        } => b.len() as u64,
-        _ => 0,
-    }
-}
-
 /// What the peer is to be sent for a path it wants.
 fn reply(node: &mut Node, want: &Want, alone: bool) -> Result<Reply, EngineError> {
     let path = &want.path;
@@ -608,19 +601,18 @@ fn reply(node: &mut Node, want: &Want, alone: bool) -> Result<Reply, EngineError
 
 fn small(node: &mut Node, want: &Want, row: &Row, alone: bool) -> Result<Reply, EngineError> {
     let path = &want.path;
-    let bytes = match read_row(node, path, row) {
-        Ok(Some(bytes)) => bytes,
+    let Small { hash, content } = match read_steady(node, path, &row.stamp) {
+        Ok(Some(small)) => small,
         Ok(None) => return Ok(Reply::Later),
         Err(e) if crate::sys::tree::is_absent(&e) => return Ok(Reply::Later),
         Err(e) => return Ok(Reply::Problem(e.to_string())),
     };
-    let hash = Hash::of(&bytes);
     if row.entry.kind.hash().is_some_and(|h| h != hash) {
         return Ok(Reply::Later);
     }
     let mut entry = row.entry.clone();
     entry.kind = Kind::File {
-        size: bytes.len() as u64,
+        size: row.stamp.size,
         hash: Some(hash),
     };
     if row.entry.kind.hash().is_none() {
@@ -630,7 +622,7 @@ fn small(node: &mut Node, want: &Want, row: &Row, alone: bool) -> Result<Reply, 
         (Some(first), _) => Content::Link(first),
         (None, Have::Content) => Content::Keep,
         (None, Have::Version { hash: theirs, .. }) if *theirs == hash => Content::Keep,
-        (None, _) => Content::Inline(bytes),
+        (None, _) => content,
     };
     Ok(Reply::Ops(vec![(
         row.seq,
@@ -648,23 +640,4 @@ fn linked(node: &Node, row: &Row, alone: bool) -> Result<Option<TreePath>, Engin
         return Ok(None);
     }
     Ok(first_name(node, row)?)
-}
-
-/// The content of a small file, if it is still what its row describes.
-fn read_row(node: &Node, path: &TreePath, row: &Row) -> std::io::Result<Option<Vec<u8>>> {
-    use std::os::fd::AsFd;
-    let r = node
-        .root(path.root)
-        .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;
-    let (dir, name) = r.root.open_parent(&path.path)?;
-    let mut file = crate::sys::tree::open_regular(dir.as_fd(), name)?;
-    let same = |f: &std::fs::File| matches!(crate::sys::tree::look_at(f.as_fd(), b""), Ok(crate::sys::tree::Look::There(s)) if s.stamp == row.stamp);
-    if !same(&file) {
-        return Ok(None);
-    }
-    let limit = usize::try_from(INLINE_MAX).unwrap_or(usize::MAX);
-    let Ok(bytes) = super::incoming::read_bounded(&mut file, limit) else {
-        return Ok(None);
-    };
-    Ok(same(&file).then_some(bytes))
 }

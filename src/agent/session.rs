@@ -293,15 +293,11 @@ impl Session {
 }
 
 fn content_len(op: &Op) -> usize {
-    match op {
-        Op::Put {
-            content: crate::model::batch::Content::Inline(b),
-            entry,
-            ..
-        } => b.len() + 64 + xattr_len(entry),
-        Op::Put { entry, .. } => 64 + xattr_len(entry),
-        _ => 64,
-    }
+    let attributes = match op {
+        Op::Put { entry, .. } => xattr_len(entry),
+        _ => 0,
+    };
+    64 + op.inline_len() + attributes
 }
 
 fn xattr_len(entry: &crate::model::entry::Entry) -> usize {

@@ -28,6 +28,19 @@ pub enum Content {
     Link(TreePath),
     /// The file that stands at this path now, which the same batch deletes or replaces: a rename.
     From(TreePath),
+    /// The content itself, of a sparse file: blocks of zeros are holes.
+    Sparse(#[serde(with = "serde_bytes")] Vec<u8>),
+}
+
+impl Content {
+    /// Bytes of content that travel inside the operation.
+    #[must_use]
+    pub fn inline_len(&self) -> usize {
+        match self {
+            Self::Inline(b) | Self::Sparse(b) => b.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// One step towards the active node's state.
@@ -63,6 +76,15 @@ impl Op {
         match self {
             Self::Move { to, .. } => to,
             Self::Put { path, .. } | Self::Delete { path } => path,
+        }
+    }
+
+    /// Bytes of content that travel inside the operation.
+    #[must_use]
+    pub fn inline_len(&self) -> usize {
+        match self {
+            Self::Put { content, .. } => content.inline_len(),
+            _ => 0,
         }
     }
 }

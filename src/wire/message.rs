@@ -426,7 +426,7 @@ fn check_batch(batch: &Batch) -> Result<(), Invalid> {
             )?;
             let carries = matches!(
                 content,
-                Content::Inline(_) | Content::Staged(_) | Content::Append(_)
+                Content::Inline(_) | Content::Sparse(_) | Content::Staged(_) | Content::Append(_)
             );
             rule(
                 !carries || entry.kind.is_file(),
