@@ -725,6 +725,9 @@ impl Engine {
                 .problem(&self.node.show(&path), operation, &cause);
             self.again.insert(path);
         }
+        for path in resolved.look {
+            self.hints.touch(path, Touch::Changed);
+        }
         for path in resolved.unsteady {
             self.hints.touch(path, Touch::Writing);
         }

@@ -3,13 +3,16 @@
 //! A file is recognised by device, inode and birth time, so the rows that carry those are its names. Rows may be older
 //! than the tree: whoever decides by a name looks whether the file still stands there.
 
+use std::os::fd::AsFd;
+
 use super::node::Node;
 use super::resolve::ResolveError;
 use crate::index::store::{Row, StoreError};
 use crate::model::batch::{Content, Op};
-use crate::model::entry::{Entry, Stamp};
+use crate::model::entry::{Entry, Kind, Stamp};
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
+use crate::sys::meta::xattrs_of;
 use crate::sys::tree::Look;
 
 /// What the peer's file becomes by the operation that its other names are to follow.
@@ -97,4 +100,47 @@ pub fn relink(
         ops.push((seq, link));
     }
     Ok(ops)
+}
+
+/// The other names of a file that lost one, where the file is not what their rows say: it may have been changed through
+/// the name it lost. Where only the loss itself shows, their rows are brought up to date.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn changed_names(
+    node: &Node,
+    lost: &TreePath,
+    former: &Row,
+) -> Result<Vec<TreePath>, StoreError> {
+    let mut changed = Vec::new();
+    if former.stamp.nlink < 2 || former.entry.kind.is_dir() {
+        return Ok(changed);
+    }
+    for (other, row) in other_names(node, lost, &former.stamp)? {
+        let Some(r) = node.root(other.root) else {
+            continue;
+        };
+        let Ok(Look::There(seen)) = r.root.look(&other.path) else {
+            continue;
+        };
+        if seen.stamp == row.stamp || !seen.stamp.same_file(&row.stamp) {
+            continue;
+        }
+        let xattrs = r
+            .root
+            .open_parent(&other.path)
+            .and_then(|(dir, name)| xattrs_of(dir.as_fd(), name));
+        let mut entry = seen.entry;
+        // As for a rename: same size and time, same content.
+        if let (Kind::File { hash, .. }, Some(known)) = (&mut entry.kind, row.entry.kind.hash()) {
+            *hash = Some(known);
+        }
+        entry.xattrs = xattrs.unwrap_or_default();
+        if row.entry == entry {
+            node.store.update(row.id, &entry, &seen.stamp, row.seq)?;
+        } else {
+            changed.push(other);
+        }
+    }
+    Ok(changed)
 }

@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{self as rfs, AtFlags, OFlags, RenameFlags};
 
 use super::drift;
+use super::links::other_names;
 use super::node::Node;
 use super::redo::{Source, Step};
 use super::staging::Staging;
@@ -144,6 +145,10 @@ impl<'a> Performer<'a> {
                 Step::Move { to, .. } => to,
                 Step::Put { path, .. } | Step::Delete { path } => path,
             };
+            if self.replay {
+                // What was done before the crash moved the time of its directory, whether or not it is done again.
+                self.touch(path);
+            }
             match done {
                 Ok(()) => {}
                 Err(Fault::Want) => self.outcome.wants.push(path.clone()),
@@ -271,6 +276,16 @@ impl<'a> Performer<'a> {
             && !blocks.is_empty()
         {
             self.node.store.set_blocks(id, blocks)?;
+        }
+        // What was done to the file in place shows under its other names, too: replication did it there as well.
+        if seen.stamp.nlink > 1 && !entry.kind.is_dir() {
+            for (_, other) in other_names(self.node, path, &seen.stamp)? {
+                if other.seq != 0 {
+                    self.node
+                        .store
+                        .update(other.id, entry, &seen.stamp, other.seq)?;
+                }
+            }
         }
         Ok(())
     }
@@ -500,12 +515,17 @@ impl<'a> Performer<'a> {
         let same = |row: &Row| {
             row.entry.kind == entry.kind && (entry.kind.hash().is_some() || !entry.kind.is_file())
         };
-        if !self.node.store.lookup(target)?.as_ref().is_some_and(same) {
-            return Err(Fault::Want);
-        }
-        let Some(from) = self.place(target)? else {
+        let row = self.node.store.lookup(target)?.filter(same);
+        let Some(from) = self.place(target)?.filter(|_| row.is_some()) else {
             return Err(Fault::Want);
         };
+        // A file that was edited here gets no further names.
+        let replicated = from.have.as_ref().is_some_and(|have| {
+            drift::is_replicated(from.dir.as_fd(), &from.name, have, row.as_ref()).unwrap_or(false)
+        });
+        if !replicated {
+            return Err(Fault::Want);
+        }
         let name = self.staging.fresh();
         let staging = self
             .staging

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::content::{self, INLINE_MAX, Small};
-use super::links::{Written, other_names, relink, stands};
+use super::links::{Written, changed_names, other_names, relink, stands};
 use super::node::Node;
 use crate::index::epochs::EpochsError;
 use crate::index::store::{Row, StoreError};
@@ -41,6 +41,8 @@ pub struct Resolved {
     pub bulk: Vec<TreePath>,
     /// Directories to scan: new ones, moved ones.
     pub scan: Vec<TreePath>,
+    /// Other names of files that lost a name: a change told of that name alone shows under them.
+    pub look: Vec<TreePath>,
     /// Files that changed while they were read.
     pub unsteady: Vec<TreePath>,
     /// Paths that cannot be read: path, operation, cause.
@@ -109,6 +111,9 @@ impl<'a> Resolver<'a> {
             }
         }
         for l in &looked {
+            self.look_at_other_names(l)?;
+        }
+        for l in &looked {
             if let Some(seen) = l.seen.as_ref().filter(|s| s.entry.kind.is_dir()) {
                 self.find_move(&l.path, seen)?;
             }
@@ -124,6 +129,17 @@ impl<'a> Resolver<'a> {
             }
         }
         self.finish()
+    }
+
+    /// Where a file lost this name, what was done to it before shows under its other names, and no event tells of them.
+    fn look_at_other_names(&mut self, l: &Looked) -> Result<(), ResolveError> {
+        let former = self.node.store.lookup(&l.path)?;
+        let stays = |r: &Row| l.seen.as_ref().is_some_and(|s| r.stamp.same_file(&s.stamp));
+        if let Some(former) = former.filter(|r| !stays(r)) {
+            let mut changed = changed_names(self.node, &l.path, &former)?;
+            self.out.look.append(&mut changed);
+        }
+        Ok(())
     }
 
     fn finish(mut self) -> Result<Resolved, ResolveError> {
