@@ -66,25 +66,37 @@ pub fn explain(seen: &Seen, row: Option<&Row>) -> String {
 /// # Errors
 /// What the system says where the file must be read to tell.
 pub fn holds(dir: BorrowedFd<'_>, name: &[u8], seen: &Seen, wanted: &Entry) -> io::Result<bool> {
-    let mut entry = seen.entry.clone();
-    if let (
-        Kind::File { hash, size },
-        Kind::File {
-            hash: Some(_),
-            size: known,
-        },
-    ) = (&mut entry.kind, &wanted.kind)
-    {
-        if size != known {
-            return Ok(false);
-        }
-        *hash = Some(hash_file(&mut open_regular(dir, name)?)?);
-    }
-    if entry.kind != wanted.kind {
+    if !holds_content(dir, name, seen, wanted)? {
         return Ok(false);
     }
-    entry.xattrs = xattrs_of(dir, name)?;
+    let entry = Entry {
+        kind: wanted.kind.clone(),
+        xattrs: xattrs_of(dir, name)?,
+        ..seen.entry.clone()
+    };
     Ok(entry == *wanted)
+}
+
+/// Whether what was seen at `name` is of the wanted kind and has the wanted content, whatever its metadata.
+///
+/// # Errors
+/// What the system says where the file must be read to tell.
+pub fn holds_content(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    seen: &Seen,
+    wanted: &Entry,
+) -> io::Result<bool> {
+    match (&seen.entry.kind, &wanted.kind) {
+        (
+            Kind::File { size, .. },
+            Kind::File {
+                hash: Some(hash),
+                size: known,
+            },
+        ) => Ok(size == known && hash_file(&mut open_regular(dir, name)?)? == *hash),
+        (seen, wanted) => Ok(seen == wanted),
+    }
 }
 
 /// blake3 of a file from its start to its end.

@@ -15,6 +15,7 @@ use super::board::Board;
 use super::bulk;
 use super::commands::Commands;
 use super::hints::Hints;
+use super::links::Departed;
 use super::meeting::{Course, Party, hello, judge};
 use super::node::Node;
 use super::peer::Peer;
@@ -92,6 +93,7 @@ pub struct Engine {
     pub(super) bulk: bulk::Handle,
     pub(super) jobs: BTreeMap<TreePath, u64>,
     pub(super) force: BTreeSet<TreePath>,
+    departed: Departed,
     pub(super) commands: Commands,
     pub(super) roots: Roots,
     /// Paths to look at again at the next retry.
@@ -158,6 +160,7 @@ impl Engine {
             bulk,
             jobs: BTreeMap::new(),
             force: BTreeSet::new(),
+            departed: Departed::default(),
             commands: Commands::default(),
             roots,
             again: BTreeSet::new(),
@@ -702,7 +705,8 @@ impl Engine {
             .is_some_and(|s| matches!(s.phase, Phase::Live))
             && !self.paused;
         self.node.store.begin()?;
-        let resolved = Resolver::new(&mut self.node, live, &self.force).run(paths);
+        let resolved =
+            Resolver::new(&mut self.node, live, &self.force, &mut self.departed).run(paths);
         let resolved = match resolved {
             Ok(r) => r,
             Err(e) => {

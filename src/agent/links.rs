@@ -3,6 +3,7 @@
 //! A file is recognised by device, inode and birth time, so the rows that carry those are its names. Rows may be older
 //! than the tree: whoever decides by a name looks whether the file still stands there.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
 
 use super::node::Node;
@@ -22,6 +23,40 @@ pub enum Written {
     InPlace,
     /// A new file takes its name, so every other name must be made to point to it.
     Anew,
+}
+
+/// Most lost names that are remembered.
+const MAX_DEPARTED: usize = 8192;
+
+/// Names that files with further names lost lately. A program that opened such a file before still writes to it, and what
+/// the watcher tells of that is the lost name.
+#[derive(Debug, Default)]
+pub struct Departed {
+    files: BTreeMap<TreePath, Stamp>,
+    order: VecDeque<TreePath>,
+}
+
+impl Departed {
+    /// Remembers what stood at a path; the oldest is forgotten where there are too many.
+    pub fn note(&mut self, path: &TreePath, stamp: Stamp) {
+        if stamp.nlink < 2 {
+            return;
+        }
+        if self.files.insert(path.clone(), stamp).is_none() {
+            self.order.push_back(path.clone());
+        }
+        if self.order.len() > MAX_DEPARTED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.files.remove(&oldest);
+        }
+    }
+
+    /// The file that last lost a path.
+    #[must_use]
+    pub fn at(&self, path: &TreePath) -> Option<Stamp> {
+        self.files.get(path).copied()
+    }
 }
 
 /// The other paths at which the index has this very file, and their rows; the file may not stand there any more.
@@ -110,13 +145,13 @@ pub fn relink(
 pub fn changed_names(
     node: &Node,
     lost: &TreePath,
-    former: &Row,
+    former: &Stamp,
 ) -> Result<Vec<TreePath>, StoreError> {
     let mut changed = Vec::new();
-    if former.stamp.nlink < 2 || former.entry.kind.is_dir() {
+    if former.nlink < 2 {
         return Ok(changed);
     }
-    for (other, row) in other_names(node, lost, &former.stamp)? {
+    for (other, row) in other_names(node, lost, former)? {
         let Some(r) = node.root(other.root) else {
             continue;
         };

@@ -218,7 +218,9 @@ impl<'a> Performer<'a> {
         let row = self.node.store.lookup(path)?;
         match (&entry.kind, source) {
             (Kind::Dir, _) => self.put_dir(path, entry, &place, row.as_ref())?,
-            (Kind::File { .. }, Source::Keep) => keep_content(entry, &place, row.as_ref())?,
+            (Kind::File { .. }, Source::Keep) => {
+                keep_content(entry, &place, row.as_ref(), self.replay)?
+            }
             (_, Source::Append { name, offset }) => {
                 self.append(path, entry, &place, (name, *offset))?
             }
@@ -645,7 +647,12 @@ impl<'a> Performer<'a> {
 }
 
 /// A metadata change of a file whose content stays: only on the content both sides know.
-fn keep_content(entry: &Entry, place: &Place, row: Option<&Row>) -> Result<(), Fault> {
+fn keep_content(
+    entry: &Entry,
+    place: &Place,
+    row: Option<&Row>,
+    replay: bool,
+) -> Result<(), Fault> {
     let have = place
         .have
         .as_ref()
@@ -658,11 +665,13 @@ fn keep_content(entry: &Entry, place: &Place, row: Option<&Row>) -> Result<(), F
     let mut now = have.entry.clone();
     let pin = Pin::new(dir, name).map_err(Fault::of("open it"))?;
     now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
-    let done_before =
-        { now.mtime == entry.mtime && now.mode == entry.mode && now.xattrs == entry.xattrs };
-    if !done_before
-        && !drift::is_replicated(dir, name, have, Some(row)).map_err(Fault::of("compare it"))?
-    {
+    // A crash may have come between owner, mode and time; the content alone tells then.
+    let ours = if replay {
+        drift::holds_content(dir, name, have, &row.entry)
+    } else {
+        drift::is_replicated(dir, name, have, Some(row))
+    };
+    if !ours.map_err(Fault::of("compare it"))? {
         return Err(Fault::Want);
     }
     Ok(pin.apply(entry, Some(&now))?)

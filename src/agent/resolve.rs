@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::content::{self, INLINE_MAX, Small};
-use super::links::{Written, changed_names, other_names, relink, stands};
+use super::links::{Departed, Written, changed_names, other_names, relink, stands};
 use super::node::Node;
 use crate::index::epochs::EpochsError;
 use crate::index::store::{Row, StoreError};
@@ -60,6 +60,7 @@ pub struct Resolver<'a> {
     live: bool,
     /// Paths whose content must be sent whole although the index knows it.
     force: &'a BTreeSet<TreePath>,
+    departed: &'a mut Departed,
     moves: Vec<(Seq, Op)>,
     puts: Vec<(Seq, Op)>,
     links: Vec<(Seq, Op)>,
@@ -75,13 +76,20 @@ struct Looked {
 }
 
 impl<'a> Resolver<'a> {
-    /// A resolver; `live` when the peer follows closely, `force` for paths to be sent whole.
-    pub fn new(node: &'a mut Node, live: bool, force: &'a BTreeSet<TreePath>) -> Self {
+    /// A resolver; `live` when the peer follows closely, `force` for paths to be sent whole, `departed` with the names that
+    /// files lost before.
+    pub fn new(
+        node: &'a mut Node,
+        live: bool,
+        force: &'a BTreeSet<TreePath>,
+        departed: &'a mut Departed,
+    ) -> Self {
         let (moves, puts, links, deletes) = Default::default();
         Self {
             node,
             live,
             force,
+            departed,
             moves,
             puts,
             links,
@@ -133,9 +141,16 @@ impl<'a> Resolver<'a> {
 
     /// Where a file lost this name, what was done to it before shows under its other names, and no event tells of them.
     fn look_at_other_names(&mut self, l: &Looked) -> Result<(), ResolveError> {
-        let former = self.node.store.lookup(&l.path)?;
+        let row = self.node.store.lookup(&l.path)?;
         let stays = |r: &Row| l.seen.as_ref().is_some_and(|s| r.stamp.same_file(&s.stamp));
-        if let Some(former) = former.filter(|r| !stays(r)) {
+        let former = match row.filter(|r| !r.entry.kind.is_dir() && !stays(r)) {
+            Some(row) => {
+                self.departed.note(&l.path, row.stamp);
+                Some(row.stamp)
+            }
+            None => self.departed.at(&l.path),
+        };
+        if let Some(former) = former {
             let mut changed = changed_names(self.node, &l.path, &former)?;
             self.out.look.append(&mut changed);
         }

@@ -1,0 +1,107 @@
+//! Files with several names stay one file, whichever name a change comes through.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+
+use crate::common::node::{Pair, Side};
+use crate::common::steps::{LONG, ctl, flushed_equal, in_sync, start};
+use crate::common::tree;
+use crate::options;
+
+fn two_roots() -> Pair {
+    let mut options = options!();
+    options.roots = ["data", "more"]
+        .map(|n| (n.to_owned(), format!("/{n}")))
+        .to_vec();
+    let pair = in_sync(options);
+    for root in ["data", "more"] {
+        let keep = pair.root(Side::A, root).join("keep");
+        fs::write(keep, "so that the root is never empty").expect("a file");
+    }
+    pair
+}
+
+/// Both nodes hold the same, links between the roots included, and say so.
+fn assert_same(pair: &Pair) {
+    pair.flush().expect("flushed");
+    let all = |side| {
+        let root = pair.root(side, "data");
+        tree::snapshot_together(root.parent().expect("a parent"), &["data", "more"])
+            .expect("a tree")
+    };
+    assert_eq!(
+        tree::diff(&all(Side::A), &all(Side::B)),
+        Vec::<String>::new()
+    );
+    let (code, said) = ctl(pair, Side::A, &["verify"]);
+    assert_eq!(code, 0, "{said}");
+}
+
+/// The last name to be looked at brings the content, the others were noted before: all stay one file.
+#[test]
+fn names_of_a_file_written_while_apart_stay_one_file() {
+    let mut pair = two_roots();
+    let (a, more) = (pair.root(Side::A, "data"), pair.root(Side::A, "more"));
+    fs::create_dir_all(a.join("d/e")).expect("directories");
+    fs::write(a.join("d/e/first"), "content").expect("a file");
+    fs::hard_link(a.join("d/e/first"), a.join("d/e/second")).expect("a link");
+    flushed_equal(&pair, "data");
+    for (n, restart) in [(1, false), (2, true)] {
+        pair.cut().expect("cut");
+        pair.wait_status(LONG, "alone", |s| s["peer"]["state"] == "unreachable")
+            .expect("alone");
+        if restart {
+            pair.kill(Side::A);
+        }
+        fs::write(a.join("d/e/first"), format!("content {n}")).expect("written");
+        let (from, to) = if restart {
+            (more.join("second"), a.join("second"))
+        } else {
+            (a.join("d/e/second"), more.join("second"))
+        };
+        fs::rename(from, to).expect("renamed");
+        fs::rename(a.join("d"), a.join("moved")).expect("renamed");
+        fs::rename(a.join("moved"), a.join("d")).expect("renamed");
+        if restart {
+            start(&mut pair, Side::A);
+        }
+        pair.restore().expect("mended");
+        pair.wait_in_sync(LONG).expect("in sync");
+        assert_same(&pair);
+    }
+}
+
+/// A change through a name that is gone a moment later, or that went while the file was held open.
+#[test]
+fn a_change_through_a_lost_name_shows_under_the_others() {
+    let pair = two_roots();
+    let (a, more) = (pair.root(Side::A, "data"), pair.root(Side::A, "more"));
+    for (first, second) in [("one", "two"), ("three", "four")] {
+        fs::write(a.join(first), "written").expect("a file");
+        fs::hard_link(a.join(first), more.join(second)).expect("a link");
+    }
+    fs::create_dir(a.join("d")).expect("a directory");
+    fs::hard_link(a.join("one"), a.join("d/third")).expect("a link");
+    flushed_equal(&pair, "data");
+    let mut open = |name| {
+        OpenOptions::new()
+            .append(true)
+            .open(a.join(name))
+            .expect("open")
+    };
+    let mut held = open("three");
+    open("one").write_all(b", then more").expect("written");
+    fs::remove_file(a.join("one")).expect("removed");
+    open("d/third")
+        .write_all(b", then yet more")
+        .expect("written");
+    fs::remove_dir_all(a.join("d")).expect("removed");
+    fs::remove_file(a.join("three")).expect("removed");
+    assert_same(&pair);
+    held.write_all(b", through a descriptor").expect("written");
+    assert_same(&pair);
+    let there = pair.root(Side::B, "more");
+    let read = |name| fs::read_to_string(there.join(name)).expect("a file");
+    assert_eq!(read("two"), "written, then more, then yet more");
+    assert_eq!(read("four"), "written, through a descriptor");
+}
