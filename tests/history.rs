@@ -1,7 +1,8 @@
 //! Random histories: thousands of operations while the link is cut and processes are killed, and equal trees at the end.
 //!
 //! A failing run prints the command that makes the same operations and the same faults at the same places again;
-//! what falls between them is up to the scheduler. `OSM_SEED` chooses the seed, `OSM_OPS` the number of operations.
+//! what falls between them is up to the scheduler. `OSM_SEED` chooses the seed, `OSM_OPS` the number of operations;
+//! `OSM_KEEP=1` keeps both nodes as they stood when the run failed.
 
 mod common;
 
@@ -217,19 +218,13 @@ impl Run {
                 .root(Side::B, root)
                 .join(".osm-failover/preserved");
             let kept = fs::read_dir(store).map_or(0, Iterator::count);
-            let strict = std::env::var_os("OSM_STRICT").is_some();
-            if kept > 0 && strict {
+            if kept > 0 {
                 wrong.push(format!("{root}: {kept} paths preserved on the standby"));
-            } else if kept > 0 {
-                // Open defect (docs/roadmap.md): nothing is lost by it; OSM_STRICT=1 makes it count.
-                println!("needlessly preserved: {root}: {kept} paths");
             }
         }
         let noted = self.pair.dir().join("b/state/preserved.jsonl");
         let noted = fs::read_to_string(noted).unwrap_or_default();
-        if std::env::var_os("OSM_STRICT").is_some() {
-            wrong.extend(noted.lines().map(str::to_owned));
-        }
+        wrong.extend(noted.lines().map(str::to_owned));
         let out = self
             .pair
             .syncctl(Side::A, &["verify"])
@@ -278,22 +273,8 @@ impl Run {
     }
 }
 
-/// These histories find a defect that is not mended yet (docs/roadmap.md, "Open defects"), so they run on request.
-fn open_defect() -> bool {
-    let asked = std::env::var_os("OSM_HISTORY").is_some();
-    if !asked {
-        println!(
-            "skipped: random histories find an open defect (docs/roadmap.md); OSM_HISTORY=1 runs them"
-        );
-    }
-    !asked
-}
-
 #[test]
 fn fanotify_on_a_pipe() {
-    if open_defect() {
-        return;
-    }
     if !rustix::process::geteuid().is_root() {
         println!("skipped: fanotify needs root");
         return;
@@ -308,9 +289,6 @@ fn fanotify_on_a_pipe() {
 
 #[test]
 fn inotify_on_a_pipe() {
-    if open_defect() {
-        return;
-    }
     Run::new(
         "inotify_on_a_pipe",
         options("inotify", &std::env::temp_dir()),
@@ -349,17 +327,11 @@ fn over_ssh(name: &'static str, watcher: &str, parent: &Path) {
 
 #[test]
 fn fanotify_over_ssh() {
-    if open_defect() {
-        return;
-    }
     over_ssh("fanotify_over_ssh", "fanotify", &std::env::temp_dir());
 }
 
 #[test]
 fn inotify_over_ssh() {
-    if open_defect() {
-        return;
-    }
     over_ssh("inotify_over_ssh", "inotify", &std::env::temp_dir());
 }
 
@@ -409,9 +381,6 @@ fn run(c: &mut Command) -> Result<(), String> {
 
 #[test]
 fn on_xfs() {
-    if open_defect() {
-        return;
-    }
     match Image::new("mkfs.xfs") {
         Ok(image) => over_ssh("on_xfs", "auto", &image.at),
         Err(why) => println!("skipped: {why}"),
@@ -420,9 +389,6 @@ fn on_xfs() {
 
 #[test]
 fn on_btrfs() {
-    if open_defect() {
-        return;
-    }
     match Image::new("mkfs.btrfs") {
         Ok(image) => over_ssh("on_btrfs", "auto", &image.at),
         Err(why) => println!("skipped: {why}"),

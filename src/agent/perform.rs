@@ -462,19 +462,7 @@ impl<'a> Performer<'a> {
                 linked: false,
             } => Ok(name.clone()),
             Source::Slot { name, linked: true } => {
-                let staging = self
-                    .staging
-                    .dir(path.root)
-                    .map_err(Fault::of("open staging"))?;
-                let Look::There(seen) =
-                    look_at(staging, name.as_bytes()).map_err(Fault::of("look at its slot"))?
-                else {
-                    return Err(Fault::Want);
-                };
-                let pin = Pin::new(staging, name.as_bytes()).map_err(Fault::of("open its slot"))?;
-                let mut have = seen.entry;
-                have.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
-                pin.apply(entry, Some(&have))?;
+                self.dress_slot(path, name, entry)?;
                 Ok(name.clone())
             }
             Source::Inline(bytes) | Source::Sparse(bytes) => {
@@ -541,7 +529,28 @@ impl<'a> Performer<'a> {
             AtFlags::empty(),
         )
         .map_err(|_| Fault::Want)?;
+        if let Err(e) = self.dress_slot(path, &name, entry) {
+            self.staging.discard(path.root, &name);
+            return Err(e);
+        }
         Ok(name)
+    }
+
+    /// Gives a slot that is a further name of a file in the tree the wanted owner, mode, times and attributes.
+    fn dress_slot(&mut self, path: &TreePath, slot: &str, entry: &Entry) -> Result<(), Fault> {
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
+        let Look::There(seen) =
+            look_at(staging, slot.as_bytes()).map_err(Fault::of("look at its slot"))?
+        else {
+            return Err(Fault::Want);
+        };
+        let pin = Pin::new(staging, slot.as_bytes()).map_err(Fault::of("open its slot"))?;
+        let mut have = seen.entry;
+        have.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
+        Ok(pin.apply(entry, Some(&have))?)
     }
 
     /// Writes a slot's bytes behind the present content of a file.

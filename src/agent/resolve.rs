@@ -587,11 +587,11 @@ impl<'a> Resolver<'a> {
             seq,
             Op::Put {
                 path: path.clone(),
-                entry,
+                entry: entry.clone(),
                 content,
             },
         ));
-        Ok(())
+        self.relink(path, seen, &entry, Written::InPlace)
     }
 }
 
