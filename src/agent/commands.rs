@@ -344,7 +344,7 @@ impl Engine {
                 dry_run,
             } => self.resync(full, checksum, dry_run, replies),
             Request::Verify { quick } => self.verify(quick, replies),
-            Request::Serve | Request::Stop => {
+            Request::Serve | Request::Stop | Request::Yield => {
                 let _ = replies.send(failure(
                     1,
                     "this request is not for the engine",

@@ -13,7 +13,7 @@ use super::apply::Receiving;
 use super::board::Board;
 use super::engine::{Engine, Event, Parts};
 use super::hints::Hints;
-use super::owner::{Site, failed, held, next_session, serve_control};
+use super::owner::{Door, Site, failed, held, next_session, serve_control};
 use super::peer;
 use super::scrub::Scrub;
 use super::standby::{End, QUEUE, Standby, Until, dial, runtime, spawn_bulk};
@@ -37,7 +37,7 @@ const HALTED: Duration = Duration::from_secs(30);
 /// A failure with the exit code of its kind.
 pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
     let site = Arc::new(Site::new(config, node));
-    let owner = site.own("active").map_err(|e| held(&e))?;
+    let owner = site.own_in_place_of_serve("active").map_err(|e| held(&e))?;
     let mut side = site.open()?;
     let claimed = side.node.claim_reserved();
     claimed.map_err(|e| failed(e, "see syncctl check"))?;
@@ -45,7 +45,8 @@ pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
     let rt = runtime()?;
     let side = catch_up(&site, &rt, side)?;
     let Receiving { mut node, .. } = side;
-    node.index_fresh = false;
+    node.index_is_complete()
+        .map_err(|e| failed(e, "see syncctl check"))?;
     node.epochs
         .set_active(true)
         .map_err(|e| failed(e, "see syncctl check"))?;
@@ -62,9 +63,12 @@ pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
     })?;
     rt.spawn(serve_control(
         server,
-        board.clone(),
-        sender.clone(),
-        site.style(),
+        Door {
+            board: board.clone(),
+            events: sender.clone(),
+            style: site.style(),
+            yields: false,
+        },
     ));
     let watcher = start_watch(&site, &node, &hints, &board)?;
     let (down, ended) = mpsc::unbounded_channel();

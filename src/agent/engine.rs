@@ -16,7 +16,7 @@ use super::bulk;
 use super::commands::Commands;
 use super::hints::Hints;
 use super::links::Departed;
-use super::meeting::{Course, Party, hello, judge};
+use super::meeting::{Course, DIVERGED, Party, diverged, hello, judge};
 use super::node::Node;
 use super::peer::Peer;
 use super::resolve::{ResolveError, Resolver, settle_large};
@@ -418,8 +418,13 @@ impl Engine {
         };
         match message {
             Message::Hello(theirs) => self.met(&theirs)?,
-            Message::Refuse { text, .. } => {
-                self.halt("halted", &text);
+            Message::Refuse { code, text } => {
+                let state = if code == DIVERGED {
+                    "diverged"
+                } else {
+                    "halted"
+                };
+                self.halt(state, &text);
             }
             Message::Bye { text } => {
                 self.link_down(&text);
@@ -504,12 +509,9 @@ impl Engine {
                 self.halt("halted", &text);
             }
             Course::Diverged { since } => {
-                let text = format!(
-                    "{} and {} both changed data after sequence {since}; nothing was changed. Decide which side to keep, move the other side's state directory away and run \"syncctl resync\" there: its own changes are preserved first",
-                    self.party.node, self.party.peer
-                );
+                let text = diverged(&self.party, since);
                 session.peer.send(Message::Refuse {
-                    code: 5,
+                    code: DIVERGED,
                     text: text.clone(),
                 });
                 self.halt("diverged", &text);

@@ -91,6 +91,18 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
     }
 }
 
+/// Exit code, and code of a refusal, where both nodes changed data.
+pub const DIVERGED: u8 = 5;
+
+/// In words, that both nodes changed data after what they share, and what to do.
+#[must_use]
+pub fn diverged(party: &Party, since: Seq) -> String {
+    format!(
+        "{} and {} both changed data after sequence {since}; nothing was changed. Decide which side to keep, move the other side's state directory away and run \"syncctl resync\" there: its own changes are preserved first",
+        party.node, party.peer
+    )
+}
+
 /// What follows from both hellos.
 #[must_use]
 pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {

@@ -34,6 +34,9 @@ pub struct RootSpec {
     pub exclude: Vec<String>,
 }
 
+/// Number in the index: 1 once the index stood for the tree.
+const COMPLETE: &str = "complete";
+
 /// Why a node cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -137,6 +140,8 @@ impl Node {
             Self::set_aside(&state_dir.join(crate::index::store::FILE), "stray");
             (store, index_fresh) = Store::open(state_dir, &names)?;
         }
+        // A crash while a new index was filled for the first time leaves one that looks old and knows too little.
+        index_fresh |= store.number(COMPLETE)? == 0;
         let (journal, left) = Journal::open(state_dir)?;
         epochs.set_head(store.number("head")?);
         Ok(Self {
@@ -196,6 +201,18 @@ impl Node {
         self.store.set_number("tombs_forgotten", head)?;
         self.store.set_number("head", head)?;
         self.epochs.set_head(head);
+        Ok(())
+    }
+
+    /// From now on the index stands for the tree: it was compared with the peer's, or this node's tree is what counts.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the index fails.
+    pub fn index_is_complete(&mut self) -> Result<(), StoreError> {
+        if self.index_fresh {
+            self.store.set_number(COMPLETE, 1)?;
+            self.index_fresh = false;
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -13,7 +14,7 @@ use super::meeting::Party;
 use super::node::{Node, NodeError, RootSpec};
 use super::peer::{self, Style};
 use crate::config::{Compression, Config, Durability};
-use crate::sys::control::{Conn, ControlServer};
+use crate::sys::control::{Conn, ControlClient, ControlServer};
 use crate::sys::link::{self, SshTarget, Target};
 use crate::sys::lock::{LockError, Owner};
 use crate::wire::control::{Answer, Failure, Outcome, PeerStatus, Request, Status};
@@ -22,6 +23,9 @@ use crate::wire::message::Role;
 
 /// Open files wanted for deep trees and many transfers.
 const FILES: u64 = 65_536;
+
+/// Time in which a `syncd serve` ends once it was asked to: it finishes the batch it is applying.
+const YIELD: Duration = Duration::from_secs(10);
 
 /// A node as the configuration describes it.
 pub struct Site {
@@ -154,6 +158,39 @@ impl Site {
         Ok(owner)
     }
 
+    /// Takes the owner lock; a `syncd serve` that holds it is asked to end, since all it does is to receive.
+    ///
+    /// # Errors
+    /// As [`Self::own`]; a process that does not let go within [`YIELD`] still holds the lock.
+    pub fn own_in_place_of_serve(&self, what: &str) -> Result<Owner, LockError> {
+        let deadline = Instant::now() + YIELD;
+        let mut asked = 0;
+        loop {
+            match self.own(what) {
+                Err(LockError::Held { pid, what: theirs })
+                    if matches!(&*theirs, "serve" | "starting") && Instant::now() < deadline =>
+                {
+                    if asked != pid && self.ask_to_yield() {
+                        asked = pid;
+                    }
+                    // The kernel tells nobody when a lock is free.
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Whether the owner took the request to end; it may not have opened its socket yet.
+    fn ask_to_yield(&self) -> bool {
+        let asked = ControlClient::connect(&self.run_dir()).and_then(|mut client| {
+            client.set_read_timeout(Some(YIELD))?;
+            client.send(&Request::Yield)?;
+            client.next_answer()
+        });
+        matches!(asked, Ok(Answer::Done(_)))
+    }
+
     /// Opens the node's state and rolls forward what an earlier process left.
     ///
     /// # Errors
@@ -242,20 +279,34 @@ pub fn next_session() -> u64 {
     SESSIONS.fetch_add(1, Ordering::Relaxed) + 1
 }
 
+/// What the control socket leads to.
+#[derive(Clone)]
+pub struct Door {
+    /// The status.
+    pub board: Arc<Board>,
+    /// Where requests and handed-over streams go.
+    pub events: mpsc::Sender<Event>,
+    /// How streams that are handed over are written.
+    pub style: Style,
+    /// This process only receives, and ends where another one wants the node.
+    pub yields: bool,
+}
+
 /// Serves the control socket until the process ends.
-pub async fn serve_control(
-    server: ControlServer,
-    board: Arc<Board>,
-    events: mpsc::Sender<Event>,
-    style: Style,
-) {
+pub async fn serve_control(server: ControlServer, door: Door) {
     loop {
         let conn = server.accept().await;
-        tokio::spawn(serve_one(conn, board.clone(), events.clone(), style));
+        tokio::spawn(serve_one(conn, door.clone()));
     }
 }
 
-async fn serve_one(mut conn: Conn, board: Arc<Board>, events: mpsc::Sender<Event>, style: Style) {
+async fn serve_one(mut conn: Conn, door: Door) {
+    let Door {
+        board,
+        events,
+        style,
+        yields,
+    } = door;
     let incoming = match conn.request().await {
         Ok(incoming) => incoming,
         Err(e) => {
@@ -273,7 +324,15 @@ async fn serve_one(mut conn: Conn, board: Arc<Board>, events: mpsc::Sender<Event
                 }))
                 .await;
         }
-        (Request::Stop, _) => {
+        (Request::Yield, _) if !yields => {
+            let refusal = Failure {
+                code: 6,
+                message: "this process does more than receive".into(),
+                hint: "see syncctl status".into(),
+            };
+            let _ = conn.answer(&Answer::Error(refusal)).await;
+        }
+        (Request::Stop | Request::Yield, _) => {
             let _ = events.send(Event::Stop).await;
             let message = "the process is ending".to_owned();
             let _ = conn

@@ -38,6 +38,7 @@ pub struct Peer {
     waiting: Arc<AtomicU64>,
     counters: Arc<Counters>,
     stop: CancellationToken,
+    done: CancellationToken,
     rt: tokio::runtime::Handle,
 }
 
@@ -97,6 +98,11 @@ impl Peer {
         self.stop.cancelled().await;
     }
 
+    /// Waits until the session has ended and everything urgent was written, as far as the peer took it.
+    pub async fn finished(&self) {
+        self.done.cancelled().await;
+    }
+
     /// Whether the session has ended.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -128,7 +134,7 @@ pub struct Gone;
 pub fn start(link: Link, session: u64, style: Style, events: mpsc::Sender<Event>) -> Peer {
     let (urgent, urgent_rx) = mpsc::unbounded_channel();
     let (bulk, bulk_rx) = mpsc::channel(BULK_QUEUE);
-    let stop = CancellationToken::new();
+    let (stop, done) = (CancellationToken::new(), CancellationToken::new());
     let counters = Arc::new(Counters::default());
     let waiting = Arc::new(AtomicU64::new(0));
     let peer = Peer {
@@ -138,6 +144,7 @@ pub fn start(link: Link, session: u64, style: Style, events: mpsc::Sender<Event>
         waiting: waiting.clone(),
         counters: counters.clone(),
         stop: stop.clone(),
+        done: done.clone(),
         rt: tokio::runtime::Handle::current(),
     };
     let (reader, writer, mut remote) = link.split();
@@ -158,6 +165,7 @@ pub fn start(link: Link, session: u64, style: Style, events: mpsc::Sender<Event>
         {
             why = Some(format!("writing to the peer failed: {e}"));
         }
+        done.cancel();
         let why = match why {
             Some(why) => why,
             None => remote.explain_eof().await.to_string(),

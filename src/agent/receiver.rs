@@ -134,7 +134,7 @@ impl Receiver {
             Message::Settle { number, history } => {
                 let gone = std::mem::take(&mut self.gone);
                 let outcome = self.side.settle(&gone, history)?;
-                self.side.node.index_fresh = false;
+                self.side.node.index_is_complete()?;
                 self.report.deletes += gone.len() as u64;
                 self.report.preserved += outcome.preserved;
                 self.report.problems += outcome.problems.len() as u64;

@@ -15,8 +15,8 @@ use super::board::Board;
 use super::bulk;
 use super::engine::{Engine, Event, Parts};
 use super::hints::Hints;
-use super::meeting::{Course, Party, hello, judge};
-use super::owner::{Site, apply_failure, failed, held, next_session, serve_control};
+use super::meeting::{Course, DIVERGED, Party, diverged, hello, judge};
+use super::owner::{Door, Site, apply_failure, failed, held, next_session, serve_control};
 use super::peer::{self, Peer};
 use super::receiver::{Next, Receiver};
 use super::scrub::Scrub;
@@ -143,7 +143,7 @@ impl Standby<'_> {
             }
             peer.close();
             self.rt.block_on(async {
-                tokio::time::timeout(Duration::from_secs(1), peer.ended())
+                tokio::time::timeout(Duration::from_secs(2), peer.finished())
                     .await
                     .ok()
             });
@@ -331,7 +331,7 @@ impl Standby<'_> {
             Request::Flush { .. } => elsewhere("a flush"),
             Request::Verify { .. } => elsewhere("a comparison"),
             Request::Pause | Request::Resume => elsewhere("pausing"),
-            Request::Serve | Request::Stop => elsewhere("this"),
+            Request::Serve | Request::Stop | Request::Yield => elsewhere("this"),
         }
     }
 
@@ -367,7 +367,7 @@ impl Standby<'_> {
 
 fn refusal(code: u8, message: String) -> Failure {
     let hint = match code {
-        5 => "see \"Split brain\" in README.md",
+        DIVERGED => "see \"Split brain\" in README.md",
         2 => "the configuration file must be the same on both nodes",
         _ => "see syncctl status on both nodes",
     };
@@ -381,13 +381,7 @@ fn refusal(code: u8, message: String) -> Failure {
 fn refuse(peer: &Peer, course: Course, party: &Party) -> End {
     let (code, text) = match course {
         Course::Refused(code, text) => (code, text),
-        Course::Diverged { since } => (
-            5,
-            format!(
-                "{} and {} both changed data after sequence {since}; nothing was changed",
-                party.node, party.peer
-            ),
-        ),
+        Course::Diverged { since } => (DIVERGED, diverged(party, since)),
         Course::Idle => return End::Nothing("both nodes hold the same data".into()),
         Course::Blank => {
             return End::Nothing("neither node holds replicated data yet; start syncd on the one whose data are to be kept".into());
@@ -463,9 +457,12 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     })?;
     rt.spawn(serve_control(
         server,
-        board.clone(),
-        sender.clone(),
-        site.style(),
+        Door {
+            board: board.clone(),
+            events: sender.clone(),
+            style: site.style(),
+            yields: true,
+        },
     ));
     let stdio = link::stdio().map_err(|e| {
         failed(
@@ -539,7 +536,7 @@ pub fn resync_once(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Outcome, Failure> {
     let site = Site::new(config.clone(), node);
-    let owner = site.own("resync").map_err(|e| held(&e))?;
+    let owner = site.own_in_place_of_serve("resync").map_err(|e| held(&e))?;
     let mut side = site.open()?;
     prepare(&mut side)?;
     let drift = survey::changed_here(&mut side.node, &mut |paths| {

@@ -42,6 +42,8 @@ pub enum Request {
     Serve,
     /// End the process in good order.
     Stop,
+    /// End the process in good order if all it does is to receive: another one is to own the node.
+    Yield,
 }
 
 /// A line of an answer.

@@ -83,7 +83,7 @@ fn a_change_through_a_lost_name_shows_under_the_others() {
     fs::create_dir(a.join("d")).expect("a directory");
     fs::hard_link(a.join("one"), a.join("d/third")).expect("a link");
     flushed_equal(&pair, "data");
-    let mut open = |name| {
+    let open = |name| {
         OpenOptions::new()
             .append(true)
             .open(a.join(name))
