@@ -313,19 +313,19 @@ fn failures_of_the_owner_keep_their_code_message_and_hint() {
 #[test]
 fn answers_that_break() {
     let node = Node::new();
-    let broken = |answer: &[u8], words: &str| {
+    let broken = |answer: &[u8], code: i32, words: &str| {
         let owner = node.owner(answer.to_vec());
         let ran = node.run("pause");
         owner.join().expect("asked");
-        assert_eq!(ran.code, 1);
+        assert_eq!(ran.code, code);
         assert!(ran.err.contains(words), "{}", ran.err);
         assert!(ran.err.contains("\nhint: "), "{}", ran.err);
     };
-    broken(b"", "it ended before it answered");
-    broken(b"{\"done\":{\"mess", "it ended before it answered");
-    broken(b"hello\n", "expected value");
-    broken(b"{\"finished\":{}}\n", "unknown variant `finished`");
-    broken(&vec![b' '; MAX_LINE + 1], "the answer is too long");
+    broken(b"", 3, "it ended before it answered");
+    broken(b"{\"done\":{\"mess", 3, "it ended before it answered");
+    broken(b"hello\n", 1, "expected value");
+    broken(b"{\"finished\":{}}\n", 1, "unknown variant `finished`");
+    broken(&vec![b' '; MAX_LINE + 1], 1, "the answer is too long");
 }
 
 #[test]

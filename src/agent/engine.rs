@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::board::Board;
 use super::bulk;
 use super::commands::Commands;
-use super::hints::Hints;
+use super::hints::{Carried, Hints};
 use super::links::Departed;
 use super::meeting::{Course, DIVERGED, Party, diverged, hello, judge};
 use super::node::Node;
@@ -94,6 +94,7 @@ pub struct Engine {
     pub(super) jobs: BTreeMap<TreePath, u64>,
     pub(super) force: BTreeSet<TreePath>,
     departed: Departed,
+    pub(super) carried: Carried,
     pub(super) commands: Commands,
     pub(super) roots: Roots,
     /// Paths to look at again at the next retry.
@@ -161,6 +162,7 @@ impl Engine {
             jobs: BTreeMap::new(),
             force: BTreeSet::new(),
             departed: Departed::default(),
+            carried: Carried::default(),
             commands: Commands::default(),
             roots,
             again: BTreeSet::new(),
@@ -481,7 +483,7 @@ impl Engine {
                 // Without paths the peer stands at `since` in our history; what it is owed it lacks all the same.
                 for path in self.node.store.owed(PIECE * 64)? {
                     self.force.insert(path.clone());
-                    self.hints.touch(path, Touch::Changed);
+                    self.carried.touch(&self.hints, path, Touch::Changed, 0);
                 }
                 let empty: Vec<_> = (0u16..)
                     .zip(&theirs.roots)
@@ -562,7 +564,7 @@ impl Engine {
             s.peer_head = head;
             for path in std::mem::take(&mut s.parted) {
                 self.force.insert(path.clone());
-                self.hints.touch(path, Touch::Changed);
+                self.carried.touch(&self.hints, path, Touch::Changed, 0);
             }
         }
         self.party.full = false;
@@ -596,12 +598,14 @@ impl Engine {
                 .with(|d| (d.oldest(), d.take_ready(clock, PIECE)));
             let since = since.unwrap_or_else(|| self.hints.now());
             if !ready.is_empty() {
+                let since = self.carried.taken(&ready, since);
                 return self.resolve(ready, since);
             }
             while let Some(subtree) = self
                 .hints
                 .with(crate::decide::dirty::DirtySet::take_subtree)
             {
+                let since = self.carried.taken_below(&subtree, since);
                 self.scan_later(subtree, since);
             }
             if !self.scanner.is_idle() && !self.roots.all_held() {
@@ -732,10 +736,10 @@ impl Engine {
             self.again.insert(path);
         }
         for path in resolved.look {
-            self.hints.touch(path, Touch::Changed);
+            self.carried.touch(&self.hints, path, Touch::Changed, since);
         }
         for path in resolved.unsteady {
-            self.hints.touch(path, Touch::Writing);
+            self.carried.touch(&self.hints, path, Touch::Writing, since);
         }
         for path in resolved.scan {
             self.scan_later(path, since);
@@ -832,10 +836,12 @@ impl Engine {
                     session.push(ops, job.since, read.blocks.size());
                 }
                 // What changed while it was on its way is the next version.
-                self.hints.touch(job.path, Touch::Writing);
+                self.carried
+                    .touch(&self.hints, job.path, Touch::Writing, job.since);
             }
             Ok(_) | Err(bulk::Failed::Gone | bulk::Failed::Vanished) => {
-                self.hints.touch(job.path, Touch::Changed)
+                self.carried
+                    .touch(&self.hints, job.path, Touch::Changed, job.since);
             }
             Err(bulk::Failed::Unsteady) => {
                 let cause = "it changes all the time while it is read; replicate a snapshot or dump of it instead";

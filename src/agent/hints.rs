@@ -3,6 +3,7 @@
 //! The watcher's thread only merges its events here and rings once; it never waits for the engine,
 //! the disk or the network.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -79,6 +80,50 @@ impl Hints {
             // A full queue means that the engine is awake and will look here anyway.
             let _ = self.engine.try_send(Event::Wake);
         }
+    }
+}
+
+/// Times of changes that the engine could not settle at its first look: it looks again, and a flush waits for that as
+/// for the first look.
+#[derive(Debug, Default)]
+pub struct Carried(BTreeMap<TreePath, u64>);
+
+impl Carried {
+    /// Notes a path again, for a change noticed at `since`; 0 stands for before every flush.
+    pub fn touch(&mut self, hints: &Hints, path: TreePath, touch: Touch, since: u64) {
+        let first = self.0.entry(path.clone()).or_insert(since);
+        *first = since.min(*first);
+        hints.touch(path, touch);
+    }
+
+    /// Time of the oldest change in `paths`, which are looked at now and were noticed at `since` or earlier.
+    #[must_use]
+    pub fn taken(&mut self, paths: &[TreePath], since: u64) -> u64 {
+        if self.0.is_empty() {
+            return since;
+        }
+        let carried = paths.iter().filter_map(|p| self.0.remove(p)).min();
+        carried.map_or(since, |c| c.min(since))
+    }
+
+    /// As [`Self::taken`], for everything in a subtree.
+    #[must_use]
+    pub fn taken_below(&mut self, top: &TreePath, since: u64) -> u64 {
+        let mut first = since;
+        self.0.retain(|path, at| {
+            let below = path.root == top.root && path.path.is_within(&top.path);
+            if below {
+                first = first.min(*at);
+            }
+            !below
+        });
+        first
+    }
+
+    /// Time of the oldest change that waits for its next look.
+    #[must_use]
+    pub fn oldest(&self) -> Option<u64> {
+        self.0.values().copied().min()
     }
 }
 

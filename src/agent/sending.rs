@@ -118,7 +118,7 @@ impl Engine {
     fn changed_meanwhile(&mut self, path: TreePath) -> Result<(), EngineError> {
         if self.party.role == crate::wire::message::Role::Active {
             self.peer_lacks(&path)?;
-            self.hints.touch(path, Touch::Changed);
+            self.carried.touch(&self.hints, path, Touch::Changed, 0);
         } else {
             let cause = "it was changed on this node, which is not active; nothing of it was sent";
             self.board.problem(&self.node.show(&path), "send", cause);
@@ -276,7 +276,9 @@ impl Engine {
             return Ok(());
         };
         let settled = matches!(&session.phase, Phase::Round(r) if r.settling == Some(number));
+        let mut since = 0;
         if let Some(flight) = session.flights.remove(&number) {
+            since = flight.since;
             session.peer_head = session.peer_head.max(flight.head);
             let paths = flight.paths.len() as u64;
             let (sent, received) = session.peer.bytes();
@@ -303,7 +305,7 @@ impl Engine {
             return Ok(());
         }
         for path in wants {
-            self.wanted_whole(path)?;
+            self.wanted_whole(path, since)?;
         }
         for p in problems {
             let shown = self.node.show(&p.path);
@@ -326,8 +328,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The peer cannot build a path from what it has: it gets the content whole.
-    fn wanted_whole(&mut self, path: TreePath) -> Result<(), EngineError> {
+    /// The peer cannot build a path, changed at `since`, from what it has: it gets the content whole.
+    fn wanted_whole(&mut self, path: TreePath, since: u64) -> Result<(), EngineError> {
         let Some(session) = &mut self.session else {
             return Ok(());
         };
@@ -357,15 +359,15 @@ impl Engine {
             _ => {
                 self.peer_lacks(&path)?;
                 // A directory that could not be moved lacks everything below it.
-                self.force_below(&path)?;
-                self.hints.touch(path, Touch::Changed);
+                self.force_below(&path, since)?;
+                self.carried.touch(&self.hints, path, Touch::Changed, since);
             }
         }
         Ok(())
     }
 
     /// Everything below a directory is sent whole.
-    fn force_below(&mut self, path: &TreePath) -> Result<(), EngineError> {
+    fn force_below(&mut self, path: &TreePath, since: u64) -> Result<(), EngineError> {
         let Some(id) = self.node.store.dir_id(path)? else {
             return Ok(());
         };
@@ -383,7 +385,8 @@ impl Engine {
                 };
                 let at = TreePath::new(dir.root, rel);
                 self.force.insert(at.clone());
-                self.hints.touch(at.clone(), Touch::Changed);
+                self.carried
+                    .touch(&self.hints, at.clone(), Touch::Changed, since);
                 if row.entry.kind.is_dir() {
                     stack.push((at, row.id));
                 }
@@ -549,7 +552,8 @@ impl Engine {
             if let Some(why) = self.look_at_roots() {
                 self.commands.refuse_flush(&why);
             }
-            let first = [oldest, self.hints.pending().1].into_iter().flatten().min();
+            let first = [oldest, self.hints.pending().1, self.carried.oldest()];
+            let first = first.into_iter().flatten().min();
             let quiet = live && !scanning && behind == 0 && self.force.is_empty();
             self.commands.check_flush(quiet, first, &self.unreachable);
         }

@@ -176,6 +176,14 @@ impl Standby<'_> {
                     *peer = next;
                     peer.send(Message::Hello(Box::new(ours.clone())));
                 }
+                Ok(Some(Event::Command(Request::Resync { .. }, replies))) => {
+                    let text = format!("{} has not been met yet", self.party.peer);
+                    let _ = replies.send(Answer::Error(Failure {
+                        code: 3,
+                        message: text,
+                        hint: "try again".into(),
+                    }));
+                }
                 Ok(Some(Event::Command(request, replies))) => {
                     let _ = replies.send(self.answer(&request, false));
                 }

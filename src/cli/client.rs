@@ -148,7 +148,7 @@ fn explain(path: &Path, wait: Duration, e: &io::Error) -> Failure {
         }
         io::ErrorKind::UnexpectedEof
         | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::BrokenPipe => Exit::Failed.failure(
+        | io::ErrorKind::BrokenPipe => Exit::NotRunning.failure(
             format!("{asked}: it ended before it answered"),
             "see its log for the reason",
         ),

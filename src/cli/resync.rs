@@ -53,6 +53,9 @@ pub fn run(args: &Args, ctx: &Context) -> Result<Exit, Failure> {
     })
 }
 
+/// Code of [`Exit::NotRunning`].
+const ALONE: u8 = Exit::NotRunning.code();
+
 fn through_owner_or_alone(args: &Args, ctx: &Context, bar: &Bar) -> Result<Outcome, Failure> {
     let Args {
         full,
@@ -69,10 +72,11 @@ fn through_owner_or_alone(args: &Args, ctx: &Context, bar: &Bar) -> Result<Outco
             bar.show(&p);
         }
         Ok(())
-    })?;
+    });
     match answered {
-        Some(outcome) => Ok(outcome),
-        None => {
+        Ok(Some(outcome)) => Ok(outcome),
+        // A process that only received is gone, or has nobody to receive from: this command does it itself.
+        Ok(None) | Err(Failure { code: ALONE, .. }) => {
             let mut progress = |p: &_| bar.show(p);
             crate::agent::resync_once(
                 &ctx.config,
@@ -83,6 +87,7 @@ fn through_owner_or_alone(args: &Args, ctx: &Context, bar: &Bar) -> Result<Outco
                 &mut progress,
             )
         }
+        Err(e) => Err(e),
     }
 }
 
