@@ -12,7 +12,7 @@ use rustix::fs::{self as rfs, AtFlags};
 
 use super::incoming::Incoming;
 use super::node::{Node, NodeError};
-use super::perform::{Fault, Outcome, Performer};
+use super::perform::{Fault, Outcome, Performer, Planned, Replay};
 use super::redo::{Record, Source, Step};
 use super::staging::Staging;
 use crate::decide::plan::before_moves;
@@ -89,6 +89,7 @@ impl Receiving {
         };
         // Without synced acknowledgements a power cut may have taken more than the journal can tell.
         let mut doubtful = left.rebooted && !sync;
+        let (mut records, mut planned) = (Vec::new(), Planned::default());
         for body in &left.records {
             let Ok(record) = postcard::from_bytes::<Record>(body) else {
                 tracing::error!(
@@ -98,10 +99,16 @@ impl Receiving {
                 continue;
             };
             // Without a reboot the kernel still holds every write, so what the index has is done.
-            if record.lsn <= this.lsn && !left.rebooted {
-                continue;
+            if record.lsn > this.lsn || left.rebooted {
+                planned.add(&record.steps);
+                records.push(record);
             }
-            let outcome = this.perform(&record, true)?;
+        }
+        let mut at = 0;
+        for record in records {
+            let planned = &planned;
+            let outcome = this.perform(&record, Some(Replay { planned, at }))?;
+            at += record.steps.len() as u64;
             tracing::info!(
                 "rolled forward {} steps of batch {} after a crash",
                 record.steps.len(),
@@ -172,7 +179,7 @@ impl Receiving {
             self.discard(&record.steps);
             return Err(e);
         }
-        let done = self.perform(&record, false)?;
+        let done = self.perform(&record, None)?;
         outcome.wants.extend(done.wants);
         outcome.problems.extend(done.problems);
         outcome.preserved += done.preserved;
@@ -200,7 +207,7 @@ impl Receiving {
             steps,
         };
         self.commit(&record, &[])?;
-        self.perform(&record, false)
+        self.perform(&record, None)
     }
 
     /// Brings trees and index to disk and empties the journal.
@@ -239,7 +246,11 @@ impl Receiving {
         Ok(())
     }
 
-    fn perform(&mut self, record: &Record, replay: bool) -> Result<Outcome, ApplyError> {
+    fn perform(
+        &mut self,
+        record: &Record,
+        replay: Option<Replay<'_>>,
+    ) -> Result<Outcome, ApplyError> {
         self.unsynced = true;
         self.node.store.begin()?;
         let run =

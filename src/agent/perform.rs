@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{self as rfs, AtFlags, OFlags, RenameFlags};
 
+pub use self::replay::{Planned, Replay};
 use super::drift;
 use super::links::other_names;
 use super::node::Node;
@@ -80,13 +81,11 @@ pub struct Outcome {
 pub struct Performer<'a> {
     pub(super) node: &'a mut Node,
     pub(super) staging: &'a mut Staging,
-    /// The record may have been done before, in part or whole.
-    replay: bool,
+    /// In a replay, where the record may have been done before, in part or whole: what later steps bring.
+    replay: Option<Replay<'a>>,
     /// Appended bytes must be on disk before their slot goes.
     sync: bool,
     /// Directories whose entries changed; their times are set at the end.
-    /// In a replay: every state the record gives a path, any of which may stand there already.
-    planned: BTreeMap<TreePath, Vec<Entry>>,
     touched: BTreeSet<TreePath>,
     times: BTreeMap<TreePath, Timestamp>,
     pub(super) outcome: Outcome,
@@ -102,13 +101,17 @@ pub(super) struct Place {
 
 impl<'a> Performer<'a> {
     /// A performer on a node; `replay` for records found after a crash, `sync` for `durability = "fsync"`.
-    pub fn new(node: &'a mut Node, staging: &'a mut Staging, replay: bool, sync: bool) -> Self {
+    pub fn new(
+        node: &'a mut Node,
+        staging: &'a mut Staging,
+        replay: Option<Replay<'a>>,
+        sync: bool,
+    ) -> Self {
         Self {
             node,
             staging,
             replay,
             sync,
-            planned: BTreeMap::new(),
             touched: BTreeSet::new(),
             times: BTreeMap::new(),
             outcome: Outcome::default(),
@@ -120,17 +123,10 @@ impl<'a> Performer<'a> {
     /// # Errors
     /// [`StoreError`] where the index fails; the record is then to be done again.
     pub fn run(mut self, steps: &[(Seq, Step)]) -> Result<Outcome, StoreError> {
-        if self.replay {
-            for (_, step) in steps {
-                if let Step::Put { path, entry, .. } = step {
-                    self.planned
-                        .entry(path.clone())
-                        .or_default()
-                        .push(entry.clone());
-                }
-            }
-        }
         for (seq, step) in steps {
+            if let Some(replay) = &mut self.replay {
+                replay.at += 1;
+            }
             let done = match step {
                 Step::Move { from, to, ino } => self.relocate(*seq, from, to, *ino),
                 Step::Put {
@@ -145,7 +141,7 @@ impl<'a> Performer<'a> {
                 Step::Move { to, .. } => to,
                 Step::Put { path, .. } | Step::Delete { path } => path,
             };
-            if self.replay {
+            if self.replay.is_some() {
                 // What was done before the crash moved the time of its directory, whether or not it is done again.
                 self.touch(path);
             }
@@ -209,6 +205,9 @@ impl<'a> Performer<'a> {
         if path.path.is_root() {
             return self.put_root(seq, path, entry);
         }
+        if self.went_on(path) {
+            return Ok(());
+        }
         let Some(place) = self.place(path)? else {
             return Err(Fault::Problem {
                 operation: "create it".into(),
@@ -219,7 +218,7 @@ impl<'a> Performer<'a> {
         match (&entry.kind, source) {
             (Kind::Dir, _) => self.put_dir(path, entry, &place, row.as_ref())?,
             (Kind::File { .. }, Source::Keep) => {
-                keep_content(entry, &place, row.as_ref(), self.replay)?
+                keep_content(entry, &place, row.as_ref(), self.replay.is_some())?
             }
             (_, Source::Append { name, offset }) => {
                 self.append(path, entry, &place, (name, *offset))?
@@ -227,6 +226,25 @@ impl<'a> Performer<'a> {
             _ => self.put_other(path, entry, source, &place, row.as_ref())?,
         }
         self.record(seq, path, entry, &place, blocks)
+    }
+
+    /// Whether, in a replay, a later step moved the directory of this path away before the crash.
+    fn went_on(&self, path: &TreePath) -> bool {
+        let Some(replay) = self.replay else {
+            return false;
+        };
+        let mut moves = replay.planned.moves(replay.at);
+        moves.any(|m| {
+            path.root == m.from.root
+                && path.path.is_within(&m.from.path)
+                && self.inode(&m.from) != Some(m.ino)
+        })
+    }
+
+    /// The inode at a path.
+    pub(super) fn inode(&self, path: &TreePath) -> Option<u64> {
+        let place = self.place(path).ok().flatten()?;
+        Some(place.have?.stamp.ino)
     }
 
     fn put_root(&mut self, seq: Seq, path: &TreePath, entry: &Entry) -> Result<(), Fault> {
@@ -388,7 +406,9 @@ impl<'a> Performer<'a> {
         place: &Place,
         row: Option<&Row>,
     ) -> Result<(), Fault> {
-        if self.replay && self.is_done(source, place, path)? {
+        if let Some(replay) = self.replay
+            && self.is_done(&replay, source, place, path)?
+        {
             return Ok(());
         }
         let slot = self.fill_slot(path, entry, source)?;
@@ -424,7 +444,13 @@ impl<'a> Performer<'a> {
     }
 
     /// Whether a replayed put was done before the crash.
-    fn is_done(&self, source: &Source, place: &Place, path: &TreePath) -> Result<bool, Fault> {
+    fn is_done(
+        &self,
+        replay: &Replay<'_>,
+        source: &Source,
+        place: &Place,
+        path: &TreePath,
+    ) -> Result<bool, Fault> {
         if let Source::Slot { name, .. } = source {
             let staging = self
                 .staging
@@ -433,14 +459,20 @@ impl<'a> Performer<'a> {
             let look = look_at(staging, name.as_bytes()).map_err(Fault::of("look at its slot"))?;
             return Ok(look == Look::Absent);
         }
-        let (Some(have), Some(planned)) = (&place.have, self.planned.get(path)) else {
+        let later = replay.planned.states(path, replay.at);
+        Self::holds_any(place, later)
+    }
+
+    /// Whether one of these states stands at a place, contents included: a rename may have reached the disk before the
+    /// bytes did.
+    pub(super) fn holds_any<'e>(
+        place: &Place,
+        states: impl Iterator<Item = &'e Entry>,
+    ) -> Result<bool, Fault> {
+        let Some(have) = &place.have else {
             return Ok(false);
         };
-        for state in planned
-            .iter()
-            .filter(|e| e.kind.same_type(&have.entry.kind))
-        {
-            // Contents are read: the rename may have reached the disk before the bytes did.
+        for state in states.filter(|e| e.kind.same_type(&have.entry.kind)) {
             let holds = drift::holds(place.dir.as_fd(), &place.name, have, state);
             if holds.map_err(Fault::of("compare it"))? {
                 return Ok(true);
@@ -619,7 +651,7 @@ impl<'a> Performer<'a> {
                 RenameFlags::NOREPLACE,
             )
             .map_err(cannot_place)?;
-        } else if !self.replay && target.have.as_ref().is_none_or(|h| h.stamp.ino != ino) {
+        } else if self.replay.is_none() && target.have.as_ref().is_none_or(|h| h.stamp.ino != ino) {
             // (In a replay it was moved already, perhaps on to where a later step moves it; the rows follow.)
             return Err(Fault::Want);
         }
@@ -716,3 +748,4 @@ fn copy_to(from: &mut std::fs::File, to: &std::fs::File, mut offset: u64) -> io:
 }
 
 mod remove;
+mod replay;

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use super::*;
 use crate::agent::node::RootSpec;
+use crate::model::batch::Op;
+use crate::model::entry::{Entry, Hash, Kind, Timestamp};
 use crate::model::epoch::Epoch;
+use crate::model::path::RelPath;
 
 fn receiving(dir: &Path) -> Receiving {
     let root = dir.join("root");
@@ -53,4 +56,149 @@ fn a_round_that_ended_in_a_crash_is_no_tail() {
     fs::rename(&aside, &file).expect("as it was");
     let side = receiving(dir.path());
     assert_eq!(*side.node.epochs.history(), after);
+}
+
+fn file(content: &[u8]) -> Entry {
+    Entry {
+        kind: Kind::File {
+            size: content.len() as u64,
+            hash: Some(Hash::of(content)),
+        },
+        mode: 0o644,
+        uid: rustix::process::getuid().as_raw(),
+        gid: rustix::process::getgid().as_raw(),
+        mtime: Timestamp {
+            sec: 1_700_000_000,
+            nsec: 0,
+        },
+        xattrs: Vec::new(),
+    }
+}
+
+fn directory() -> Entry {
+    Entry {
+        kind: Kind::Dir,
+        mode: 0o755,
+        ..file(b"")
+    }
+}
+
+fn at(path: &str) -> TreePath {
+    let path = RelPath::parse(path.as_bytes()).expect("a path");
+    TreePath::new(RootId(0), path)
+}
+
+fn put(path: &str, content: &[u8]) -> Op {
+    Op::Put {
+        path: at(path),
+        entry: file(content),
+        content: Content::Inline(content.to_vec()),
+    }
+}
+
+fn mkdir(path: &str) -> Op {
+    Op::Put {
+        path: at(path),
+        entry: directory(),
+        content: Content::Keep,
+    }
+}
+
+fn delete(path: &str) -> Op {
+    Op::Delete { path: at(path) }
+}
+
+fn apply(side: &mut Receiving, head: u64, op: Op) {
+    let batch = Batch {
+        number: head,
+        head,
+        ops: vec![(head, op)],
+    };
+    let outcome = side.apply(batch).expect("applied");
+    assert!(
+        outcome.wants.is_empty() && outcome.problems.is_empty(),
+        "{outcome:?}"
+    );
+}
+
+/// Longer than what travels through the journal, so it comes by a slot, which is gone once it is in place.
+fn long(fill: u8) -> Vec<u8> {
+    vec![fill; INLINE_JOURNAL + 1]
+}
+
+/// The node starts again with its journal and without its index: every record is done again.
+fn without_index(side: Receiving, dir: &Path) -> Receiving {
+    drop(side);
+    for suffix in ["", "-wal", "-shm"] {
+        let index = dir.join(format!("state/index.db{suffix}"));
+        if let Err(e) = fs::remove_file(index) {
+            assert_eq!(e.kind(), io::ErrorKind::NotFound);
+        }
+    }
+    receiving(dir)
+}
+
+fn kept(dir: &Path) -> usize {
+    fs::read_dir(dir.join("root/.osm-failover/preserved")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn doing_records_again_brings_nothing_old_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().join("root");
+    let mut side = receiving(dir.path());
+    side.settle(&[], history(&[1])).expect("a history");
+    apply(&mut side, 2, put("short then long", b"old"));
+    apply(&mut side, 3, put("short then long", &long(b'n')));
+    apply(&mut side, 4, put("long then short", &long(b'o')));
+    apply(&mut side, 5, put("long then short", b"new"));
+    apply(&mut side, 6, put("made again", b"old"));
+    apply(&mut side, 7, delete("made again"));
+    apply(&mut side, 8, put("made again", &long(b'n')));
+    apply(&mut side, 9, mkdir("d"));
+    apply(&mut side, 10, put("d/gone", b"old"));
+    apply(&mut side, 11, delete("d"));
+    apply(&mut side, 12, mkdir("d"));
+    apply(&mut side, 13, put("d/stays", &long(b'n')));
+    apply(&mut side, 14, put("gone", b"old"));
+    apply(&mut side, 15, delete("gone"));
+    let side = without_index(side, dir.path());
+    let read = |name: &str| fs::read(root.join(name)).expect("a file");
+    assert!(read("short then long") == long(b'n'));
+    assert_eq!(read("long then short"), b"new");
+    assert!(read("made again") == long(b'n'));
+    assert!(read("d/stays") == long(b'n'));
+    assert!(!root.join("d/gone").exists());
+    assert!(!root.join("gone").exists());
+    assert_eq!(kept(dir.path()), 0);
+    drop(side);
+}
+
+#[test]
+fn doing_records_again_follows_a_directory_that_moved_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().join("root");
+    let mut side = receiving(dir.path());
+    side.settle(&[], history(&[1])).expect("a history");
+    let moved = |from: &str, to: &str| Op::Move {
+        from: at(from),
+        to: at(to),
+    };
+    apply(&mut side, 2, mkdir("one"));
+    apply(&mut side, 3, put("one/f", b"first"));
+    apply(&mut side, 4, mkdir("two"));
+    apply(&mut side, 5, put("two/g", &long(b'g')));
+    apply(&mut side, 6, moved("one", "three"));
+    apply(&mut side, 7, mkdir("one"));
+    apply(&mut side, 8, delete("three"));
+    apply(&mut side, 9, moved("two", "three"));
+    let side = without_index(side, dir.path());
+    assert_eq!(fs::read_dir(root.join("one")).expect("listed").count(), 0);
+    assert!(fs::read(root.join("three/g")).expect("a file") == long(b'g'));
+    assert!(!root.join("three/f").exists() && !root.join("two").exists());
+    assert_eq!(kept(dir.path()), 0);
+    assert!(
+        side.node.epochs.catching_up(),
+        "what cannot be told for sure is compared"
+    );
 }

@@ -25,6 +25,9 @@ impl Performer<'_> {
         if self.remove_tree(path)? {
             return Ok(());
         }
+        if self.replay.is_some() {
+            return Err(Fault::Want);
+        }
         let cause = "it holds excluded files; remove or move them if they are not needed".into();
         Err(Fault::Problem {
             operation: "remove the directory".into(),
@@ -36,6 +39,7 @@ impl Performer<'_> {
     pub(super) fn remove_tree(&mut self, path: &TreePath) -> Result<bool, Fault> {
         let gone = match self.place(path)? {
             None => true,
+            Some(place) if self.came_later(path, &place)? => false,
             Some(place) if place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir()) => {
                 self.remove_below(path)?
             }
@@ -46,6 +50,18 @@ impl Performer<'_> {
             self.touch(path);
         }
         Ok(gone)
+    }
+
+    /// Whether, in a replay, what stands here was brought by a later step before the crash.
+    fn came_later(&self, path: &TreePath, place: &Place) -> Result<bool, Fault> {
+        let (Some(replay), Some(have)) = (self.replay, &place.have) else {
+            return Ok(false);
+        };
+        if have.entry.kind.is_dir() {
+            let mut moves = replay.planned.moves(replay.at);
+            return Ok(moves.any(|m| m.to == *path && m.ino == have.stamp.ino));
+        }
+        Self::holds_any(place, replay.planned.states(path, replay.at))
     }
 
     /// Removes a directory from its leaves upwards.
@@ -62,6 +78,10 @@ impl Performer<'_> {
                 };
                 let is_dir = place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir());
                 if self.node.excluded(&path, is_dir) {
+                    if let Some(level) = stack.last_mut() {
+                        level.kept = true;
+                    }
+                } else if self.came_later(&path, &place)? {
                     if let Some(level) = stack.last_mut() {
                         level.kept = true;
                     }
