@@ -77,11 +77,7 @@ impl Performer<'_> {
                     continue;
                 };
                 let is_dir = place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir());
-                if self.node.excluded(&path, is_dir) {
-                    if let Some(level) = stack.last_mut() {
-                        level.kept = true;
-                    }
-                } else if self.came_later(&path, &place)? {
+                if self.node.excluded(&path, is_dir) || self.came_later(&path, &place)? {
                     if let Some(level) = stack.last_mut() {
                         level.kept = true;
                     }
