@@ -73,6 +73,8 @@ pub struct Resolver<'a> {
 struct Looked {
     path: TreePath,
     seen: Option<Seen>,
+    /// Where nothing stands: the directory that has no such name.
+    without: Option<Stamp>,
 }
 
 impl<'a> Resolver<'a> {
@@ -114,9 +116,7 @@ impl<'a> Resolver<'a> {
         }
         let mut looked = Vec::with_capacity(all.len());
         for path in all {
-            if let Some(seen) = self.look(&path) {
-                looked.push(Looked { path, seen });
-            }
+            looked.extend(self.look(path));
         }
         for l in &looked {
             self.look_at_other_names(l)?;
@@ -133,7 +133,7 @@ impl<'a> Resolver<'a> {
         }
         for l in &looked {
             if l.seen.is_none() {
-                self.absent(&l.path)?;
+                self.absent(l)?;
             }
         }
         self.finish()
@@ -174,35 +174,36 @@ impl<'a> Resolver<'a> {
         Ok(self.node.epochs.next(&name)?)
     }
 
-    /// What stands at a path; the outer `None` where it is not to be looked at.
-    #[allow(clippy::option_option)]
-    fn look(&mut self, path: &TreePath) -> Option<Option<Seen>> {
+    /// What stands at a path; `None` where it is not to be looked at.
+    fn look(&mut self, path: TreePath) -> Option<Looked> {
         let r = self.node.root(path.root)?;
         if path.path.is_root() && r.root.only.is_some() {
             return None;
         }
-        let seen = match r.root.look(&path.path) {
-            Ok(Look::There(seen)) => Some(*seen),
-            Ok(Look::Absent) => None,
-            Ok(Look::Socket) => {
+        let (seen, without) = match r.root.look_within(&path.path) {
+            Ok((Look::There(seen), _)) => (Some(*seen), None),
+            Ok((Look::Absent, without)) => (None, without),
+            Ok((Look::Socket, without)) => {
                 tracing::info!(
                     "{}: a socket is of no use to another host and is left out",
-                    self.node.show(path)
+                    self.node.show(&path)
                 );
-                None
+                (None, without)
             }
             Err(e) => {
-                self.out
-                    .problems
-                    .push((path.clone(), "look at", e.to_string()));
+                self.out.problems.push((path, "look at", e.to_string()));
                 return None;
             }
         };
         let is_dir = seen.as_ref().is_some_and(|s| s.entry.kind.is_dir());
-        if !path.path.is_root() && self.node.excluded(path, is_dir) {
+        if !path.path.is_root() && self.node.excluded(&path, is_dir) {
             return None;
         }
-        Some(seen)
+        Some(Looked {
+            path,
+            seen,
+            without,
+        })
     }
 
     /// Finds where a directory that is new at its place came from.
@@ -276,7 +277,13 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    fn absent(&mut self, path: &TreePath) -> Result<(), ResolveError> {
+    fn absent(&mut self, l: &Looked) -> Result<(), ResolveError> {
+        let path = &l.path;
+        if let Some(dir) = self.away(l)? {
+            // Both are looked at again, so nothing is taken for deleted because a directory was elsewhere for a moment.
+            self.out.look.extend([dir, path.clone()]);
+            return Ok(());
+        }
         self.out.fine.push(path.clone());
         if path.path.is_root() || self.node.store.lookup(path)?.is_none() {
             if self.force.contains(path) {
@@ -290,6 +297,22 @@ impl<'a> Resolver<'a> {
         self.node.store.tomb(path, seq)?;
         self.deletes.push((seq, Op::Delete { path: path.clone() }));
         Ok(())
+    }
+
+    /// The directory of a path where it was not the one the index knows that had no such name, but another one or none.
+    fn away(&mut self, l: &Looked) -> Result<Option<TreePath>, ResolveError> {
+        let Some(parent) = l.path.path.parent() else {
+            return Ok(None);
+        };
+        let dir = TreePath::new(l.path.root, parent);
+        let Some(row) = self.node.store.lookup(&dir)? else {
+            return Ok(None);
+        };
+        let same = l.without.is_some_and(|w| w.same_file(&row.stamp));
+        if same || self.node.store.lookup(&l.path)?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(dir))
     }
 
     fn present(&mut self, path: &TreePath, seen: &Seen) -> Result<(), ResolveError> {

@@ -204,6 +204,31 @@ impl Root {
         look_at(dir.as_fd(), name)
     }
 
+    /// As [`Self::look`]; where nothing of use stands at the path, the directory that was asked comes along, if there is
+    /// one: a name can be missing because its directory is elsewhere at that moment.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn look_within(&self, rel: &RelPath) -> io::Result<(Look, Option<Stamp>)> {
+        if rel.is_root() {
+            return Ok((look_at(self.dir.as_fd(), b"")?, None));
+        }
+        let (dir, name) = match self.open_parent(rel) {
+            Ok(found) => found,
+            Err(e) if is_absent(&e) => return Ok((Look::Absent, None)),
+            Err(e) => return Err(e),
+        };
+        let look = look_at(dir.as_fd(), name)?;
+        if matches!(look, Look::There(_)) {
+            return Ok((look, None));
+        }
+        let without = match look_at(dir.as_fd(), b"")? {
+            Look::There(seen) => Some(seen.stamp),
+            Look::Absent | Look::Socket => None,
+        };
+        Ok((look, without))
+    }
+
     /// Opens a regular file for reading.
     ///
     /// # Errors

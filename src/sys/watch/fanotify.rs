@@ -327,12 +327,8 @@ impl Drain {
 
     fn record(&mut self, r: &Record<'_>) -> io::Result<()> {
         let is_dir = r.mask & libc::FAN_ONDIR != 0;
-        let mut old_roots = Vec::new();
         if let Some(from) = &r.from {
             for entry in self.entries(from, is_dir)? {
-                if let Entry::Path(path) = &entry {
-                    old_roots.push(path.root);
-                }
                 self.report(entry, r.mask & !libc::FAN_CREATE);
             }
         }
@@ -341,16 +337,14 @@ impl Drain {
         };
         let appears = r.mask & (libc::FAN_RENAME | libc::FAN_MOVED_TO) != 0;
         for entry in self.entries(at, is_dir)? {
-            let from_outside = match &entry {
-                Entry::Path(path) => is_dir && appears && !old_roots.contains(&path.root),
-                _ => false,
+            let subtree = match &entry {
+                Entry::Path(path) if is_dir && appears => Some(Event::Subtree(path.clone())),
+                _ => None,
             };
-            if from_outside && let Entry::Path(path) = &entry {
-                let subtree = Event::Subtree(path.clone());
-                self.report(entry, r.mask);
+            self.report(entry, r.mask);
+            // It may come from outside, or have been elsewhere for a moment: what was told of it meanwhile named other paths.
+            if let Some(subtree) = subtree {
                 self.batch.push(subtree);
-            } else {
-                self.report(entry, r.mask);
             }
         }
         Ok(())
