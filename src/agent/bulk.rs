@@ -19,8 +19,9 @@ use crate::decide::delta::aligned::{self, aligned};
 use crate::decide::delta::diff::Differ;
 use crate::decide::delta::format::{Command, Encoder};
 use crate::decide::delta::signature::Signature;
-use crate::model::entry::{Entry, Hash, Kind, Stamp};
+use crate::model::entry::{Entry, Hash, Kind, Stamp, Timestamp};
 use crate::model::path::TreePath;
+use crate::sys::clock;
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Look, Root, look_at, open_regular};
 use crate::wire::message::{Form, Message};
@@ -84,6 +85,8 @@ pub struct Read {
     pub entry: Entry,
     /// How this host recognises the version.
     pub stamp: Stamp,
+    /// Time before it was looked at.
+    pub tick: Timestamp,
     /// Its block list.
     pub blocks: Blocks,
     /// How the content travels.
@@ -152,10 +155,12 @@ struct Source {
     file: File,
     entry: Entry,
     stamp: Stamp,
+    tick: Timestamp,
     sparse: bool,
 }
 
 fn open(job: &Job) -> Result<Source, Failed> {
+    let tick = clock::tick();
     let (dir, name) = job.root.open_parent(&job.path.path)?;
     let file = open_regular(dir.as_fd(), name)?;
     let mut seen = look(&file)?;
@@ -166,6 +171,7 @@ fn open(job: &Job) -> Result<Source, Failed> {
         file,
         entry: seen.entry,
         stamp: seen.stamp,
+        tick,
         sparse,
     })
 }
@@ -213,6 +219,7 @@ fn read_and_send(
             return Ok(Read {
                 entry,
                 stamp: source.stamp,
+                tick: source.tick,
                 blocks,
                 sent,
             });
@@ -299,6 +306,7 @@ fn append(
     Ok(Some(Read {
         entry,
         stamp: source.stamp,
+        tick: source.tick,
         blocks,
         sent: Sent::Append(id),
     }))

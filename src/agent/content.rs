@@ -26,7 +26,7 @@ pub struct Small {
     pub content: Content,
 }
 
-/// Reads a small file; `None` where it is not, before and after, the one that `stamp` describes.
+/// Reads a small file; `None` where it is not, before and after, the one that `stamp`, as a row keeps it, describes.
 ///
 /// # Errors
 /// What the system says.
@@ -36,7 +36,7 @@ pub fn read_steady(node: &Node, path: &TreePath, stamp: &Stamp) -> io::Result<Op
     let (dir, name) = root.open_parent(&path.path)?;
     let mut file = open_regular(dir.as_fd(), name)?;
     let same =
-        |f: &File| matches!(look_at(f.as_fd(), b""), Ok(Look::There(s)) if s.stamp == *stamp);
+        |f: &File| matches!(look_at(f.as_fd(), b""), Ok(Look::There(s)) if stamp.is_of(&s.stamp));
     if stamp.size > INLINE_MAX || !same(&file) {
         return Ok(None);
     }
@@ -68,12 +68,14 @@ pub fn write(file: &File, bytes: &[u8], sparse: bool) -> io::Result<()> {
     if !sparse {
         return file.write_all_at(bytes, 0);
     }
+    // Within its final length no file system allocates ahead of what is written.
+    file.set_len(bytes.len() as u64)?;
     for (i, block) in bytes.chunks(HOLE).enumerate() {
         if !is_zero(block) {
             file.write_all_at(block, (i * HOLE) as u64)?;
         }
     }
-    file.set_len(bytes.len() as u64)
+    Ok(())
 }
 
 fn is_zero(block: &[u8]) -> bool {

@@ -139,6 +139,10 @@ impl Incoming {
             open.sink.cloned = rustix::fs::ioctl_ficlone(&open.sink.file, &basis.file).is_ok();
             open.sink.basis = Some(basis.file);
         }
+        if sparse && open.append.is_none() {
+            // Within its final length no file system allocates ahead of what is written.
+            open.sink.file.set_len(size)?;
+        }
         self.open.insert(id, open);
         Ok(())
     }

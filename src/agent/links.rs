@@ -13,6 +13,7 @@ use crate::model::batch::{Content, Op};
 use crate::model::entry::{Entry, Kind, Stamp};
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
+use crate::sys::clock;
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::Look;
 
@@ -100,7 +101,8 @@ pub fn first_name(node: &Node, row: &Row) -> Result<Option<TreePath>, StoreError
     Ok(first.filter(|at| *at < path))
 }
 
-/// Makes the other names of a file follow it: notes them and returns the links that the peer needs.
+/// Makes the other names of a file follow it, whose row keeps `stamp`: notes them and returns the links that the peer
+/// needs.
 ///
 /// # Errors
 /// [`ResolveError`] where index or history fail.
@@ -151,6 +153,7 @@ pub fn changed_names(
     if former.nlink < 2 {
         return Ok(changed);
     }
+    let tick = clock::tick();
     for (other, row) in other_names(node, lost, former)? {
         let Some(r) = node.root(other.root) else {
             continue;
@@ -172,7 +175,8 @@ pub fn changed_names(
         }
         entry.xattrs = xattrs.unwrap_or_default();
         if row.entry == entry {
-            node.store.update(row.id, &entry, &seen.stamp, row.seq)?;
+            let kept = node.kept(&seen.stamp, tick);
+            node.store.update(row.id, &entry, &kept, row.seq)?;
         } else {
             changed.push(other);
         }

@@ -4,6 +4,7 @@
 //! reads and writes this state. Opening it does nothing to the tree; what an earlier process left
 //! in the journal is rolled forward by [`super::apply`].
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,9 @@ use crate::decide::filter::Filter;
 use crate::index::epochs::{Epochs, EpochsError};
 use crate::index::journal::{Journal, JournalError, Left};
 use crate::index::store::{Store, StoreError};
+use crate::model::entry::{Stamp, Timestamp};
 use crate::model::path::{RootId, TreePath};
+use crate::sys::clock;
 use crate::sys::tree::{Root, RootError};
 
 /// Directories the agent keeps inside a root's private directory.
@@ -101,6 +104,8 @@ pub struct Node {
     pub epochs: Epochs,
     /// The redo journal.
     pub journal: Journal,
+    /// Every change of a file that was looked at gets a change time of its own.
+    pub fine_times: bool,
     /// What an earlier process left in the journal.
     pub left: Left,
 }
@@ -128,6 +133,12 @@ impl Node {
                 exclude: spec.exclude.clone(),
             });
         }
+        let fine_times = roots.iter().all(|r| {
+            let probed = r.root.open_private(STAGING);
+            probed
+                .and_then(|dir| clock::is_fine(dir.as_fd()))
+                .unwrap_or(false)
+        });
         let names: Vec<String> = specs.iter().map(|s| s.name.clone()).collect();
         let mut epochs = Epochs::open(state_dir)?;
         let (mut store, mut index_fresh) = Self::open_store(state_dir, &names)?;
@@ -152,6 +163,7 @@ impl Node {
             index_fresh,
             epochs,
             journal,
+            fine_times,
             left,
         })
     }
@@ -202,6 +214,16 @@ impl Node {
         self.store.set_number("head", head)?;
         self.epochs.set_head(head);
         Ok(())
+    }
+
+    /// The stamp of a file that was looked at after `tick` ([`clock::tick`]), as its row keeps it.
+    #[must_use]
+    pub fn kept(&self, stamp: &Stamp, tick: Timestamp) -> Stamp {
+        if self.fine_times {
+            *stamp
+        } else {
+            stamp.kept(tick)
+        }
     }
 
     /// From now on the index stands for the tree: it was compared with the peer's, or this node's tree is what counts.

@@ -15,9 +15,10 @@ use super::node::Node;
 use crate::index::epochs::EpochsError;
 use crate::index::store::{Row, StoreError};
 use crate::model::batch::{Content, Op};
-use crate::model::entry::{Entry, Kind, Stamp};
+use crate::model::entry::{Entry, Kind, Stamp, Timestamp};
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
+use crate::sys::clock;
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Look, Seen, is_absent};
 
@@ -67,6 +68,8 @@ pub struct Resolver<'a> {
     deletes: Vec<(Seq, Op)>,
     out: Resolved,
     limbo: u32,
+    /// Time before the first look.
+    tick: Timestamp,
 }
 
 /// A path that was looked at.
@@ -98,6 +101,7 @@ impl<'a> Resolver<'a> {
             deletes,
             out: Resolved::default(),
             limbo: 0,
+            tick: clock::tick(),
         }
     }
 
@@ -411,14 +415,16 @@ impl<'a> Resolver<'a> {
         if let Some(row) =
             row.filter(|r| r.entry.same_as(entry) && r.entry.kind.is_dir() == entry.kind.is_dir())
         {
-            self.node.store.update(row.id, entry, stamp, row.seq)?;
+            let kept = self.node.kept(stamp, self.tick);
+            self.node.store.update(row.id, entry, &kept, row.seq)?;
             return Ok(None);
         }
         let seq = self.next()?;
+        let kept = self.node.kept(stamp, self.tick);
         if !self.live {
             self.out.bytes += entry.kind.size();
         }
-        if self.node.store.put(path, entry, stamp, seq)?.is_none() {
+        if self.node.store.put(path, entry, &kept, seq)?.is_none() {
             // Its directory is not known yet; looking at that one first brings this path back.
             if let Some(parent) = path.path.parent() {
                 self.out.scan.push(TreePath::new(path.root, parent));
@@ -527,7 +533,8 @@ impl<'a> Resolver<'a> {
         entry: &Entry,
         written: Written,
     ) -> Result<(), ResolveError> {
-        let mut links = relink(self.node, path, entry, &seen.stamp, written)?;
+        let kept = self.node.kept(&seen.stamp, self.tick);
+        let mut links = relink(self.node, path, entry, &kept, written)?;
         self.links.append(&mut links);
         Ok(())
     }
@@ -629,6 +636,7 @@ pub fn settle_large(
 ) -> Result<Vec<(Seq, Op)>, ResolveError> {
     let mut ops = Vec::new();
     let name = node.name.clone();
+    let stamp = node.kept(&read.stamp, read.tick);
     let row = node.store.lookup(path)?;
     let content = match read.sent {
         super::bulk::Sent::Not => Content::Keep,
@@ -639,13 +647,12 @@ pub fn settle_large(
         .as_ref()
         .filter(|r| r.entry.same_as(&read.entry) && content == Content::Keep)
     {
-        node.store
-            .update(row.id, &read.entry, &read.stamp, row.seq)?;
+        node.store.update(row.id, &read.entry, &stamp, row.seq)?;
         node.store.set_blocks(row.id, &read.blocks.encode())?;
         return Ok(ops);
     }
     let seq = node.epochs.next(&name)?;
-    let Some(id) = node.store.put(path, &read.entry, &read.stamp, seq)? else {
+    let Some(id) = node.store.put(path, &read.entry, &stamp, seq)? else {
         return Ok(ops);
     };
     node.store.set_blocks(id, &read.blocks.encode())?;
@@ -661,7 +668,7 @@ pub fn settle_large(
         Content::Staged(_) => Written::Anew,
         _ => Written::InPlace,
     };
-    ops.append(&mut relink(node, path, &read.entry, &read.stamp, written)?);
+    ops.append(&mut relink(node, path, &read.entry, &stamp, written)?);
     node.store
         .set_number("head", node.epochs.history().head())?;
     Ok(ops)

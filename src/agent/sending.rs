@@ -235,7 +235,7 @@ impl Engine {
         let Some(mut row) = self.node.store.lookup(&job.path)? else {
             return Ok(());
         };
-        if row.stamp != read.stamp {
+        if !row.stamp.is_of(&read.stamp) {
             // The row is older than what was read; the change is on its way through the dirty set.
             self.changed_meanwhile(job.path.clone())?;
             if let (bulk::Sent::Staged(id) | bulk::Sent::Append(id), Some(s)) =

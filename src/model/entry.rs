@@ -174,4 +174,46 @@ impl Stamp {
     pub fn same_file(&self, other: &Self) -> bool {
         (self.dev, self.ino, self.btime) == (other.dev, other.ino, other.btime)
     }
+
+    /// This stamp of a file that was looked at after `tick`, as a row keeps it: where a later change could still get the
+    /// same change time, it is marked so that it equals no stamp, and the next hint has the file read again.
+    #[must_use]
+    pub fn kept(mut self, tick: Timestamp) -> Self {
+        if self.ctime >= tick && self.ctime.nsec < SECOND {
+            self.ctime.nsec += SECOND;
+        }
+        self
+    }
+
+    /// Whether a kept stamp is that of the file as it was seen, marked or not.
+    #[must_use]
+    pub fn is_of(mut self, seen: &Self) -> bool {
+        self.ctime.nsec %= SECOND;
+        self == *seen
+    }
+}
+
+/// Nanoseconds in a second.
+const SECOND: u32 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_from_the_present_tick_equals_no_other() {
+        let time = |nsec| Timestamp { sec: 5, nsec };
+        let seen = Stamp {
+            ctime: time(100),
+            ..Stamp::default()
+        };
+        assert_eq!(seen.kept(time(101)), seen, "older than the tick");
+        for tick in [time(100), time(40)] {
+            let kept = seen.kept(tick);
+            assert_ne!(kept, seen, "a change in the same tick looks the same");
+            assert!(kept.is_of(&seen) && kept.same_file(&seen));
+            assert_eq!(kept.kept(tick), kept);
+        }
+        assert!(!seen.kept(time(40)).is_of(&Stamp::default()));
+    }
 }

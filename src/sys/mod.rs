@@ -1,5 +1,6 @@
 //! Hands: the only layer that touches the operating system, kept thin.
 
+pub mod clock;
 pub mod control;
 pub mod link;
 pub mod lock;
