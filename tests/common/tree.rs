@@ -6,12 +6,12 @@
 //! of any bytes and paths of any length are read like all others.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat};
 
 /// Differences in allocation below this many bytes are the file system's business.
 pub const HOLE_SLACK: u64 = 64 * 1024;
@@ -43,7 +43,7 @@ pub struct Facts {
     pub hash: Option<[u8; 32]>,
     /// First path (in byte order) of the hard-link group, where the file has more than one name in the tree.
     pub group: Option<Vec<u8>>,
-    /// Bytes of the file's length for which no block is allocated.
+    /// Bytes of the file's length for which there is no data; counted in full detail only.
     pub holes: u64,
 }
 
@@ -190,7 +190,6 @@ impl Walk {
         let file_type = FileType::from_raw_mode(st.st_mode);
         let is_file = file_type == FileType::RegularFile;
         let size = u64::try_from(st.st_size).unwrap_or(0);
-        let allocated = u64::try_from(st.st_blocks).unwrap_or(0) * 512;
         let full = self.detail == Detail::Full;
         let target = if file_type == FileType::Symlink {
             let t = rustix::fs::readlinkat(at, name, Vec::new())
@@ -198,6 +197,12 @@ impl Walk {
             Some(t.into_bytes())
         } else {
             None
+        };
+        let (hash, holes) = if full && is_file {
+            let (hash, holes) = self.content(at, name).map_err(|e| named("read", path, e))?;
+            (Some(hash), holes)
+        } else {
+            (None, 0)
         };
         Ok(Facts {
             kind: kind_name(file_type),
@@ -221,17 +226,9 @@ impl Walk {
             } else {
                 BTreeMap::new()
             },
-            hash: if full && is_file {
-                Some(self.hash(at, name).map_err(|e| named("read", path, e))?)
-            } else {
-                None
-            },
+            hash,
             group: None,
-            holes: if is_file {
-                size.saturating_sub(allocated)
-            } else {
-                0
-            },
+            holes,
         })
     }
 
@@ -254,7 +251,12 @@ impl Walk {
         Ok(all)
     }
 
-    fn hash(&mut self, at: std::os::fd::BorrowedFd<'_>, name: &[u8]) -> io::Result<[u8; 32]> {
+    /// Hash of a file, and how much of it is holes.
+    fn content(
+        &mut self,
+        at: std::os::fd::BorrowedFd<'_>,
+        name: &[u8],
+    ) -> io::Result<([u8; 32], u64)> {
         let fd = rustix::fs::openat(
             at,
             name,
@@ -262,11 +264,13 @@ impl Walk {
             Mode::empty(),
         )?;
         let mut file = std::fs::File::from(fd);
+        let holes = holes(&file)?;
+        file.rewind()?;
         let mut hasher = blake3::Hasher::new();
         loop {
             let n = file.read(&mut self.buf)?;
             if n == 0 {
-                return Ok(*hasher.finalize().as_bytes());
+                return Ok((*hasher.finalize().as_bytes(), holes));
             }
             hasher.update(&self.buf[..n]);
         }
@@ -282,6 +286,22 @@ impl Walk {
             }
         }
     }
+}
+
+/// Bytes of a file that no data stands for. What a file system allocated ahead of writing does not count as data.
+fn holes(file: &std::fs::File) -> io::Result<u64> {
+    let size = file.metadata()?.len();
+    let (mut at, mut data) = (0, 0);
+    while at < size {
+        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(e) => return Err(e.into()),
+        };
+        at = rustix::fs::seek(file, SeekFrom::Hole(start))?;
+        data += at.min(size) - start;
+    }
+    Ok(size - data)
 }
 
 fn kind_name(t: FileType) -> &'static str {
