@@ -283,7 +283,8 @@ impl<'a> Performer<'a> {
                 cause: "it vanished at once".into(),
             });
         };
-        let id = self.node.store.put(path, entry, &seen.stamp, seq)?;
+        // The active node's own rows count from 0 where it found its tree; here 0 stands for what was never compared.
+        let id = self.node.store.put(path, entry, &seen.stamp, seq.max(1))?;
         if id.is_none() {
             // Its directory is not in the index; without a row of its own it would pass for a local file.
             tracing::warn!(

@@ -125,6 +125,27 @@ fn a_lost_index_on_the_standby_sends_no_contents_again() {
     assert!(preserved(&pair, Side::B, "data").is_empty());
 }
 
+/// What both held from the start counts as replicated once it was compared: deleting it later preserves nothing.
+#[test]
+fn what_was_equal_from_the_start_is_deleted_like_all_else() {
+    let mut pair = idle(options!());
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    fill(&a, 20, 5_000);
+    let copied = Command::new("cp")
+        .args(["-a", "--"])
+        .arg(a.join("d"))
+        .arg(&b)
+        .status();
+    assert!(copied.expect("cp runs").success());
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    fs::write(a.join("stays"), "so that the root is not empty").expect("a file");
+    flushed_equal(&pair, "data");
+    fs::remove_dir_all(a.join("d")).expect("removed");
+    flushed_equal(&pair, "data");
+    assert!(preserved(&pair, Side::B, "data").is_empty());
+}
+
 #[test]
 fn what_a_fresh_standby_held_is_preserved() {
     let mut pair = idle(options!());
