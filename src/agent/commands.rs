@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::engine::{Engine, Replies};
 use super::round::Round;
 use super::session::Phase;
-use crate::model::path::TreePath;
 use crate::sys::tree::Root;
 use crate::wire::control::{Answer, Failure, Outcome, Progress, Request, ResyncReport};
 use crate::wire::message::Role;
@@ -394,8 +393,8 @@ impl Engine {
             ));
             return;
         }
-        if checksum {
-            self.forget_hashes();
+        if checksum && let Err(e) = self.node.store.forget_hashes() {
+            tracing::warn!("{e}");
         }
         self.scan_all();
         let now = Instant::now();
@@ -434,41 +433,6 @@ impl Engine {
                 paths: 0,
                 told,
             });
-        }
-    }
-
-    /// Every file is read again before it is compared.
-    fn forget_hashes(&mut self) {
-        for i in 0..self.node.roots.len() {
-            let id = self.node.roots[i].root.id;
-            let mut stack = vec![TreePath::new(id, crate::model::path::RelPath::root())];
-            while let Some(dir) = stack.pop() {
-                let Ok(Some(dir_id)) = self.node.store.dir_id(&dir) else {
-                    continue;
-                };
-                for (name, mut row) in self
-                    .node
-                    .store
-                    .children(dir_id, None, usize::MAX >> 1)
-                    .unwrap_or_default()
-                {
-                    if row.entry.kind.is_dir()
-                        && let Ok(path) = dir.path.join(&name)
-                    {
-                        stack.push(TreePath::new(id, path));
-                    }
-                    if let crate::model::entry::Kind::File { hash, .. } = &mut row.entry.kind {
-                        *hash = None;
-                        if let Err(e) = self
-                            .node
-                            .store
-                            .update(row.id, &row.entry, &row.stamp, row.seq)
-                        {
-                            tracing::warn!("{e}");
-                        }
-                    }
-                }
-            }
         }
     }
 

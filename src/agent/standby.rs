@@ -556,7 +556,10 @@ pub fn resync_once(
     })
     .map_err(|e| failed(e, "see syncctl check"))?;
     if checksum {
-        forget_hashes(&mut side)?;
+        side.node
+            .store
+            .forget_hashes()
+            .map_err(|e| failed(e, "see syncctl check"))?;
     }
     let rt = runtime()?;
     let (sender, mut events) = mpsc::channel(QUEUE);
@@ -624,28 +627,6 @@ pub fn resync_once(
             "run it again: it goes on where it stopped",
         )),
     }
-}
-
-/// Every file of this node is read again before it is compared.
-fn forget_hashes(side: &mut Receiving) -> Result<(), Failure> {
-    let fail = |e| failed(e, "see syncctl check");
-    let mut after = (0, 0);
-    side.node.store.begin().map_err(fail)?;
-    loop {
-        let rows = side.node.store.changed_since(after, 1024).map_err(fail)?;
-        let Some(last) = rows.last() else { break };
-        after = (last.seq, last.id);
-        for mut row in rows {
-            if let crate::model::entry::Kind::File { hash, .. } = &mut row.entry.kind {
-                *hash = None;
-                side.node
-                    .store
-                    .update(row.id, &row.entry, &row.stamp, row.seq)
-                    .map_err(fail)?;
-            }
-        }
-    }
-    side.node.store.commit().map_err(fail)
 }
 
 /// Dials the peer once.

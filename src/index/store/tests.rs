@@ -1,7 +1,7 @@
 //! The index as a whole: rows, moves, tombstones, debts, and what is refused.
 
 use super::*;
-use crate::model::entry::{Kind, Timestamp};
+use crate::model::entry::{Hash, Kind, Timestamp};
 use crate::model::path::RelPath;
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -127,4 +127,27 @@ fn changes_come_in_order_and_debts_are_kept() {
         "roots are found by name, not by position"
     );
     assert!(!s.is_empty(RootId(1)).expect("read"));
+}
+
+#[test]
+fn forgotten_hashes_change_nothing_else() {
+    let (_d, mut s) = store();
+    let st = Stamp {
+        ino: 7,
+        ..Stamp::default()
+    };
+    let hashed = entry(Kind::File {
+        size: 3,
+        hash: Some(Hash([1; 32])),
+    });
+    s.put(&tp("d"), &entry(Kind::Dir), &st, 1).expect("put");
+    for (p, seq) in [("d/found-here", 0), ("d/a", 5), ("d/b", 4)] {
+        s.put(&tp(p), &hashed, &st, seq).expect("put");
+    }
+    s.forget_hashes().expect("a pass over all rows");
+    for (p, seq) in [("d/found-here", 0), ("d/a", 5), ("d/b", 4)] {
+        let row = s.lookup(&tp(p)).expect("read").expect("there");
+        assert_eq!((row.entry, row.stamp, row.seq), (file(), st, seq));
+    }
+    s.begin().expect("no transaction is left open");
 }

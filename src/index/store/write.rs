@@ -9,6 +9,9 @@ use crate::model::entry::{Entry, Kind, Stamp, Timestamp};
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 
+/// Rows read at a time by a pass over all of them.
+const PAGE: usize = 1024;
+
 impl Store {
     /// The row of a root, made with an empty entry where it is new.
     pub(super) fn root_row(&mut self, name: &str) -> Result<NodeId> {
@@ -85,6 +88,37 @@ impl Store {
             })
             .map_err(self.sql())
             .map(|_| ())
+    }
+
+    /// Drops the hash of every file, so that each is read again before it is compared.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was changed then.
+    pub fn forget_hashes(&mut self) -> Result<()> {
+        self.begin()?;
+        let done = self.drop_hashes().and_then(|()| self.commit());
+        if done.is_err() {
+            self.rollback();
+        }
+        done
+    }
+
+    /// Row by row: the tree may be too large to hold, and no row changes its place in this order.
+    fn drop_hashes(&self) -> Result<()> {
+        let mut after = (0, 0);
+        loop {
+            let rows = self.changed_since(after, PAGE)?;
+            let Some(last) = rows.last() else {
+                return Ok(());
+            };
+            after = (last.seq, last.id);
+            for mut row in rows {
+                if let Kind::File { hash, .. } = &mut row.entry.kind {
+                    *hash = None;
+                    self.update(row.id, &row.entry, &row.stamp, row.seq)?;
+                }
+            }
+        }
     }
 
     /// Moves a row, and with it everything below, to another path; whatever row stood there goes.
