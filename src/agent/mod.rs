@@ -24,7 +24,6 @@ pub mod roots;
 pub mod round;
 pub mod scan;
 pub mod scrub;
-mod sending;
 pub mod session;
 pub mod staging;
 pub mod standby;
