@@ -213,7 +213,7 @@ impl Session {
     }
 
     /// Sends operations in as many batches as they need; moves stay with what follows them.
-    pub fn push(&mut self, ops: Vec<(Seq, Op)>, since: u64, _bytes: u64) {
+    pub fn push(&mut self, ops: Vec<(Seq, Op)>, since: u64) {
         let live = matches!(self.phase, Phase::Live);
         let mut batch: Vec<(Seq, Op)> = Vec::new();
         let mut size = 0;
@@ -287,7 +287,7 @@ impl Session {
     }
 
     /// Whether a finished file belongs to the round (and not to the live stream).
-    pub fn round_transfer_done(&mut self, job: &bulk::Job, _read: Option<&bulk::Read>) -> bool {
+    pub fn round_transfer_done(&mut self, job: &bulk::Job) -> bool {
         self.round_jobs.remove(&job.path)
     }
 }

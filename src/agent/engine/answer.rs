@@ -108,7 +108,7 @@ impl Engine {
         }
         let since = self.hints.now();
         if let Some(session) = &mut self.session {
-            session.push(ops, since, bytes);
+            session.push(ops, since);
         }
         Ok(())
     }
@@ -140,7 +140,7 @@ impl Engine {
         }
         let since = self.hints.now();
         if let Some(session) = &mut self.session {
-            session.push(ops, since, 0);
+            session.push(ops, since);
         }
         Ok(())
     }

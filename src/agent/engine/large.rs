@@ -76,7 +76,7 @@ impl Engine {
         let mine = self.session.as_ref().is_some_and(current);
         if mine
             && let Some(session) = &mut self.session
-            && session.round_transfer_done(&job, result.as_ref().ok())
+            && session.round_transfer_done(&job)
         {
             return self.round_file(&job, result);
         }
@@ -96,7 +96,7 @@ impl Engine {
                 }
                 if let Some(session) = &mut self.session {
                     session.announce(self.node.epochs.history());
-                    session.push(ops, job.since, read.blocks.size());
+                    session.push(ops, job.since);
                 }
                 // What changed while it was on its way is the next version.
                 self.carried
@@ -190,7 +190,7 @@ impl Engine {
             content,
         };
         if let Some(session) = &mut self.session {
-            session.push(vec![(row.seq, op)], job.since, read.blocks.size());
+            session.push(vec![(row.seq, op)], job.since);
         }
         Ok(())
     }

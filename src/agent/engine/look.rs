@@ -144,7 +144,7 @@ impl Engine {
         }
         if live && let Some(session) = &mut self.session {
             session.announce(self.node.epochs.history());
-            session.push(resolved.ops, since, resolved.bytes);
+            session.push(resolved.ops, since);
         }
         Ok(())
     }
