@@ -1,16 +1,15 @@
 //! Commands that take a while: who waits for what, and until when.
+//!
+//! What they make the engine do is in `engine/requests.rs`; here nothing but the waiting is kept.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::engine::{Engine, Replies};
+use super::engine::Replies;
 use super::round::Round;
-use super::session::Phase;
-use crate::model::path::TreePath;
 use crate::sys::tree::Root;
-use crate::wire::control::{Answer, Failure, Outcome, Progress, Request, ResyncReport};
-use crate::wire::message::Role;
-use std::sync::Arc;
+use crate::wire::control::{Answer, Failure, Outcome, Progress, ResyncReport};
 
 /// Time between two progress lines.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -48,14 +47,16 @@ pub struct Commands {
     cookie: u64,
 }
 
-fn done(message: impl Into<String>) -> Outcome {
+/// An outcome that is a message and nothing else.
+pub(super) fn done(message: impl Into<String>) -> Outcome {
     Outcome {
         message: message.into(),
         ..Outcome::default()
     }
 }
 
-fn failure(code: u8, message: impl Into<String>, hint: impl Into<String>) -> Answer {
+/// A failure as an answer.
+pub(super) fn failure(code: u8, message: impl Into<String>, hint: impl Into<String>) -> Answer {
     Answer::Error(Failure {
         code,
         message: message.into(),
@@ -103,7 +104,7 @@ impl Commands {
     }
 
     /// Ends flushes whose changes are all on the peer; `oldest` is the oldest change that is not.
-    pub fn check_flush(&mut self, quiet: bool, oldest: Option<u64>, _unreachable: &str) {
+    pub fn check_flush(&mut self, quiet: bool, oldest: Option<u64>) {
         self.flushes.retain(|f| {
             let Some(upto) = f.upto else { return true };
             if quiet && oldest.is_none_or(|o| o > upto) {
@@ -175,6 +176,17 @@ impl Commands {
         }
     }
 
+    /// Somebody waits until the peer is up to date.
+    pub fn await_sync(&mut self, report: ResyncReport, replies: Replies) {
+        let now = Instant::now();
+        self.resyncs.push(Waiting {
+            replies,
+            report,
+            told: now,
+            started: now,
+        });
+    }
+
     /// The peer stands where this node stands.
     pub fn in_sync(&mut self) {
         for w in self.resyncs.drain(..) {
@@ -218,6 +230,24 @@ impl Commands {
         }
     }
 
+    /// Whether a comparison is under way.
+    #[must_use]
+    pub fn is_comparing(&self) -> bool {
+        self.comparing.is_some()
+    }
+
+    /// Somebody waits for a comparison; `round` lists this node's tree.
+    pub fn compare(&mut self, quick: bool, round: Round, replies: Replies) {
+        self.comparing = Some(Comparing {
+            replies,
+            quick,
+            round: Some(round),
+            found: 0,
+            paths: 0,
+            told: Instant::now(),
+        });
+    }
+
     /// A difference was found.
     pub fn difference(&mut self, answer: Answer) {
         if let Some(c) = &mut self.comparing {
@@ -252,7 +282,7 @@ impl Commands {
     }
 
     /// Puts the listing back.
-    pub fn put_comparison(&mut self, _quick: bool, round: Round, paths: u64) {
+    pub fn put_comparison(&mut self, round: Round, paths: u64) {
         if let Some(c) = &mut self.comparing {
             c.paths += paths;
             if !round.is_listed() {
@@ -261,7 +291,8 @@ impl Commands {
         }
     }
 
-    fn flush(&mut self, roots: &[Arc<Root>], timeout: Duration, now: u64, replies: Replies) {
+    /// Somebody waits until everything noticed by now is on the peer: a cookie file in each root tells what was.
+    pub fn flush(&mut self, roots: &[Arc<Root>], timeout: Duration, now: u64, replies: Replies) {
         let mut cookies = BTreeSet::new();
         for root in roots {
             self.cookie += 1;
@@ -317,194 +348,4 @@ fn set_cookie(root: &Root, n: u64) -> std::io::Result<()> {
         rustix::fs::Mode::RUSR,
     )?);
     Ok(())
-}
-
-impl Engine {
-    pub(super) fn command(&mut self, request: Request, replies: Replies) {
-        match request {
-            Request::Status => {
-                let status = Box::new(self.board.snapshot());
-                let _ = replies.send(Answer::Done(Outcome {
-                    status: Some(status),
-                    ..Outcome::default()
-                }));
-            }
-            Request::Flush { timeout_ms } => {
-                let roots: Vec<_> = self.node.roots.iter().map(|r| r.root.clone()).collect();
-                let now = self.hints.now();
-                self.commands
-                    .flush(&roots, Duration::from_millis(timeout_ms), now, replies);
-            }
-            Request::Pause | Request::Resume => {
-                self.pause(matches!(request, Request::Pause), &replies)
-            }
-            Request::Resync {
-                full,
-                checksum,
-                dry_run,
-            } => self.resync(full, checksum, dry_run, replies),
-            Request::Verify { quick } => self.verify(quick, replies),
-            Request::Serve | Request::Stop | Request::Yield => {
-                let _ = replies.send(failure(
-                    1,
-                    "this request is not for the engine",
-                    "report this as a defect",
-                ));
-            }
-        }
-    }
-
-    fn pause(&mut self, on: bool, replies: &Replies) {
-        self.paused = on;
-        self.board.update(|s| s.paused = on);
-        if on {
-            self.link_down("replication was paused by syncctl pause");
-        } else {
-            let _ = self.down.send(());
-        }
-        let message = if on {
-            "replication is paused; changes are noted and sent after syncctl resume"
-        } else {
-            "replication goes on"
-        };
-        let _ = replies.send(Answer::Done(done(message)));
-    }
-
-    fn resync(&mut self, full: bool, checksum: bool, dry_run: bool, replies: Replies) {
-        if self.session.is_none() {
-            let why = &self.unreachable;
-            let state = self.board.snapshot().peer.state;
-            let answer = match state.as_str() {
-                "diverged" => failure(5, why, "see \"Split brain\" in README.md"),
-                "halted" => failure(6, why, "see syncctl status on both nodes"),
-                _ => {
-                    let text = format!("{} cannot be reached: {why}", self.party.peer);
-                    failure(4, text, "see syncctl check")
-                }
-            };
-            let _ = replies.send(answer);
-            return;
-        }
-        if dry_run {
-            let hint = "run \"syncctl resync --dry-run\" on the standby, or \"syncctl verify\" here to list what differs";
-            let _ = replies.send(failure(
-                2,
-                "a dry run is told by the node that receives",
-                hint,
-            ));
-            return;
-        }
-        if checksum {
-            self.forget_hashes();
-        }
-        self.scan_all();
-        let now = Instant::now();
-        let verdict = format!("{} is active and sends", self.party.node);
-        let report = ResyncReport {
-            direction: "send".into(),
-            verdict,
-            ..ResyncReport::default()
-        };
-        self.commands.resyncs.push(Waiting {
-            replies,
-            report,
-            told: now,
-            started: now,
-        });
-        self.party.full = full || checksum;
-        // A new meeting compares anew.
-        self.link_down("a resync was asked for");
-        self.party.full = full || checksum;
-        let _ = self.down.send(());
-    }
-
-    /// Compares both trees in the background; what differs is sent again and told in the log.
-    pub(super) fn scrub_peer(&mut self) {
-        if self.party.role != Role::Active || self.commands.comparing.is_some() {
-            return;
-        }
-        if let Some(round) = self.begin_compare(false) {
-            let (replies, _) = tokio::sync::mpsc::unbounded_channel();
-            let told = Instant::now();
-            self.commands.comparing = Some(Comparing {
-                replies,
-                quick: false,
-                round: Some(round),
-                found: 0,
-                paths: 0,
-                told,
-            });
-        }
-    }
-
-    /// Every file is read again before it is compared.
-    fn forget_hashes(&mut self) {
-        for i in 0..self.node.roots.len() {
-            let id = self.node.roots[i].root.id;
-            let mut stack = vec![TreePath::new(id, crate::model::path::RelPath::root())];
-            while let Some(dir) = stack.pop() {
-                let Ok(Some(dir_id)) = self.node.store.dir_id(&dir) else {
-                    continue;
-                };
-                for (name, mut row) in self
-                    .node
-                    .store
-                    .children(dir_id, None, usize::MAX >> 1)
-                    .unwrap_or_default()
-                {
-                    if row.entry.kind.is_dir()
-                        && let Ok(path) = dir.path.join(&name)
-                    {
-                        stack.push(TreePath::new(id, path));
-                    }
-                    if let crate::model::entry::Kind::File { hash, .. } = &mut row.entry.kind {
-                        *hash = None;
-                        if let Err(e) = self
-                            .node
-                            .store
-                            .update(row.id, &row.entry, &row.stamp, row.seq)
-                        {
-                            tracing::warn!("{e}");
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn verify(&mut self, quick: bool, replies: Replies) {
-        if self.party.role != Role::Active {
-            let text = format!(
-                "{} is not active; a comparison is run by the active node",
-                self.party.node
-            );
-            let _ = replies.send(failure(2, text, format!("run it on {}", self.party.peer)));
-            return;
-        }
-        let live = matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live));
-        if !live || self.commands.comparing.is_some() {
-            let text = if live {
-                "another comparison is under way"
-            } else {
-                "the peer is not in sync, so there is nothing to compare yet"
-            };
-            let _ = replies.send(failure(
-                if live { 1 } else { 4 },
-                text,
-                "see syncctl status",
-            ));
-            return;
-        }
-        if let Some(round) = self.begin_compare(quick) {
-            let told = Instant::now();
-            self.commands.comparing = Some(Comparing {
-                replies,
-                quick,
-                round: Some(round),
-                found: 0,
-                paths: 0,
-                told,
-            });
-        }
-    }
 }

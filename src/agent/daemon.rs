@@ -13,14 +13,12 @@ use super::apply::Receiving;
 use super::board::Board;
 use super::engine::{Engine, Event, Parts};
 use super::hints::Hints;
-use super::owner::{Door, Site, failed, held, next_session, serve_control};
-use super::peer;
+use super::owner::{Site, failed, held};
 use super::scrub::Scrub;
-use super::standby::{End, QUEUE, Standby, Until, dial, runtime, spawn_bulk};
-use super::survey;
+use super::standby::{End, Standby, Until};
+use super::{door, peer, setup, survey};
 use crate::config::{Config, Watcher};
 use crate::index::store::Store;
-use crate::sys::control::ControlServer;
 use crate::sys::link;
 use crate::sys::watch::{self, Choice, WatchRoot};
 use crate::wire::control::{Failure, Progress, Status};
@@ -42,7 +40,7 @@ pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
     let claimed = side.node.claim_reserved();
     claimed.map_err(|e| failed(e, "see syncctl check"))?;
     say_what_has_no_effect(&site.config);
-    let rt = runtime()?;
+    let rt = setup::runtime()?;
     let side = catch_up(&site, &rt, side)?;
     let Receiving { mut node, .. } = side;
     node.index_is_complete()
@@ -50,32 +48,18 @@ pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
     node.epochs
         .set_active(true)
         .map_err(|e| failed(e, "see syncctl check"))?;
-    let (sender, mut events) = mpsc::channel(QUEUE);
+    let (sender, mut events) = setup::events();
     let settle = u64::try_from(site.config.sync.settle.as_millis()).unwrap_or(u64::MAX);
     let hints = Arc::new(Hints::new(settle, sender.clone()));
-    let board = Arc::new(Board::new(site.status("active"), Some(hints.clone())));
+    let board = site.board("active", Some(hints.clone()));
     let guard = rt.enter();
-    let server = ControlServer::bind(&site.run_dir()).map_err(|e| {
-        failed(
-            format!("cannot open the control socket: {e}"),
-            "see syncctl check",
-        )
-    })?;
-    rt.spawn(serve_control(
-        server,
-        Door {
-            board: board.clone(),
-            events: sender.clone(),
-            style: site.style(),
-            yields: false,
-        },
-    ));
+    door::open(&site, &rt, &board, &sender, false)?;
     let watcher = start_watch(&site, &node, &hints, &board)?;
     let (down, ended) = mpsc::unbounded_channel();
     rt.spawn(dialer(site.clone(), board.clone(), sender.clone(), ended));
     rt.spawn(stop_on_signals(sender.clone()));
     drop(guard);
-    let bulk = spawn_bulk(sender)?;
+    let bulk = setup::spawn_bulk(sender)?;
     let parts = Parts {
         node,
         hints,
@@ -125,8 +109,8 @@ fn catch_up(
     rt: &tokio::runtime::Runtime,
     mut side: Receiving,
 ) -> Result<Receiving, Failure> {
-    let (sender, mut events) = mpsc::channel(QUEUE);
-    let peer = match dial(site, rt, &sender) {
+    let (sender, mut events) = setup::events();
+    let peer = match setup::dial(site, rt, &sender) {
         Ok(peer) => peer,
         Err(f) if f.code == 2 => return Err(f),
         Err(f) => {
@@ -137,7 +121,7 @@ fn catch_up(
     if side.node.index_fresh {
         survey::adopt(&mut side.node).map_err(|e| failed(e, "see syncctl check"))?;
     }
-    let board = Arc::new(Board::new(site.status("standby"), None));
+    let board = site.board("standby", None);
     let mut quiet = |_: &Progress| {};
     let mut standby = Standby {
         events: &mut events,
@@ -219,7 +203,7 @@ async fn dialer(
         }
         match link::connect(&site.target(), &site.run_dir(), Duration::from_secs(5)).await {
             Ok(link) => {
-                let peer = peer::start(link, next_session(), site.style(), events.clone());
+                let peer = peer::start(link, site.style(), events.clone());
                 while ended.try_recv().is_ok() {}
                 let began = tokio::time::Instant::now();
                 if events.send(Event::Dialled(peer.clone())).await.is_err() {

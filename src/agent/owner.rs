@@ -1,23 +1,20 @@
-//! What every owner process of a node has in common: its settings, its status, its control socket.
+//! What every owner process of a node has in common: its settings, its lock, its status, and what its failures come to.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-use tokio::sync::mpsc;
 
 use super::apply::{ApplyError, Receiving};
 use super::board::Board;
-use super::engine::Event;
-use super::meeting::Party;
+use super::hints::Hints;
+use super::meeting::{DIVERGED, Party};
 use super::node::{Node, NodeError, RootSpec};
-use super::peer::{self, Style};
+use super::peer::Style;
 use crate::config::{Compression, Config, Durability};
-use crate::sys::control::{Conn, ControlClient, ControlServer};
-use crate::sys::link::{self, SshTarget, Target};
+use crate::sys::control::ControlClient;
+use crate::sys::link::{SshTarget, Target};
 use crate::sys::lock::{LockError, Owner};
-use crate::wire::control::{Answer, Failure, Outcome, PeerStatus, Request, Status};
+use crate::wire::control::{Answer, Failure, PeerStatus, Request, Status};
 use crate::wire::frame::Compress;
 use crate::wire::message::Role;
 
@@ -145,6 +142,12 @@ impl Site {
         }
     }
 
+    /// The board of a process of this node, which begins with that status.
+    #[must_use]
+    pub fn board(&self, role: &str, hints: Option<Arc<Hints>>) -> Arc<Board> {
+        Arc::new(Board::new(self.status(role), hints))
+    }
+
     /// Takes the owner lock.
     ///
     /// # Errors
@@ -251,6 +254,21 @@ pub fn apply_failure(e: &ApplyError) -> Failure {
     failed(e, hint)
 }
 
+/// The failure that a refusal of one of the two nodes comes to.
+#[must_use]
+pub fn refusal(code: u8, message: String) -> Failure {
+    let hint = match code {
+        DIVERGED => "see \"Split brain\" in README.md",
+        2 => "the configuration file must be the same on both nodes",
+        _ => "see syncctl status on both nodes",
+    };
+    Failure {
+        code,
+        message,
+        hint: hint.into(),
+    }
+}
+
 /// The failure for a node that another process owns.
 #[must_use]
 pub fn held(e: &LockError) -> Failure {
@@ -268,116 +286,5 @@ pub fn held(e: &LockError) -> Failure {
         code,
         message: e.to_string(),
         hint: hint.into(),
-    }
-}
-
-static SESSIONS: AtomicU64 = AtomicU64::new(0);
-
-/// Number of a new session.
-#[must_use]
-pub fn next_session() -> u64 {
-    SESSIONS.fetch_add(1, Ordering::Relaxed) + 1
-}
-
-/// What the control socket leads to.
-#[derive(Clone)]
-pub struct Door {
-    /// The status.
-    pub board: Arc<Board>,
-    /// Where requests and handed-over streams go.
-    pub events: mpsc::Sender<Event>,
-    /// How streams that are handed over are written.
-    pub style: Style,
-    /// This process only receives, and ends where another one wants the node.
-    pub yields: bool,
-}
-
-/// Serves the control socket until the process ends.
-pub async fn serve_control(server: ControlServer, door: Door) {
-    loop {
-        let conn = server.accept().await;
-        tokio::spawn(serve_one(conn, door.clone()));
-    }
-}
-
-async fn serve_one(mut conn: Conn, door: Door) {
-    let Door {
-        board,
-        events,
-        style,
-        yields,
-    } = door;
-    let incoming = match conn.request().await {
-        Ok(incoming) => incoming,
-        Err(e) => {
-            let _ = conn.answer(&e.answer()).await;
-            return;
-        }
-    };
-    match (incoming.request, incoming.stream) {
-        (Request::Status, _) => {
-            let status = Some(Box::new(board.snapshot()));
-            let _ = conn
-                .answer(&Answer::Done(Outcome {
-                    status,
-                    ..Outcome::default()
-                }))
-                .await;
-        }
-        (Request::Yield, _) if !yields => {
-            let refusal = Failure {
-                code: 6,
-                message: "this process does more than receive".into(),
-                hint: "see syncctl status".into(),
-            };
-            let _ = conn.answer(&Answer::Error(refusal)).await;
-        }
-        (Request::Stop | Request::Yield, _) => {
-            let _ = events.send(Event::Stop).await;
-            let message = "the process is ending".to_owned();
-            let _ = conn
-                .answer(&Answer::Done(Outcome {
-                    message,
-                    ..Outcome::default()
-                }))
-                .await;
-        }
-        (Request::Serve, Some((read, write))) => {
-            let answer = match link::from_fds(read, write) {
-                Ok(link) => {
-                    let session = peer::start(link, next_session(), style, events.clone());
-                    let handed = events.send(Event::LinkUp(session.clone())).await;
-                    if handed.is_ok() {
-                        session.ended().await;
-                    }
-                    Answer::Done(Outcome {
-                        message: "the session has ended".into(),
-                        ..Outcome::default()
-                    })
-                }
-                Err(e) => Answer::Error(failed(
-                    format!("cannot take over the peer's stream: {e}"),
-                    "report this as a defect",
-                )),
-            };
-            let _ = conn.answer(&answer).await;
-        }
-        (request, _) => {
-            let (replies, mut answers) = mpsc::unbounded_channel();
-            if events.send(Event::Command(request, replies)).await.is_err() {
-                return;
-            }
-            loop {
-                let answer = tokio::select! {
-                    a = answers.recv() => a,
-                    () = conn.gone() => None,
-                };
-                let Some(answer) = answer else { return };
-                let last = matches!(answer, Answer::Done(_) | Answer::Error(_));
-                if conn.answer(&answer).await.is_err() || last {
-                    return;
-                }
-            }
-        }
     }
 }

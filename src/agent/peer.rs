@@ -129,9 +129,13 @@ pub struct Style {
 #[error("the session with the peer has ended")]
 pub struct Gone;
 
-/// Starts the tasks of a stream; messages and the end arrive as events.
+/// Sessions of this process so far; each has its number, so that what a former one still says is told apart.
+static SESSIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Starts the tasks of a stream; messages and the end arrive as events of a new session.
 #[must_use]
-pub fn start(link: Link, session: u64, style: Style, events: mpsc::Sender<Event>) -> Peer {
+pub fn start(link: Link, style: Style, events: mpsc::Sender<Event>) -> Peer {
+    let session = SESSIONS.fetch_add(1, Ordering::Relaxed) + 1;
     let (urgent, urgent_rx) = mpsc::unbounded_channel();
     let (bulk, bulk_rx) = mpsc::channel(BULK_QUEUE);
     let (stop, done) = (CancellationToken::new(), CancellationToken::new());

@@ -5,11 +5,15 @@
 //! present state. The index is changed first, then the operations are sent, so a crash between the two
 //! is a change the peer has not acknowledged yet, nothing more.
 
+mod files;
+mod moves;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 
-use super::content::{self, INLINE_MAX, Small};
+pub use self::files::settle_large;
+use super::content::INLINE_MAX;
 use super::links::{Departed, Written, changed_names, other_names, relink, stands};
 use super::node::Node;
 use crate::index::epochs::EpochsError;
@@ -210,77 +214,6 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// Finds where a directory that is new at its place came from.
-    fn find_move(&mut self, path: &TreePath, seen: &Seen) -> Result<(), ResolveError> {
-        if path.path.is_root() {
-            return Ok(());
-        }
-        let row = self.node.store.lookup(path)?;
-        if row.as_ref().is_some_and(|r| r.stamp.same_file(&seen.stamp)) {
-            return Ok(());
-        }
-        let Some((from, _)) = other_names(self.node, path, &seen.stamp)?
-            .into_iter()
-            .find(|(_, r)| r.entry.kind.is_dir())
-        else {
-            return Ok(());
-        };
-        let parent = path.path.parent().map(|p| TreePath::new(path.root, p));
-        let known_parent = match &parent {
-            Some(p) => self
-                .node
-                .store
-                .lookup(p)?
-                .is_some_and(|r| r.entry.kind.is_dir()),
-            None => false,
-        };
-        if !known_parent
-            || stands(self.node, &from, &seen.stamp)
-            || path.path.is_within(&from.path) && path.root == from.root
-        {
-            return Ok(());
-        }
-        if row.is_some() {
-            self.vacate(path)?;
-        }
-        self.relocate(&from, path)?;
-        self.out.scan.push(path.clone());
-        Ok(())
-    }
-
-    fn relocate(&mut self, from: &TreePath, to: &TreePath) -> Result<(), ResolveError> {
-        let seq = self.next()?;
-        if self.node.store.move_row(from, to, seq)? {
-            self.node.store.tomb(from, seq)?;
-            self.moves.push((
-                seq,
-                Op::Move {
-                    from: from.clone(),
-                    to: to.clone(),
-                },
-            ));
-        }
-        Ok(())
-    }
-
-    /// Moves a row out of the way of another: its file may turn up elsewhere, as in a swap.
-    fn vacate(&mut self, path: &TreePath) -> Result<(), ResolveError> {
-        self.limbo += 1;
-        let name = format!(".osm-failover-limbo-{}-{}", std::process::id(), self.limbo);
-        let Some(aside) = path
-            .path
-            .parent()
-            .and_then(|p| p.join(name.as_bytes()).ok())
-        else {
-            return Ok(());
-        };
-        let aside = TreePath::new(path.root, aside);
-        self.relocate(path, &aside)?;
-        // If nothing claims it within this round, the scan of it finds nothing there and deletes it.
-        self.out.scan.push(aside);
-        Ok(())
-    }
-
     fn absent(&mut self, l: &Looked) -> Result<(), ResolveError> {
         let path = &l.path;
         if let Some(dir) = self.away(l)? {
@@ -301,22 +234,6 @@ impl<'a> Resolver<'a> {
         self.node.store.tomb(path, seq)?;
         self.deletes.push((seq, Op::Delete { path: path.clone() }));
         Ok(())
-    }
-
-    /// The directory of a path where it was not the one the index knows that had no such name, but another one or none.
-    fn away(&mut self, l: &Looked) -> Result<Option<TreePath>, ResolveError> {
-        let Some(parent) = l.path.path.parent() else {
-            return Ok(None);
-        };
-        let dir = TreePath::new(l.path.root, parent);
-        let Some(row) = self.node.store.lookup(&dir)? else {
-            return Ok(None);
-        };
-        let same = l.without.is_some_and(|w| w.same_file(&row.stamp));
-        if same || self.node.store.lookup(&l.path)?.is_none() {
-            return Ok(None);
-        }
-        Ok(Some(dir))
     }
 
     fn present(&mut self, path: &TreePath, seen: &Seen) -> Result<(), ResolveError> {
@@ -447,85 +364,6 @@ impl<'a> Resolver<'a> {
         Ok(others.into_iter().find(fits))
     }
 
-    fn small(
-        &mut self,
-        path: &TreePath,
-        seen: &Seen,
-        mut entry: Entry,
-        row: Option<&Row>,
-        forced: bool,
-    ) -> Result<(), ResolveError> {
-        if !self.live {
-            // Nobody waits for the content: it is read when the peer asks.
-            return self.note_names(path, &entry, seen, row);
-        }
-        let Small { hash, content } = match content::read_steady(self.node, path, &seen.stamp) {
-            Ok(Some(small)) => small,
-            Ok(None) => {
-                self.out.unsteady.push(path.clone());
-                return Ok(());
-            }
-            Err(e) if is_absent(&e) => return Ok(()),
-            Err(e) => {
-                self.out
-                    .problems
-                    .push((path.clone(), "read", e.to_string()));
-                return Ok(());
-            }
-        };
-        entry.kind = Kind::File {
-            size: seen.stamp.size,
-            hash: Some(hash),
-        };
-        let same_content = row.is_some_and(|r| r.entry.kind == entry.kind);
-        let target = if seen.stamp.nlink > 1 && !forced {
-            self.link_target(path, seen, &entry)?
-        } else {
-            None
-        };
-        let moved_from = self.renamed_from(path, seen, &entry, forced)?;
-        let Some(seq) = self.note(path, &entry, &seen.stamp, row)? else {
-            return Ok(());
-        };
-        let put = |content| Op::Put {
-            path: path.clone(),
-            entry: entry.clone(),
-            content,
-        };
-        let written = match (target, moved_from) {
-            _ if same_content && row.is_some_and(|r| r.stamp.same_file(&seen.stamp)) => {
-                self.puts.push((seq, put(Content::Keep)));
-                Written::InPlace
-            }
-            (Some((other, _)), _) => {
-                self.links.push((seq, put(Content::Link(other))));
-                Written::InPlace
-            }
-            (None, Some(from)) => {
-                self.puts.push((seq, put(Content::From(from))));
-                Written::InPlace
-            }
-            (None, None) => {
-                self.out.bytes += content.inline_len() as u64;
-                self.puts.push((seq, put(content)));
-                Written::Anew
-            }
-        };
-        self.relink(path, seen, &entry, written)
-    }
-
-    /// Notes a file under all its names: a change through one of them is told of that one alone.
-    fn note_names(
-        &mut self,
-        path: &TreePath,
-        entry: &Entry,
-        seen: &Seen,
-        row: Option<&Row>,
-    ) -> Result<(), ResolveError> {
-        self.note(path, entry, &seen.stamp, row)?;
-        self.relink(path, seen, entry, Written::InPlace)
-    }
-
     fn relink(
         &mut self,
         path: &TreePath,
@@ -538,138 +376,4 @@ impl<'a> Resolver<'a> {
         self.links.append(&mut links);
         Ok(())
     }
-
-    /// The path this file had before, if the peer can take its content from there.
-    fn renamed_from(
-        &self,
-        path: &TreePath,
-        seen: &Seen,
-        entry: &Entry,
-        forced: bool,
-    ) -> Result<Option<TreePath>, ResolveError> {
-        if forced {
-            return Ok(None);
-        }
-        let fits = |r: &Row| {
-            r.entry.kind == entry.kind
-                && r.entry.mtime == entry.mtime
-                && entry.kind.hash().is_some()
-        };
-        let others = other_names(self.node, path, &seen.stamp)?;
-        Ok(others
-            .into_iter()
-            .find(|(at, r)| fits(r) && !stands(self.node, at, &seen.stamp))
-            .map(|(at, _)| at))
-    }
-
-    /// A large file: the bulk thread reads it, unless it was only renamed or linked.
-    fn large(
-        &mut self,
-        path: &TreePath,
-        seen: &Seen,
-        mut entry: Entry,
-        row: Option<&Row>,
-        forced: bool,
-    ) -> Result<(), ResolveError> {
-        if !self.live {
-            return self.note_names(path, &entry, seen, row);
-        }
-        let same = |r: &Row| {
-            r.entry.mtime == entry.mtime
-                && r.entry.kind.size() == entry.kind.size()
-                && r.entry.kind.hash().is_some()
-        };
-        let others = if forced {
-            Vec::new()
-        } else {
-            other_names(self.node, path, &seen.stamp)?
-        };
-        let Some((other, known)) = others.into_iter().find(|(_, r)| same(r)) else {
-            let parent = path.path.parent().map(|p| TreePath::new(path.root, p));
-            match parent {
-                // Its directory comes first, and the scan of it brings this path back.
-                Some(p) if self.node.store.dir_id(&p)?.is_none() => self.out.scan.push(p),
-                _ => self.out.bulk.push(path.clone()),
-            }
-            return Ok(());
-        };
-        // The same file under another name, untouched by its size and time: no content travels.
-        entry.kind = known.entry.kind.clone();
-        let stands = stands(self.node, &other, &seen.stamp);
-        let blocks = self.node.store.blocks(known.id)?;
-        let Some(seq) = self.note(path, &entry, &seen.stamp, row)? else {
-            return Ok(());
-        };
-        if let (Some(row), Some(blocks)) = (self.node.store.lookup(path)?, blocks) {
-            self.node.store.set_blocks(row.id, &blocks)?;
-        }
-        let content = if stands {
-            Content::Link(other)
-        } else {
-            Content::From(other)
-        };
-        let list = if stands {
-            &mut self.links
-        } else {
-            &mut self.puts
-        };
-        list.push((
-            seq,
-            Op::Put {
-                path: path.clone(),
-                entry: entry.clone(),
-                content,
-            },
-        ));
-        self.relink(path, seen, &entry, Written::InPlace)
-    }
-}
-
-/// Notes a large file that the bulk thread has read and sent; returns the operations.
-///
-/// # Errors
-/// [`ResolveError`] where index or history fail.
-pub fn settle_large(
-    node: &mut Node,
-    path: &TreePath,
-    read: &super::bulk::Read,
-) -> Result<Vec<(Seq, Op)>, ResolveError> {
-    let mut ops = Vec::new();
-    let name = node.name.clone();
-    let stamp = node.kept(&read.stamp, read.tick);
-    let row = node.store.lookup(path)?;
-    let content = match read.sent {
-        super::bulk::Sent::Not => Content::Keep,
-        super::bulk::Sent::Staged(id) => Content::Staged(id),
-        super::bulk::Sent::Append(id) => Content::Append(id),
-    };
-    if let Some(row) = row
-        .as_ref()
-        .filter(|r| r.entry.same_as(&read.entry) && content == Content::Keep)
-    {
-        node.store.update(row.id, &read.entry, &stamp, row.seq)?;
-        node.store.set_blocks(row.id, &read.blocks.encode())?;
-        return Ok(ops);
-    }
-    let seq = node.epochs.next(&name)?;
-    let Some(id) = node.store.put(path, &read.entry, &stamp, seq)? else {
-        return Ok(ops);
-    };
-    node.store.set_blocks(id, &read.blocks.encode())?;
-    ops.push((
-        seq,
-        Op::Put {
-            path: path.clone(),
-            entry: read.entry.clone(),
-            content: content.clone(),
-        },
-    ));
-    let written = match content {
-        Content::Staged(_) => Written::Anew,
-        _ => Written::InPlace,
-    };
-    ops.append(&mut relink(node, path, &read.entry, &stamp, written)?);
-    node.store
-        .set_number("head", node.epochs.history().head())?;
-    Ok(ops)
 }

@@ -8,7 +8,7 @@ use super::peer::Peer;
 use super::round::{Round, Want};
 use crate::model::batch::{Batch, MAX_BATCH_OPS, Op};
 use crate::model::epoch::Seq;
-use crate::model::path::{RootId, TreePath};
+use crate::model::path::{RelPath, RootId, TreePath};
 use crate::wire::message::{Hello, Message, Wanted};
 
 /// Batches of any size that may wait for their acknowledgement.
@@ -187,7 +187,7 @@ impl Session {
             return;
         };
         for Wanted { name, have } in names {
-            if let Some(path) = super::receiver::wanted_path(dir, &name) {
+            if let Some(path) = wanted_path(dir, &name) {
                 round.wants.push_back(Want { path, have });
             }
         }
@@ -213,7 +213,7 @@ impl Session {
     }
 
     /// Sends operations in as many batches as they need; moves stay with what follows them.
-    pub fn push(&mut self, ops: Vec<(Seq, Op)>, since: u64, _bytes: u64) {
+    pub fn push(&mut self, ops: Vec<(Seq, Op)>, since: u64) {
         let live = matches!(self.phase, Phase::Live);
         let mut batch: Vec<(Seq, Op)> = Vec::new();
         let mut size = 0;
@@ -287,9 +287,19 @@ impl Session {
     }
 
     /// Whether a finished file belongs to the round (and not to the live stream).
-    pub fn round_transfer_done(&mut self, job: &bulk::Job, _read: Option<&bulk::Read>) -> bool {
+    pub fn round_transfer_done(&mut self, job: &bulk::Job) -> bool {
         self.round_jobs.remove(&job.path)
     }
+}
+
+/// The path of a wanted name; the empty name is the directory itself.
+fn wanted_path(dir: &TreePath, name: &[u8]) -> Option<TreePath> {
+    let path: RelPath = if name.is_empty() {
+        dir.path.clone()
+    } else {
+        dir.path.join(name).ok()?
+    };
+    Some(TreePath::new(dir.root, path))
 }
 
 fn content_len(op: &Op) -> usize {

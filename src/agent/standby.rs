@@ -1,9 +1,8 @@
-//! A node that is not active: `syncd serve`, the one-shot resync, and the pull before an activation.
+//! The session of a node that is not active, in `syncd serve`, the one-shot resync, and the pull before an activation.
 //!
 //! All three run the same session; they differ in who dialled and when they end. A node in this role never sends
 //! changes of its own: it receives, or it answers a peer that is behind from an index that was complete.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,29 +11,23 @@ use tokio::sync::mpsc;
 
 use super::apply::Receiving;
 use super::board::Board;
-use super::bulk;
 use super::engine::{Engine, Event, Parts};
 use super::hints::Hints;
 use super::meeting::{Course, DIVERGED, Party, diverged, hello, judge};
-use super::owner::{Door, Site, apply_failure, failed, held, next_session, serve_control};
-use super::peer::{self, Peer};
+use super::node::Node;
+use super::owner::{apply_failure, failed, refusal};
+use super::peer::Peer;
 use super::receiver::{Next, Receiver};
 use super::scrub::Scrub;
-use super::survey;
-use crate::config::Config;
+use super::setup::spawn_bulk;
 use crate::model::path::TreePath;
-use crate::sys::control::{ControlClient, ControlServer};
-use crate::sys::link;
-use crate::sys::lock::LockError;
 use crate::wire::control::{Answer, Failure, Outcome, Progress, Request, ResyncReport};
 use crate::wire::message::{Hello, Message, Role};
 
-/// Events waiting for the engine.
-pub const QUEUE: usize = 256;
 /// Quiet time after which trees and index are brought to disk.
 const QUIET: Duration = Duration::from_secs(1);
 /// Time a peer has to say hello.
-const HELLO: Duration = Duration::from_secs(20);
+pub(super) const HELLO: Duration = Duration::from_secs(20);
 
 /// What ends a session by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -346,11 +339,11 @@ impl Standby<'_> {
     /// Answers a peer that is behind, until it has everything.
     fn send(
         &mut self,
-        node: super::node::Node,
+        node: Node,
         peer: Peer,
         ours: Hello,
         theirs: &Hello,
-    ) -> Result<super::node::Node, Failure> {
+    ) -> Result<Node, Failure> {
         let hints = Arc::new(Hints::new(0, self.sender.clone()));
         let (down, _down) = mpsc::unbounded_channel();
         let bulk = spawn_bulk(self.sender.clone())?;
@@ -373,19 +366,6 @@ impl Standby<'_> {
     }
 }
 
-fn refusal(code: u8, message: String) -> Failure {
-    let hint = match code {
-        DIVERGED => "see \"Split brain\" in README.md",
-        2 => "the configuration file must be the same on both nodes",
-        _ => "see syncctl status on both nodes",
-    };
-    Failure {
-        code,
-        message,
-        hint: hint.into(),
-    }
-}
-
 fn refuse(peer: &Peer, course: Course, party: &Party) -> End {
     let (code, text) = match course {
         Course::Refused(code, text) => (code, text),
@@ -403,328 +383,4 @@ fn refuse(peer: &Peer, course: Course, party: &Party) -> End {
         text: text.clone(),
     });
     End::Refused(refusal(code, text))
-}
-
-/// Starts the thread that reads large files.
-///
-/// # Errors
-/// A failure where no thread can be made.
-pub fn spawn_bulk(events: mpsc::Sender<Event>) -> Result<bulk::Handle, Failure> {
-    let (jobs, queue) = std::sync::mpsc::channel();
-    let (signatures, arrived) = std::sync::mpsc::channel();
-    let work = move || {
-        bulk::run(&queue, &arrived, &mut |job, result| {
-            let _ = events.blocking_send(Event::Bulk(Box::new((job, result))));
-        });
-    };
-    std::thread::Builder::new()
-        .name("bulk".into())
-        .spawn(work)
-        .map_err(|e| failed(format!("cannot start a thread: {e}"), "see ulimit -u"))?;
-    Ok(bulk::Handle { jobs, signatures })
-}
-
-/// The runtime of links, sockets and timers.
-///
-/// # Errors
-/// A failure where it cannot be made.
-pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let built = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    built.map_err(|e| {
-        failed(
-            format!("cannot start the runtime: {e}"),
-            "see ulimit -u and ulimit -n",
-        )
-    })
-}
-
-/// `syncd serve`: speaks to the peer on standard input and output.
-///
-/// # Errors
-/// A failure with its remedy; the peer sees it as the remote's last words.
-pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
-    let site = Site::new(config, node);
-    let owner = match site.own("serve") {
-        Ok(owner) => owner,
-        Err(e @ LockError::Held { .. }) => return hand_over(&site, &e),
-        Err(e) => return Err(held(&e)),
-    };
-    let mut side = site.open()?;
-    let rt = runtime()?;
-    let (sender, mut events) = mpsc::channel(QUEUE);
-    let board = Arc::new(Board::new(site.status("standby"), None));
-    let guard = rt.enter();
-    let server = ControlServer::bind(&site.run_dir()).map_err(|e| {
-        failed(
-            format!("cannot open the control socket: {e}"),
-            "see syncctl check",
-        )
-    })?;
-    rt.spawn(serve_control(
-        server,
-        Door {
-            board: board.clone(),
-            events: sender.clone(),
-            style: site.style(),
-            yields: true,
-        },
-    ));
-    let stdio = link::stdio().map_err(|e| {
-        failed(
-            format!("cannot use standard input and output: {e}"),
-            "syncd serve is started by the peer through SSH",
-        )
-    })?;
-    let peer = peer::start(stdio, next_session(), site.style(), sender.clone());
-    drop(guard);
-    prepare(&mut side)?;
-    let mut quiet = |_: &Progress| {};
-    let mut standby = Standby {
-        events: &mut events,
-        sender,
-        rt: rt.handle().clone(),
-        board,
-        party: site.party(Role::Standby),
-        until: Until::Told,
-        activating: false,
-        drift: Vec::new(),
-        progress: &mut quiet,
-    };
-    let (mut side, end) = standby.run(side, peer)?;
-    side.checkpoint().map_err(|e| apply_failure(&e))?;
-    drop(owner);
-    rt.shutdown_timeout(Duration::from_millis(500));
-    match end {
-        End::Refused(f) => Err(f),
-        End::Lost(why) => {
-            tracing::info!("the session ended: {why}");
-            Ok(())
-        }
-        End::Done(_) | End::Nothing(_) | End::Stopped => Ok(()),
-    }
-}
-
-/// An index that knows nothing first learns what stands in the tree.
-fn prepare(side: &mut Receiving) -> Result<(), Failure> {
-    if side.node.index_fresh {
-        let found = survey::adopt(&mut side.node).map_err(|e| failed(e, "see syncctl check"))?;
-        tracing::info!("the index is new: {found} paths found here");
-    }
-    Ok(())
-}
-
-/// Gives the peer's stream to the process that owns this node, and waits until it is done with it.
-fn hand_over(site: &Site, e: &LockError) -> Result<(), Failure> {
-    let stdin = std::io::stdin();
-    let stdout = std::io::stdout();
-    let asked = ControlClient::connect(&site.run_dir()).and_then(|mut client| {
-        client.send_with_fds(&Request::Serve, &[stdin.as_fd(), stdout.as_fd()])?;
-        client.next_answer()
-    });
-    match asked {
-        Ok(Answer::Error(f)) => Err(f),
-        Ok(_) => Ok(()),
-        Err(_) => Err(held(e)),
-    }
-}
-
-/// `syncctl resync` where no process owns the node: dials the peer, brings the node that is behind up to date, ends.
-///
-/// # Errors
-/// A failure with the exit code of its kind.
-pub fn resync_once(
-    config: &Config,
-    node: usize,
-    full: bool,
-    checksum: bool,
-    dry_run: bool,
-    progress: &mut dyn FnMut(&Progress),
-) -> Result<Outcome, Failure> {
-    let site = Site::new(config.clone(), node);
-    let owner = site.own_in_place_of_serve("resync").map_err(|e| held(&e))?;
-    let mut side = site.open()?;
-    prepare(&mut side)?;
-    let drift = survey::changed_here(&mut side.node, &mut |paths| {
-        progress(&Progress {
-            phase: "scanning".into(),
-            paths,
-            ..Progress::default()
-        });
-    })
-    .map_err(|e| failed(e, "see syncctl check"))?;
-    if checksum {
-        forget_hashes(&mut side)?;
-    }
-    let rt = runtime()?;
-    let (sender, mut events) = mpsc::channel(QUEUE);
-    let board = Arc::new(Board::new(site.status("standby"), None));
-    let started = std::time::Instant::now();
-    let peer = dial(&site, &rt, &sender)?;
-    let mut party = site.party(Role::Standby);
-    party.full = full || checksum;
-    party.dry_run = dry_run;
-    let mut standby = Standby {
-        events: &mut events,
-        sender,
-        rt: rt.handle().clone(),
-        board,
-        party,
-        until: Until::CaughtUp,
-        activating: false,
-        drift,
-        progress,
-    };
-    let (mut side, end) = standby.run(side, peer)?;
-    side.checkpoint().map_err(|e| apply_failure(&e))?;
-    if !dry_run && matches!(end, End::Done(_)) {
-        side.node
-            .epochs
-            .set_active(false)
-            .map_err(|e| failed(e, "see syncctl check"))?;
-    }
-    drop(owner);
-    rt.shutdown_timeout(Duration::from_millis(500));
-    match end {
-        End::Done(mut report) => {
-            report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let message = if dry_run {
-                "nothing was changed"
-            } else {
-                "this node is up to date"
-            };
-            Ok(Outcome {
-                message: message.into(),
-                resync: Some(report),
-                ..Outcome::default()
-            })
-        }
-        End::Nothing(text) => {
-            let report = ResyncReport {
-                direction: "none".into(),
-                verdict: text.clone(),
-                ..ResyncReport::default()
-            };
-            Ok(Outcome {
-                message: text,
-                resync: Some(report),
-                ..Outcome::default()
-            })
-        }
-        End::Refused(f) => Err(f),
-        End::Lost(why) => Err(Failure {
-            code: 4,
-            message: format!("the session with {} ended: {why}", site.peer_name()),
-            hint: "run it again: it goes on where it stopped".into(),
-        }),
-        End::Stopped => Err(failed(
-            "interrupted",
-            "run it again: it goes on where it stopped",
-        )),
-    }
-}
-
-/// Every file of this node is read again before it is compared.
-fn forget_hashes(side: &mut Receiving) -> Result<(), Failure> {
-    let fail = |e| failed(e, "see syncctl check");
-    let mut after = (0, 0);
-    side.node.store.begin().map_err(fail)?;
-    loop {
-        let rows = side.node.store.changed_since(after, 1024).map_err(fail)?;
-        let Some(last) = rows.last() else { break };
-        after = (last.seq, last.id);
-        for mut row in rows {
-            if let crate::model::entry::Kind::File { hash, .. } = &mut row.entry.kind {
-                *hash = None;
-                side.node
-                    .store
-                    .update(row.id, &row.entry, &row.stamp, row.seq)
-                    .map_err(fail)?;
-            }
-        }
-    }
-    side.node.store.commit().map_err(fail)
-}
-
-/// Dials the peer once.
-///
-/// # Errors
-/// Exit code 4 where it cannot be reached, 2 where the configuration is at fault.
-pub fn dial(
-    site: &Site,
-    rt: &tokio::runtime::Runtime,
-    events: &mpsc::Sender<Event>,
-) -> Result<Peer, Failure> {
-    let timeout = site.config.activation.activate_timeout;
-    let linked = rt
-        .block_on(link::connect(&site.target(), &site.run_dir(), timeout))
-        .map_err(|e| {
-            let code = if e.category() == link::LinkCategory::Configuration {
-                2
-            } else {
-                4
-            };
-            Failure {
-                code,
-                message: e.message,
-                hint: e.hint,
-            }
-        })?;
-    let _guard = rt.enter();
-    Ok(peer::start(
-        linked,
-        next_session(),
-        site.style(),
-        events.clone(),
-    ))
-}
-
-/// `syncctl check`: meets the peer and says what it is, without any effect on either side.
-///
-/// # Errors
-/// The failure a session would end with.
-pub fn check_peer(config: &Config, node: usize) -> Result<String, Failure> {
-    let site = Site::new(config.clone(), node);
-    let rt = runtime()?;
-    let (sender, mut events) = mpsc::channel(QUEUE);
-    std::fs::create_dir_all(site.run_dir()).map_err(|e| {
-        failed(
-            format!("cannot make {}: {e}", site.run_dir().display()),
-            "run as root",
-        )
-    })?;
-    let peer = dial(&site, &rt, &sender)?;
-    let answer = rt.block_on(async { tokio::time::timeout(HELLO, events.recv()).await });
-    peer.send(Message::Bye {
-        text: "syncctl check".into(),
-    });
-    peer.close();
-    let unreachable = |why: String| Failure {
-        code: 4,
-        message: format!("{} cannot be reached: {why}", site.peer_name()),
-        hint: "see README.md, \"Troubleshooting\"".into(),
-    };
-    let result = match answer {
-        Ok(Some(Event::Peer {
-            message: Message::Hello(h),
-            ..
-        })) => Ok(format!(
-            "{} answers: osm-failover {}, protocol {}, cluster \"{}\", sequence {}",
-            h.node,
-            h.version,
-            h.protocol,
-            h.cluster,
-            h.history.head()
-        )),
-        Ok(Some(Event::Peer {
-            message: Message::Refuse { code, text },
-            ..
-        })) => Err(refusal(code, text)),
-        Ok(Some(Event::LinkDown { why, .. })) => Err(unreachable(why)),
-        _ => Err(unreachable("it did not say hello".into())),
-    };
-    rt.shutdown_timeout(Duration::from_millis(500));
-    result
 }

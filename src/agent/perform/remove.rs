@@ -1,14 +1,15 @@
-//! Removing a path and everything below it, except what replication did not put there.
+//! Removing what stands at a path and everything below it, except what replication did not put there.
 //!
 //! Edits made on this node are preserved, excluded files stay (and so do the
 //! directories that hold them). The walk keeps its own stack, so depth is bounded by nothing but the index.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{self as rfs, AtFlags};
 
 use super::{Fault, Performer, Place};
 use crate::agent::drift;
+use crate::index::store::Row;
 use crate::model::entry::Stamp;
 use crate::model::path::TreePath;
 use crate::sys::tree::{is_absent, list};
@@ -21,6 +22,7 @@ struct Level {
 }
 
 impl Performer<'_> {
+    /// Does a delete; a directory that holds excluded files cannot go.
     pub(super) fn delete(&mut self, path: &TreePath) -> Result<(), Fault> {
         if self.remove_tree(path)? {
             return Ok(());
@@ -50,18 +52,6 @@ impl Performer<'_> {
             self.touch(path);
         }
         Ok(gone)
-    }
-
-    /// Whether, in a replay, what stands here was brought by a later step before the crash.
-    fn came_later(&self, path: &TreePath, place: &Place) -> Result<bool, Fault> {
-        let (Some(replay), Some(have)) = (self.replay, &place.have) else {
-            return Ok(false);
-        };
-        if have.entry.kind.is_dir() {
-            let mut moves = replay.planned.moves(replay.at);
-            return Ok(moves.any(|m| m.to == *path && m.ino == have.stamp.ino));
-        }
-        Self::holds_any(place, replay.planned.states(path, replay.at))
     }
 
     /// Removes a directory from its leaves upwards.
@@ -180,5 +170,60 @@ impl Performer<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Makes room where something stands that cannot be replaced by a rename, or that replication did not put there.
+    pub(super) fn clear(
+        &mut self,
+        path: &TreePath,
+        place: &Place,
+        row: Option<&Row>,
+    ) -> Result<(), Fault> {
+        let at = (place.dir.as_fd(), place.name.as_slice());
+        match &place.have {
+            None if !place.socket => Ok(()),
+            None => self.preserve(path, at, "a socket stood where replication puts a file"),
+            Some(have) if have.entry.kind.is_dir() => {
+                if !self.remove_tree(path)? {
+                    let cause = "a directory with excluded files stands in its place".into();
+                    return Err(Fault::Problem {
+                        operation: "replace it".into(),
+                        cause,
+                    });
+                }
+                Ok(())
+            }
+            Some(have) => {
+                if drift::is_replicated(at.0, at.1, have, row).map_err(Fault::of("compare it"))? {
+                    rfs::unlinkat(at.0, at.1, AtFlags::empty())
+                        .map_err(|e| Fault::of("remove it")(e.into()))?;
+                    return Ok(());
+                }
+                let why = drift::explain(have, row);
+                self.preserve(
+                    path,
+                    at,
+                    &format!("changed here, not by replication ({why})"),
+                )
+            }
+        }
+    }
+
+    /// Moves what stands at a path to the preserved directory of its root.
+    pub(super) fn preserve(
+        &mut self,
+        path: &TreePath,
+        at: (BorrowedFd<'_>, &[u8]),
+        reason: &str,
+    ) -> Result<(), Fault> {
+        let root = self
+            .node
+            .root(path.root)
+            .map_or(String::new(), |r| r.root.name.clone());
+        drift::preserve(self.staging, &self.node.state_dir, &root, path, at, reason)
+            .map_err(Fault::of("preserve the local version"))?;
+        self.outcome.preserved += 1;
+        self.touch(path);
+        Ok(())
     }
 }

@@ -4,11 +4,15 @@
 //! there, or be gone, or have moved on. A step is done again only where nothing tells that it was done.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 
-use crate::agent::redo::Step;
+use super::{Fault, Performer, Place};
+use crate::agent::drift;
+use crate::agent::redo::{Source, Step};
 use crate::model::entry::Entry;
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
+use crate::sys::tree::{Look, look_at};
 
 /// A rename of a directory.
 #[derive(Debug)]
@@ -69,5 +73,70 @@ impl Planned {
     /// The renames after step `at`.
     pub fn moves(&self, at: u64) -> impl Iterator<Item = &Moved> {
         self.moves.iter().filter(move |m| m.at > at)
+    }
+}
+
+impl Performer<'_> {
+    /// Whether, in a replay, a later step moved the directory of this path away before the crash.
+    pub(super) fn went_on(&self, path: &TreePath) -> bool {
+        let Some(replay) = self.replay else {
+            return false;
+        };
+        let mut moves = replay.planned.moves(replay.at);
+        moves.any(|m| {
+            path.root == m.from.root
+                && path.path.is_within(&m.from.path)
+                && self.inode(&m.from) != Some(m.ino)
+        })
+    }
+
+    /// Whether a replayed put was done before the crash.
+    pub(super) fn is_done(
+        &self,
+        replay: &Replay<'_>,
+        source: &Source,
+        place: &Place,
+        path: &TreePath,
+    ) -> Result<bool, Fault> {
+        if let Source::Slot { name, .. } = source {
+            let staging = self
+                .staging
+                .dir(path.root)
+                .map_err(Fault::of("open staging"))?;
+            let look = look_at(staging, name.as_bytes()).map_err(Fault::of("look at its slot"))?;
+            return Ok(look == Look::Absent);
+        }
+        let later = replay.planned.states(path, replay.at);
+        Self::holds_any(place, later)
+    }
+
+    /// Whether one of these states stands at a place, contents included: a rename may have reached the disk before the
+    /// bytes did.
+    pub(super) fn holds_any<'e>(
+        place: &Place,
+        states: impl Iterator<Item = &'e Entry>,
+    ) -> Result<bool, Fault> {
+        let Some(have) = &place.have else {
+            return Ok(false);
+        };
+        for state in states.filter(|e| e.kind.same_type(&have.entry.kind)) {
+            let holds = drift::holds(place.dir.as_fd(), &place.name, have, state);
+            if holds.map_err(Fault::of("compare it"))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether, in a replay, what stands here was brought by a later step before the crash.
+    pub(super) fn came_later(&self, path: &TreePath, place: &Place) -> Result<bool, Fault> {
+        let (Some(replay), Some(have)) = (self.replay, &place.have) else {
+            return Ok(false);
+        };
+        if have.entry.kind.is_dir() {
+            let mut moves = replay.planned.moves(replay.at);
+            return Ok(moves.any(|m| m.to == *path && m.ino == have.stamp.ino));
+        }
+        Self::holds_any(place, replay.planned.states(path, replay.at))
     }
 }

@@ -1,0 +1,146 @@
+//! The control socket of an owner process: what `syncctl`, and a `syncd serve` that found the node owned, come to.
+//!
+//! Each connection is served by a task of its own; what needs the node's state goes to whoever holds it as an event.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::board::Board;
+use super::engine::Event;
+use super::owner::{Site, failed};
+use super::peer::{self, Style};
+use crate::sys::control::{Conn, ControlServer};
+use crate::sys::link;
+use crate::wire::control::{Answer, Failure, Outcome, Request};
+
+/// What the control socket leads to.
+#[derive(Clone)]
+struct Door {
+    /// The status.
+    board: Arc<Board>,
+    /// Where requests and handed-over streams go.
+    events: mpsc::Sender<Event>,
+    /// How streams that are handed over are written.
+    style: Style,
+    /// This process only receives, and ends where another one wants the node.
+    yields: bool,
+}
+
+/// Opens the control socket and serves it until the process ends; `yields` where this process only receives.
+///
+/// # Errors
+/// A failure where the socket cannot be made.
+pub fn open(
+    site: &Site,
+    rt: &tokio::runtime::Runtime,
+    board: &Arc<Board>,
+    events: &mpsc::Sender<Event>,
+    yields: bool,
+) -> Result<(), Failure> {
+    let _guard = rt.enter();
+    let server = ControlServer::bind(&site.run_dir()).map_err(|e| {
+        failed(
+            format!("cannot open the control socket: {e}"),
+            "see syncctl check",
+        )
+    })?;
+    let door = Door {
+        board: board.clone(),
+        events: events.clone(),
+        style: site.style(),
+        yields,
+    };
+    rt.spawn(serve_control(server, door));
+    Ok(())
+}
+
+/// Serves the control socket until the process ends.
+async fn serve_control(server: ControlServer, door: Door) {
+    loop {
+        let conn = server.accept().await;
+        tokio::spawn(serve_one(conn, door.clone()));
+    }
+}
+
+async fn serve_one(mut conn: Conn, door: Door) {
+    let Door {
+        board,
+        events,
+        style,
+        yields,
+    } = door;
+    let incoming = match conn.request().await {
+        Ok(incoming) => incoming,
+        Err(e) => {
+            let _ = conn.answer(&e.answer()).await;
+            return;
+        }
+    };
+    match (incoming.request, incoming.stream) {
+        (Request::Status, _) => {
+            let status = Some(Box::new(board.snapshot()));
+            let _ = conn
+                .answer(&Answer::Done(Outcome {
+                    status,
+                    ..Outcome::default()
+                }))
+                .await;
+        }
+        (Request::Yield, _) if !yields => {
+            let refusal = Failure {
+                code: 6,
+                message: "this process does more than receive".into(),
+                hint: "see syncctl status".into(),
+            };
+            let _ = conn.answer(&Answer::Error(refusal)).await;
+        }
+        (Request::Stop | Request::Yield, _) => {
+            let _ = events.send(Event::Stop).await;
+            let message = "the process is ending".to_owned();
+            let _ = conn
+                .answer(&Answer::Done(Outcome {
+                    message,
+                    ..Outcome::default()
+                }))
+                .await;
+        }
+        (Request::Serve, Some((read, write))) => {
+            let answer = match link::from_fds(read, write) {
+                Ok(link) => {
+                    let session = peer::start(link, style, events.clone());
+                    let handed = events.send(Event::LinkUp(session.clone())).await;
+                    if handed.is_ok() {
+                        session.ended().await;
+                    }
+                    Answer::Done(Outcome {
+                        message: "the session has ended".into(),
+                        ..Outcome::default()
+                    })
+                }
+                Err(e) => Answer::Error(failed(
+                    format!("cannot take over the peer's stream: {e}"),
+                    "report this as a defect",
+                )),
+            };
+            let _ = conn.answer(&answer).await;
+        }
+        (request, _) => {
+            let (replies, mut answers) = mpsc::unbounded_channel();
+            if events.send(Event::Command(request, replies)).await.is_err() {
+                return;
+            }
+            loop {
+                let answer = tokio::select! {
+                    a = answers.recv() => a,
+                    () = conn.gone() => None,
+                };
+                let Some(answer) = answer else { return };
+                let last = matches!(answer, Answer::Done(_) | Answer::Error(_));
+                if conn.answer(&answer).await.is_err() || last {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What the peer said of the batches it was sent: done, to be sent whole, not possible.
+//!
+//! The number up to which the peer is known to have everything follows from these answers, so they stand together.
+
+use super::{Engine, EngineError};
+use crate::agent::round::Want;
+use crate::agent::session::Phase;
+use crate::decide::dirty::Touch;
+use crate::model::epoch::Seq;
+use crate::model::path::TreePath;
+use crate::wire::message::{Have, PathProblem};
+
+/// Times a path is sent whole on request before it counts as a problem.
+const MAX_RETRIES: u32 = 4;
+
+impl Engine {
+    /// The peer has done a batch, or ended a round, except for these paths.
+    pub(super) fn acked(
+        &mut self,
+        number: u64,
+        wants: Vec<TreePath>,
+        problems: Vec<PathProblem>,
+    ) -> Result<(), EngineError> {
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        let settled = matches!(&session.phase, Phase::Round(r) if r.settling == Some(number));
+        let mut since = 0;
+        if let Some(flight) = session.flights.remove(&number) {
+            since = flight.since;
+            session.peer_head = session.peer_head.max(flight.head);
+            let paths = flight.paths.len() as u64;
+            let (sent, received) = session.peer.bytes();
+            let acked = session.peer_head;
+            self.board.update(|s| {
+                s.totals.batches += 1;
+                s.totals.operations += paths;
+                s.totals.content_bytes += flight.bytes;
+                s.totals.sent_bytes = sent;
+                s.totals.received_bytes = received;
+                s.peer.acked_sequence = acked;
+            });
+            if self.board.has_problems() {
+                for path in flight
+                    .paths
+                    .iter()
+                    .filter(|p| !problems.iter().any(|q| q.path == **p))
+                {
+                    let shown = self.node.show(path);
+                    self.board.solved(&shown);
+                }
+            }
+        } else if !settled {
+            return Ok(());
+        }
+        for path in wants {
+            self.wanted_whole(path, since)?;
+        }
+        for p in problems {
+            let shown = self.node.show(&p.path);
+            self.board.problem(
+                &shown,
+                &format!("{} on {}", p.operation, self.party.peer),
+                &p.cause,
+            );
+            self.peer_lacks(&p.path)?;
+            self.again.insert(p.path);
+        }
+        if settled {
+            self.round_settled()?;
+        } else if matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live)) {
+            let head = self.session.as_ref().map_or(0, |s| s.peer_head);
+            if self.session.as_ref().is_some_and(|s| s.flights.is_empty()) {
+                self.node.store.forget_tombs(head)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer cannot build a path, changed at `since`, from what it has: it gets the content whole.
+    fn wanted_whole(&mut self, path: TreePath, since: u64) -> Result<(), EngineError> {
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        let tries = session.retried.entry(path.clone()).or_insert(0);
+        *tries += 1;
+        tracing::debug!("{}: the peer needs it whole", self.node.show(&path));
+        if *tries > MAX_RETRIES {
+            let cause = "the peer refused the content repeatedly; run syncctl verify";
+            self.board.problem(&self.node.show(&path), "send", cause);
+            self.peer_lacks(&path)?;
+            self.again.insert(path);
+            return Ok(());
+        }
+        match &mut session.phase {
+            Phase::Round(round) => {
+                round.wants.push_back(Want {
+                    path: path.clone(),
+                    have: Have::Nothing,
+                });
+                let row = self.node.store.lookup(&path)?;
+                if row.is_some_and(|r| r.stamp.nlink > 1 && !r.entry.kind.is_dir()) {
+                    // Sent whole it is a file of its own there; its other names join it once the round is over.
+                    self.node.store.owe(&path)?;
+                    session.parted.insert(path);
+                }
+            }
+            _ => {
+                self.peer_lacks(&path)?;
+                // A directory that could not be moved lacks everything below it.
+                self.force_below(&path, since)?;
+                self.carried.touch(&self.hints, path, Touch::Changed, since);
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything below a directory is sent whole.
+    fn force_below(&mut self, path: &TreePath, since: u64) -> Result<(), EngineError> {
+        let Some(id) = self.node.store.dir_id(path)? else {
+            return Ok(());
+        };
+        let Some((row, _)) = self.node.store.by_id(id)? else {
+            return Ok(());
+        };
+        if !row.entry.kind.is_dir() {
+            return Ok(());
+        }
+        let mut stack = vec![(path.clone(), id)];
+        while let Some((dir, id)) = stack.pop() {
+            for (name, row) in self.node.store.children(id, None, usize::MAX >> 1)? {
+                let Ok(rel) = dir.path.join(&name) else {
+                    continue;
+                };
+                let at = TreePath::new(dir.root, rel);
+                self.force.insert(at.clone());
+                self.carried
+                    .touch(&self.hints, at.clone(), Touch::Changed, since);
+                if row.entry.kind.is_dir() {
+                    stack.push((at, row.id));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer stands where this node stood when the round began: another round brings what changed since.
+    fn round_settled(&mut self) -> Result<(), EngineError> {
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        let Phase::Round(round) = &session.phase else {
+            return Ok(());
+        };
+        let stood = round.head;
+        session.peer_head = stood;
+        self.acked = stood;
+        let head = self.node.epochs.history().head();
+        self.board.update(|s| s.peer.acked_sequence = stood);
+        if head > stood {
+            session.begin(&self.node, stood, false, false, &[]);
+            return Ok(());
+        }
+        self.live()
+    }
+
+    /// Remembers how far the peer has everything, for the status of the time without it.
+    pub(super) fn note_acked(&mut self, head: Seq) {
+        self.acked = self.acked.max(head);
+        if let Err(e) = self.node.store.set_number("acked", self.acked) {
+            tracing::warn!("{e}");
+        }
+    }
+
+    /// The peer could not take a batch at all.
+    pub(super) fn failed(&mut self, number: u64, cause: &str) {
+        let text = format!("{} could not take batch {number}: {cause}", self.party.peer);
+        self.board.failed(text.clone());
+        // Nothing of it was applied; the next session begins where the peer stands.
+        self.link_down(&text);
+        let _ = self.down.send(());
+    }
+}

@@ -1,0 +1,280 @@
+//! Answers to what the peer wants in a round, until the round can end.
+//!
+//! An answer follows from the index and from the file as it is now; where the two disagree the peer lacks the path, and
+//! that is remembered until it was sent.
+
+use super::{Engine, EngineError};
+use crate::agent::content::{INLINE_MAX, Small, read_steady};
+use crate::agent::links::first_name;
+use crate::agent::node::Node;
+use crate::agent::round::Want;
+use crate::agent::session::{Phase, Session};
+use crate::decide::dirty::Touch;
+use crate::index::store::Row;
+use crate::model::batch::{Content, Op};
+use crate::model::entry::Kind;
+use crate::model::epoch::Seq;
+use crate::model::path::TreePath;
+use crate::sys::tree::is_absent;
+use crate::wire::message::{Have, Message, Role};
+
+/// Wants answered at a time.
+const PIECE: usize = 256;
+/// Bytes of content read for wants at a time.
+const PIECE_BYTES: u64 = 1024 * 1024;
+
+/// What answering a want comes to.
+enum Reply {
+    /// These operations.
+    Ops(Vec<(Seq, Op)>),
+    /// The bulk thread reads it.
+    Bulk,
+    /// It changed meanwhile: the next round or the live stream brings it.
+    Later,
+    /// It cannot be read.
+    Problem(String),
+}
+
+impl Engine {
+    /// Goes on with a round or a comparison.
+    pub(super) fn session_work(&mut self) -> Result<(), EngineError> {
+        self.compare_work()?;
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        if !session.has_work() || self.paused {
+            return Ok(());
+        }
+        let Phase::Round(round) = &mut session.phase else {
+            return Ok(());
+        };
+        if Session::may_list(round) {
+            for message in round.step(&mut self.node)? {
+                session.peer.send(message);
+            }
+        }
+        self.answer_wants()?;
+        self.answer_links()?;
+        self.settle_round();
+        Ok(())
+    }
+
+    /// Answers the next wants, as many as make a piece.
+    fn answer_wants(&mut self) -> Result<(), EngineError> {
+        let mut ops = Vec::new();
+        let mut bytes = 0;
+        for _ in 0..PIECE {
+            let Some(session) = &mut self.session else {
+                return Ok(());
+            };
+            if !session.may_transfer() || bytes > PIECE_BYTES {
+                break;
+            }
+            let Phase::Round(round) = &mut session.phase else {
+                return Ok(());
+            };
+            if session.dry_run {
+                // A listing begins with the root itself, unasked; whoever only counts gets nothing.
+                round.wants.clear();
+            }
+            let Some(want) = round.wants.pop_front() else {
+                break;
+            };
+            let alone = session.retried.contains_key(&want.path);
+            match reply(&mut self.node, &want, alone)? {
+                Reply::Ops(new) => {
+                    if let Some((
+                        _,
+                        Op::Put {
+                            content: Content::Link(_),
+                            path,
+                            ..
+                        },
+                    )) = new.first()
+                    {
+                        round.links.push_back(path.clone());
+                        continue;
+                    }
+                    bytes += new
+                        .iter()
+                        .map(|(_, op)| op.inline_len() as u64)
+                        .sum::<u64>();
+                    ops.extend(new);
+                }
+                Reply::Bulk => self.read_wanted(want),
+                Reply::Later => self.changed_meanwhile(want.path)?,
+                Reply::Problem(cause) => self.cannot_read(want.path, &cause)?,
+            }
+        }
+        let since = self.hints.now();
+        if let Some(session) = &mut self.session {
+            session.push(ops, since);
+        }
+        Ok(())
+    }
+
+    /// Sends the further names of files, once the files themselves are there.
+    fn answer_links(&mut self) -> Result<(), EngineError> {
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        let can = matches!(&session.phase, Phase::Round(round) if session.can_link(round));
+        let Phase::Round(round) = &mut session.phase else {
+            return Ok(());
+        };
+        if !can {
+            return Ok(());
+        }
+        let mut ops = Vec::new();
+        for path in round.links.drain(..).collect::<Vec<_>>() {
+            let want = Want {
+                path,
+                have: Have::Nothing,
+            };
+            match reply(&mut self.node, &want, false)? {
+                Reply::Ops(new) => ops.extend(new),
+                // No further name of anything any more.
+                Reply::Bulk | Reply::Later => self.changed_meanwhile(want.path)?,
+                Reply::Problem(cause) => self.cannot_read(want.path, &cause)?,
+            }
+        }
+        let since = self.hints.now();
+        if let Some(session) = &mut self.session {
+            session.push(ops, since);
+        }
+        Ok(())
+    }
+
+    /// Ends the round once everything of it was acknowledged.
+    fn settle_round(&mut self) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        if !matches!(&session.phase, Phase::Round(round) if session.can_settle(round)) {
+            return;
+        }
+        let number = session.next_number();
+        let Phase::Round(round) = &mut session.phase else {
+            return;
+        };
+        round.settling = Some(number);
+        let history = self.node.epochs.history().truncated(round.head);
+        session.known_epoch = history.last().map(|e| e.id);
+        session.peer.send(Message::Settle { number, history });
+    }
+
+    /// A path that is no longer what the index says. On the active node it is looked at again, and sent even if its
+    /// row turns out to be right: the round's head will cover the row's number. A passive node has nobody who does.
+    pub(super) fn changed_meanwhile(&mut self, path: TreePath) -> Result<(), EngineError> {
+        if self.party.role == Role::Active {
+            self.peer_lacks(&path)?;
+            self.carried.touch(&self.hints, path, Touch::Changed, 0);
+        } else {
+            let cause = "it was changed on this node, which is not active; nothing of it was sent";
+            self.board.problem(&self.node.show(&path), "send", cause);
+        }
+        Ok(())
+    }
+
+    /// A path the peer asked for and this node cannot read: a problem until it can.
+    pub(super) fn cannot_read(&mut self, path: TreePath, cause: &str) -> Result<(), EngineError> {
+        self.board.problem(&self.node.show(&path), "read", cause);
+        self.peer_lacks(&path)?;
+        self.again.insert(path);
+        Ok(())
+    }
+
+    /// Notes, across sessions and restarts, that the peer does not have a path whatever its number says: the next look
+    /// at it sends it.
+    pub(super) fn peer_lacks(&mut self, path: &TreePath) -> Result<(), EngineError> {
+        self.node.store.owe(path)?;
+        self.force.insert(path.clone());
+        Ok(())
+    }
+}
+
+/// What the peer is to be sent for a path it wants.
+fn reply(node: &mut Node, want: &Want, alone: bool) -> Result<Reply, EngineError> {
+    let path = &want.path;
+    let head = node.epochs.history().head();
+    let Some(row) = node.store.lookup(path)? else {
+        return Ok(Reply::Ops(vec![(head, Op::Delete { path: path.clone() })]));
+    };
+    let put = |entry, content| {
+        Reply::Ops(vec![(
+            row.seq,
+            Op::Put {
+                path: path.clone(),
+                entry,
+                content,
+            },
+        )])
+    };
+    if !row.entry.kind.is_file() {
+        if let Some(first) = linked(node, &row, alone)? {
+            return Ok(put(row.entry.clone(), Content::Link(first)));
+        }
+        return Ok(put(row.entry.clone(), Content::Keep));
+    }
+    if row.entry.kind.size() > INLINE_MAX {
+        if let Some(first) = linked(node, &row, alone)? {
+            let known = node.store.lookup(&first)?.map(|r| r.entry);
+            return Ok(put(
+                known.unwrap_or(row.entry.clone()),
+                Content::Link(first),
+            ));
+        }
+        return Ok(
+            if want.have == Have::Content && row.entry.kind.hash().is_some() {
+                put(row.entry.clone(), Content::Keep)
+            } else {
+                Reply::Bulk
+            },
+        );
+    }
+    small(node, want, &row, alone)
+}
+
+/// What the peer is to be sent for a small file: its content, unless it has that already.
+fn small(node: &mut Node, want: &Want, row: &Row, alone: bool) -> Result<Reply, EngineError> {
+    let path = &want.path;
+    let Small { hash, content } = match read_steady(node, path, &row.stamp) {
+        Ok(Some(small)) => small,
+        Ok(None) => return Ok(Reply::Later),
+        Err(e) if is_absent(&e) => return Ok(Reply::Later),
+        Err(e) => return Ok(Reply::Problem(e.to_string())),
+    };
+    if row.entry.kind.hash().is_some_and(|h| h != hash) {
+        return Ok(Reply::Later);
+    }
+    let mut entry = row.entry.clone();
+    entry.kind = Kind::File {
+        size: row.stamp.size,
+        hash: Some(hash),
+    };
+    if row.entry.kind.hash().is_none() {
+        node.store.update(row.id, &entry, &row.stamp, row.seq)?;
+    }
+    let content = match (linked(node, row, alone)?, &want.have) {
+        (Some(first), _) => Content::Link(first),
+        (None, Have::Content) => Content::Keep,
+        (None, Have::Version { hash: theirs, .. }) if *theirs == hash => Content::Keep,
+        (None, _) => content,
+    };
+    Ok(Reply::Ops(vec![(
+        row.seq,
+        Op::Put {
+            path: path.clone(),
+            entry,
+            content,
+        },
+    )]))
+}
+
+/// The first name of a file this row is a further name of.
+fn linked(node: &Node, row: &Row, alone: bool) -> Result<Option<TreePath>, EngineError> {
+    if alone || row.stamp.nlink < 2 {
+        return Ok(None);
+    }
+    Ok(first_name(node, row)?)
+}

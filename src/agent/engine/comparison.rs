@@ -1,0 +1,86 @@
+//! Comparisons of both trees, asked for by a command or begun by the scrub.
+//!
+//! They run beside the live stream: this node lists what stands in its tree, the peer says what differs there.
+
+use super::{Engine, EngineError};
+use crate::agent::compare::here;
+use crate::agent::round::Round;
+use crate::agent::session::Phase;
+use crate::model::path::TreePath;
+use crate::wire::control::{Answer, Difference};
+use crate::wire::message::{Differs, Message, Role};
+
+impl Engine {
+    /// Starts a comparison of both trees.
+    pub(super) fn begin_compare(&mut self, quick: bool) -> Option<Round> {
+        let session = self
+            .session
+            .as_mut()
+            .filter(|s| matches!(s.phase, Phase::Live))?;
+        session.peer.send(Message::Compare { quick });
+        Some(Round::new(&self.node, 0, true, &[]))
+    }
+
+    /// Lists the next piece of this node's tree.
+    pub(super) fn compare_work(&mut self) -> Result<(), EngineError> {
+        let room = self.session.as_ref().is_some_and(|s| s.peer.waiting() < 64);
+        let Some((quick, mut round)) = self.commands.take_comparison(room) else {
+            return Ok(());
+        };
+        let mut paths = 0;
+        for mut message in round.step(&mut self.node)? {
+            if let Message::Listing { dir, entries, .. } = &mut message {
+                paths += entries.len() as u64;
+                let mut fresh = Vec::with_capacity(entries.len());
+                for mut named in entries.drain(..) {
+                    let Ok(path) = dir.path.join(&named.name) else {
+                        continue;
+                    };
+                    // The truth is what stands in the tree, not what the index believes.
+                    if let Some((entry, _)) =
+                        here(&mut self.node, &TreePath::new(dir.root, path), quick)?
+                    {
+                        named.entry = entry;
+                        fresh.push(named);
+                    }
+                }
+                *entries = fresh;
+            }
+            if let Some(session) = &self.session {
+                session.peer.send(message);
+            }
+        }
+        round.wants.clear();
+        self.commands.put_comparison(round, paths);
+        Ok(())
+    }
+
+    /// Tells what the peer found to differ.
+    pub(super) fn differences(&mut self, paths: Vec<Differs>) {
+        for Differs { path, what } in paths {
+            let root = self
+                .node
+                .root(path.root)
+                .map_or(String::new(), |r| r.root.name.clone());
+            self.commands.difference(Answer::Difference(Difference {
+                root,
+                path: path.path.to_string(),
+                what,
+            }));
+            // Looking again at what differs mends it.
+            self.force.insert(path.clone());
+            self.again.insert(path);
+        }
+    }
+
+    /// Compares both trees in the background; what differs is sent again and told in the log.
+    pub(super) fn scrub_peer(&mut self) {
+        if self.party.role != Role::Active || self.commands.is_comparing() {
+            return;
+        }
+        if let Some(round) = self.begin_compare(false) {
+            let (replies, _) = tokio::sync::mpsc::unbounded_channel();
+            self.commands.compare(false, round, replies);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Large files: what the bulk thread is given to read, and what becomes of it once it has been read and sent.
+//!
+//! The tree changes while such a file is read, so every result is held against the index and the session as they are then.
+
+use super::{Engine, EngineError};
+use crate::agent::bulk;
+use crate::agent::resolve::settle_large;
+use crate::agent::round::Want;
+use crate::agent::session::{Phase, Session};
+use crate::decide::blocks::Blocks;
+use crate::decide::dirty::Touch;
+use crate::model::batch::{Content, Op};
+use crate::model::path::TreePath;
+use crate::wire::message::{Have, Message};
+
+impl Engine {
+    /// Hands a large file to the bulk thread; `may_append` where a prefix known to the peer may be trusted for now.
+    pub(super) fn read_large(&mut self, path: TreePath, may_append: bool, since: u64) {
+        let Some(root) = self.node.root(path.root).map(|r| r.root.clone()) else {
+            return;
+        };
+        let forced = self.force.contains(&path);
+        let row = self.node.store.lookup(&path).ok().flatten();
+        let known = row.as_ref().and_then(|r| r.entry.kind.hash());
+        let blocks = row.as_ref().and_then(|r| {
+            let data = self.node.store.blocks(r.id).ok().flatten()?;
+            Blocks::decode(&data)
+                .ok()
+                .filter(|b| Some(b.root()) == known)
+        });
+        let basis = match (blocks, known) {
+            _ if forced => bulk::Basis::None,
+            (Some(b), _) => bulk::Basis::Blocks(b),
+            (None, Some(hash)) => {
+                bulk::Basis::Version(hash, row.map_or(0, |r| r.entry.kind.size()))
+            }
+            (None, None) => bulk::Basis::None,
+        };
+        let to = self
+            .session
+            .as_mut()
+            .filter(|s| matches!(s.phase, Phase::Live))
+            .map(Session::next_transfer);
+        self.jobs.insert(path.clone(), since);
+        let job = bulk::Job {
+            path,
+            root,
+            to,
+            basis,
+            may_append,
+            since,
+        };
+        self.hand_over(job);
+    }
+
+    /// Gives the bulk thread a file to read.
+    fn hand_over(&self, job: bulk::Job) {
+        if self.bulk.jobs.send(job).is_err() {
+            self.board
+                .failed("the thread that reads large files has ended; restart syncd".into());
+        }
+    }
+
+    /// The bulk thread is done with a file.
+    pub(super) fn bulk_done(
+        &mut self,
+        job: bulk::Job,
+        result: Result<bulk::Read, bulk::Failed>,
+    ) -> Result<(), EngineError> {
+        self.jobs.remove(&job.path);
+        let current = |s: &Session| {
+            job.to
+                .as_ref()
+                .is_some_and(|(p, _)| p.session == s.peer.session)
+        };
+        let mine = self.session.as_ref().is_some_and(current);
+        if mine
+            && let Some(session) = &mut self.session
+            && session.round_transfer_done(&job)
+        {
+            return self.round_file(&job, result);
+        }
+        match result {
+            Ok(read) if mine => {
+                if matches!(read.sent, bulk::Sent::Append(_)) {
+                    self.doubtful.insert(job.path.clone(), job.since);
+                }
+                self.node.store.begin()?;
+                let ops = settle_large(&mut self.node, &job.path, &read);
+                self.node.store.commit()?;
+                let ops = ops?;
+                let shown = self.node.show(&job.path);
+                self.board.solved(&shown);
+                if self.force.remove(&job.path) {
+                    self.node.store.settle_debt(&job.path)?;
+                }
+                if let Some(session) = &mut self.session {
+                    session.announce(self.node.epochs.history());
+                    session.push(ops, job.since);
+                }
+                // What changed while it was on its way is the next version.
+                self.carried
+                    .touch(&self.hints, job.path, Touch::Writing, job.since);
+            }
+            Ok(_) | Err(bulk::Failed::Gone | bulk::Failed::Vanished) => {
+                self.carried
+                    .touch(&self.hints, job.path, Touch::Changed, job.since);
+            }
+            Err(bulk::Failed::Unsteady) => {
+                let cause = "it changes all the time while it is read; replicate a snapshot or dump of it instead";
+                self.board
+                    .problem(&self.node.show(&job.path), "read a steady version", cause);
+                self.again.insert(job.path);
+            }
+            Err(bulk::Failed::Io(e)) => {
+                self.board
+                    .problem(&self.node.show(&job.path), "read", &e.to_string());
+                self.again.insert(job.path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a large file that the peer wants in a round to the bulk thread; what the peer has of it is the basis.
+    pub(super) fn read_wanted(&mut self, want: Want) {
+        let Some(root) = self.node.root(want.path.root).map(|r| r.root.clone()) else {
+            return;
+        };
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let basis = match want.have {
+            Have::Version { hash, size } => bulk::Basis::Version(hash, size),
+            _ => bulk::Basis::None,
+        };
+        let to = Some(session.next_transfer());
+        session.round_jobs.insert(want.path.clone());
+        let since = self.hints.now();
+        self.jobs.insert(want.path.clone(), since);
+        let job = bulk::Job {
+            path: want.path,
+            root,
+            to,
+            basis,
+            may_append: false,
+            since,
+        };
+        self.hand_over(job);
+    }
+
+    /// A large file of the round was read and sent.
+    fn round_file(
+        &mut self,
+        job: &bulk::Job,
+        result: Result<bulk::Read, bulk::Failed>,
+    ) -> Result<(), EngineError> {
+        let read = match result {
+            Ok(read) => read,
+            Err(bulk::Failed::Io(e)) => {
+                return self.cannot_read(job.path.clone(), &e.to_string());
+            }
+            Err(_) => return self.changed_meanwhile(job.path.clone()),
+        };
+        let Some(mut row) = self.node.store.lookup(&job.path)? else {
+            return Ok(());
+        };
+        if !row.stamp.is_of(&read.stamp) {
+            // The row is older than what was read; the change is on its way through the dirty set.
+            self.changed_meanwhile(job.path.clone())?;
+            if let (bulk::Sent::Staged(id) | bulk::Sent::Append(id), Some(s)) =
+                (read.sent, &self.session)
+            {
+                s.peer.send(Message::Abandon { id });
+            }
+            return Ok(());
+        }
+        row.entry = read.entry;
+        self.node
+            .store
+            .update(row.id, &row.entry, &row.stamp, row.seq)?;
+        self.node.store.set_blocks(row.id, &read.blocks.encode())?;
+        let content = match read.sent {
+            bulk::Sent::Not => Content::Keep,
+            bulk::Sent::Staged(id) => Content::Staged(id),
+            bulk::Sent::Append(id) => Content::Append(id),
+        };
+        let op = Op::Put {
+            path: job.path.clone(),
+            entry: row.entry,
+            content,
+        };
+        if let Some(session) = &mut self.session {
+            session.push(vec![(row.seq, op)], job.since);
+        }
+        Ok(())
+    }
+}

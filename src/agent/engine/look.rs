@@ -1,0 +1,151 @@
+//! Looking at the trees: roots, scans, paths that hints name, paths to look at again.
+//!
+//! What is found goes through the index to the peer; content too large for one look goes to [`super::large`].
+
+use std::collections::BTreeSet;
+
+use super::{Engine, EngineError, PIECE};
+use crate::agent::resolve::Resolver;
+use crate::agent::roots::Fitness;
+use crate::agent::session::Phase;
+use crate::decide::dirty::Touch;
+use crate::model::path::{RelPath, RootId, TreePath};
+
+impl Engine {
+    /// Asks for a scan of every root.
+    pub(super) fn scan_all(&mut self) {
+        for i in 0..self.node.roots.len() {
+            self.scanner
+                .push(TreePath::new(self.node.roots[i].root.id, RelPath::root()));
+        }
+    }
+
+    /// Looks again at what could not be settled, at held roots, and at files of which only the end was read.
+    pub(super) fn retry(&mut self) {
+        for path in std::mem::take(&mut self.again) {
+            self.hints.touch(path, Touch::Changed);
+        }
+        if self.roots.any_held() {
+            self.look_at_roots();
+        }
+        // A file whose end alone was read is read whole once nothing about it is pending.
+        for (path, since) in std::mem::take(&mut self.doubtful) {
+            if self.jobs.contains_key(&path) || self.hints.pending().0 > 0 {
+                self.doubtful.insert(path, since);
+            } else {
+                self.read_large(path, false, since);
+            }
+        }
+    }
+
+    /// Looks at every root; returns why the first of those that are held is held.
+    pub(super) fn look_at_roots(&mut self) -> Option<String> {
+        let ids: Vec<_> = self.node.roots.iter().map(|r| r.root.id).collect();
+        for id in ids {
+            self.is_held(id);
+        }
+        self.roots.first_held(&self.node)
+    }
+
+    /// Whether a root is held; looks at it first, and has it scanned where it was held until now.
+    pub(super) fn is_held(&mut self, id: RootId) -> bool {
+        let fitness = self.roots.check(id, &mut self.node, &self.board);
+        if fitness == Fitness::Back {
+            self.hints.subtree(TreePath::new(id, RelPath::root()));
+        }
+        fitness == Fitness::Held
+    }
+
+    /// Scans a piece of what is to be scanned.
+    pub(super) fn scan(&mut self) -> Result<(), EngineError> {
+        let found = self.scanner.step(&mut self.node)?;
+        for (path, cause) in found.unreadable {
+            self.board.problem(&self.node.show(&path), "read", &cause);
+            self.again.insert(path);
+        }
+        let since = self.scan_since.unwrap_or_else(|| self.hints.now());
+        for piece in found.differ.chunks(PIECE) {
+            self.resolve(piece.to_vec(), since)?;
+        }
+        if self.scanner.is_idle() {
+            self.scan_since = None;
+        }
+        Ok(())
+    }
+
+    /// Has a directory scanned, for a change noticed at `since`.
+    pub(super) fn scan_later(&mut self, path: TreePath, since: u64) {
+        self.scan_since = Some(self.scan_since.map_or(since, |s| s.min(since)));
+        self.scanner.push(path);
+    }
+
+    /// Looks at paths for changes noticed at `since`, brings the index up to date and sends what the peer needs.
+    pub(super) fn resolve(
+        &mut self,
+        mut paths: Vec<TreePath>,
+        since: u64,
+    ) -> Result<(), EngineError> {
+        let ids: BTreeSet<_> = paths.iter().map(|p| p.root).collect();
+        let held: BTreeSet<_> = ids.into_iter().filter(|id| self.is_held(*id)).collect();
+        paths.retain(|p| {
+            let busy = self.jobs.contains_key(p);
+            if busy {
+                self.again.insert(p.clone());
+            }
+            !busy && !held.contains(&p.root)
+        });
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let live = self
+            .session
+            .as_ref()
+            .is_some_and(|s| matches!(s.phase, Phase::Live))
+            && !self.paused;
+        self.node.store.begin()?;
+        let resolved =
+            Resolver::new(&mut self.node, live, &self.force, &mut self.departed).run(paths);
+        let resolved = match resolved {
+            Ok(r) => r,
+            Err(e) => {
+                self.node.store.rollback();
+                return Err(e.into());
+            }
+        };
+        self.node.store.commit()?;
+        for path in &resolved.fine {
+            if self.board.has_problems() {
+                let shown = self.node.show(path);
+                self.board.solved(&shown);
+            }
+            if !self.force.is_empty() && self.force.remove(path) {
+                self.node.store.settle_debt(path)?;
+            }
+        }
+        for (path, operation, cause) in resolved.problems {
+            self.board
+                .problem(&self.node.show(&path), operation, &cause);
+            self.again.insert(path);
+        }
+        for path in resolved.look {
+            self.carried.touch(&self.hints, path, Touch::Changed, since);
+        }
+        for path in resolved.unsteady {
+            self.carried.touch(&self.hints, path, Touch::Writing, since);
+        }
+        for path in resolved.scan {
+            self.scan_later(path, since);
+        }
+        for path in resolved.bulk {
+            self.read_large(path, true, since);
+        }
+        if !live {
+            self.unsent.0 += resolved.bytes;
+        }
+        if live && let Some(session) = &mut self.session {
+            session.announce(self.node.epochs.history());
+            session.push(resolved.ops, since);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+//! Streams that come and go, and what two nodes that meet make of each other.
+//!
+//! What a session may do is decided here once, by the hellos; the other modules only look at its phase.
+
+use super::{Engine, EngineError, PIECE};
+use crate::agent::meeting::{Course, DIVERGED, diverged, hello, judge};
+use crate::agent::peer::Peer;
+use crate::agent::session::{Phase, Session};
+use crate::decide::dirty::Touch;
+use crate::model::path::{RelPath, RootId, TreePath};
+use crate::wire::message::{Hello, Message, Role};
+
+impl Engine {
+    /// Begins a session on a stream that came up.
+    pub(super) fn link_up(&mut self, peer: Peer) {
+        if self.paused {
+            // Who dials while nothing is sent would wait for the end of the pause without a word.
+            peer.send(Message::Bye {
+                text: format!(
+                    "replication is paused on {}; run \"syncctl resume\" there",
+                    self.party.node
+                ),
+            });
+            peer.close();
+            return;
+        }
+        if self.session.is_some() {
+            self.link_down("the peer began another session");
+        }
+        let ours = hello(&self.node, &self.party);
+        peer.send(Message::Hello(Box::new(ours.clone())));
+        self.session = Some(Session::new(peer, ours));
+        self.board.update(|s| s.totals.sessions += 1);
+    }
+
+    /// Goes on with a session whose hellos were exchanged already.
+    ///
+    /// # Errors
+    /// [`EngineError`] where the node's own state fails.
+    pub fn take_over(
+        &mut self,
+        peer: Peer,
+        ours: Hello,
+        theirs: &Hello,
+    ) -> Result<(), EngineError> {
+        self.session = Some(Session::new(peer, ours));
+        self.met(theirs)
+    }
+
+    /// Ends the session, if one is up.
+    pub(super) fn link_down(&mut self, why: &str) {
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        session.peer.close();
+        self.met_early = None;
+        self.note_acked(session.peer_head);
+        // What was not acknowledged goes on being found by its sequence number at the next meeting.
+        let _ = self
+            .bulk
+            .signatures
+            .send((TreePath::new(RootId(0), RelPath::root()), None));
+        if !matches!(session.phase, Phase::Halted) {
+            tracing::warn!("the session with {} ended: {why}", self.party.peer);
+            why.clone_into(&mut self.unreachable);
+            self.tell_unreachable();
+        }
+        // A peer that was never met in this session was not lost with it.
+        if matches!(session.phase, Phase::Round(_) | Phase::Live) {
+            self.node.epochs.open_with_next_change();
+        }
+        self.commands.session_ended(why);
+    }
+
+    /// Tells the board that no session is up; what halted replication stays to be seen there.
+    pub(super) fn tell_unreachable(&self) {
+        let why = self.unreachable.clone();
+        self.board.update(|s| {
+            if s.peer.state == "diverged" || s.peer.state == "halted" {
+                return;
+            }
+            s.peer.state = "unreachable".into();
+            s.peer.reason = why;
+        });
+    }
+
+    /// Takes the course that follows from both hellos.
+    pub(super) fn met(&mut self, theirs: &Hello) -> Result<(), EngineError> {
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        let course = judge(&session.ours, theirs, &self.party);
+        tracing::info!("met {}: {course:?}", theirs.node);
+        match course {
+            Course::Send { .. } if !self.scanned => self.met_early = Some(Box::new(theirs.clone())),
+            Course::Send { since, full } => {
+                // Without paths the peer stands at `since` in our history; what it is owed it lacks all the same.
+                for path in self.node.store.owed(PIECE * 64)? {
+                    self.force.insert(path.clone());
+                    self.carried.touch(&self.hints, path, Touch::Changed, 0);
+                }
+                let empty: Vec<_> = (0u16..)
+                    .zip(&theirs.roots)
+                    .filter(|(_, r)| r.empty)
+                    .map(|(i, _)| RootId(i))
+                    .collect();
+                session.known_epoch = theirs.history.last().map(|e| e.id);
+                session.begin(&self.node, since, full, theirs.dry_run, &empty);
+                let peer_index_fresh = theirs.index_fresh;
+                self.board.update(|s| {
+                    s.peer.state = "catching-up".into();
+                    s.peer.acked_sequence = since;
+                    s.peer.reason = if peer_index_fresh {
+                        "its index is new, everything is compared".into()
+                    } else {
+                        String::new()
+                    };
+                });
+            }
+            Course::Refused(code, text) => {
+                session.peer.send(Message::Refuse {
+                    code,
+                    text: text.clone(),
+                });
+                self.halt("halted", &text);
+            }
+            Course::Diverged { since } => {
+                let text = diverged(&self.party, since);
+                session.peer.send(Message::Refuse {
+                    code: DIVERGED,
+                    text: text.clone(),
+                });
+                self.halt("diverged", &text);
+            }
+            Course::Stale => {
+                let text = format!(
+                    "{} holds newer data than this active node; stop syncd here and run \"syncctl resync\"",
+                    self.party.peer
+                );
+                session.peer.send(Message::Refuse {
+                    code: 6,
+                    text: text.clone(),
+                });
+                self.halt("halted", &text);
+            }
+            Course::Idle | Course::Blank | Course::Receive { .. } => {
+                session.peer.send(Message::Bye {
+                    text: "nothing to send".into(),
+                });
+                session.peer.close();
+            }
+        }
+        Ok(())
+    }
+
+    /// Replication stands still until a person helped; the index stays current.
+    pub(super) fn halt(&mut self, state: &str, text: &str) {
+        tracing::error!("{text}");
+        self.board.update(|s| {
+            s.peer.state = state.to_owned();
+            text.clone_into(&mut s.peer.reason);
+            text.clone_into(&mut s.last_error);
+        });
+        text.clone_into(&mut self.unreachable);
+        if let Some(s) = &mut self.session {
+            s.phase = Phase::Halted;
+            s.peer.close();
+        }
+        self.commands
+            .halted(if state == "diverged" { 5 } else { 6 }, text);
+    }
+
+    /// The peer stands where this node stands: from now on changes are pushed as they happen.
+    pub(super) fn live(&mut self) -> Result<(), EngineError> {
+        let head = self.node.epochs.history().head();
+        if let Some(s) = &mut self.session {
+            s.phase = Phase::Live;
+            s.peer_head = head;
+            for path in std::mem::take(&mut s.parted) {
+                self.force.insert(path.clone());
+                self.carried.touch(&self.hints, path, Touch::Changed, 0);
+            }
+        }
+        self.party.full = false;
+        self.node.store.forget_tombs(head)?;
+        if self.party.role == Role::Standby
+            && let Some(s) = &self.session
+        {
+            // Nobody watches this tree, so there is nothing more to push.
+            s.peer.send(Message::Bye {
+                text: "everything was sent".into(),
+            });
+            s.peer.close();
+        }
+        self.board.update(|s| {
+            s.peer.state = "in-sync".into();
+            s.peer.acked_sequence = head;
+            s.peer.reason.clear();
+        });
+        self.commands.in_sync();
+        Ok(())
+    }
+}

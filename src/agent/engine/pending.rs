@@ -1,0 +1,78 @@
+//! What would be lost if this node died now, and whether somebody's flush is done.
+//!
+//! Both are sums over everything the other modules leave unfinished, so they are drawn up in one place.
+
+use super::Engine;
+use crate::agent::session::Phase;
+
+impl Engine {
+    /// Tells the board what would be lost now, and whether somebody's flush is done.
+    pub(super) fn after_work(&mut self) {
+        let flights = self.session.iter().flat_map(|s| s.flights.values());
+        let (mut paths, mut bytes, mut oldest) =
+            (self.jobs.len() as u64, 0, self.jobs.values().min().copied());
+        for f in flights {
+            paths += f.paths.len() as u64;
+            bytes += f.bytes;
+            oldest = Some(oldest.map_or(f.since, |o: u64| o.min(f.since)));
+        }
+        paths += self.again.len() as u64 + self.doubtful.len() as u64;
+        let scanning = !self.scanner.is_idle();
+        oldest = self.count_unsent(&mut paths, &mut bytes, oldest);
+        self.board.hold(paths, bytes, oldest);
+        let (head, epoch) = {
+            let h = self.node.epochs.history();
+            (h.head(), h.last().map_or(0, |e| e.number))
+        };
+        let live = matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live));
+        let behind = if live {
+            0
+        } else {
+            head.saturating_sub(self.acked)
+        };
+        self.board.update(|s| {
+            s.sequence = head;
+            s.epoch = epoch;
+            s.pending.scanning = scanning;
+        });
+        if self.commands.is_flushing() {
+            for (path, since) in std::mem::take(&mut self.doubtful) {
+                self.read_large(path, false, since);
+            }
+            // Nothing of a held root is sent, so no flush can promise anything about it.
+            if let Some(why) = self.look_at_roots() {
+                self.commands.refuse_flush(&why);
+            }
+            let first = [oldest, self.hints.pending().1, self.carried.oldest()];
+            let first = first.into_iter().flatten().min();
+            let quiet = live && !scanning && behind == 0 && self.force.is_empty();
+            self.commands.check_flush(quiet, first);
+        }
+        self.commands.expire(&self.unreachable, live);
+    }
+
+    /// What the index holds and the peer has not acknowledged counts as pending while no session is live.
+    fn count_unsent(
+        &mut self,
+        paths: &mut u64,
+        bytes: &mut u64,
+        oldest: Option<u64>,
+    ) -> Option<u64> {
+        if self
+            .session
+            .as_ref()
+            .is_some_and(|s| matches!(s.phase, Phase::Live))
+        {
+            self.unsent = (0, None);
+            return oldest;
+        }
+        let behind = self.node.epochs.history().head().saturating_sub(self.acked);
+        if behind == 0 {
+            return oldest;
+        }
+        *paths += behind;
+        *bytes += self.unsent.0;
+        let since = *self.unsent.1.get_or_insert_with(|| self.hints.now());
+        Some(oldest.map_or(since, |o| o.min(since)))
+    }
+}

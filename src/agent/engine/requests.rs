@@ -1,0 +1,133 @@
+//! What the commands of `syncctl` make the engine do; who waits for what is kept in [`Commands`].
+//!
+//! [`Commands`]: crate::agent::commands::Commands
+
+use std::time::Duration;
+
+use super::{Engine, Replies};
+use crate::agent::commands::{done, failure};
+use crate::agent::session::Phase;
+use crate::wire::control::{Answer, Outcome, Request, ResyncReport};
+use crate::wire::message::Role;
+
+impl Engine {
+    /// Does what a command asks for, or has it wait.
+    pub(super) fn command(&mut self, request: Request, replies: Replies) {
+        match request {
+            Request::Status => {
+                let status = Box::new(self.board.snapshot());
+                let _ = replies.send(Answer::Done(Outcome {
+                    status: Some(status),
+                    ..Outcome::default()
+                }));
+            }
+            Request::Flush { timeout_ms } => {
+                let roots: Vec<_> = self.node.roots.iter().map(|r| r.root.clone()).collect();
+                let now = self.hints.now();
+                self.commands
+                    .flush(&roots, Duration::from_millis(timeout_ms), now, replies);
+            }
+            Request::Pause | Request::Resume => {
+                self.pause(matches!(request, Request::Pause), &replies)
+            }
+            Request::Resync {
+                full,
+                checksum,
+                dry_run,
+            } => self.resync(full, checksum, dry_run, replies),
+            Request::Verify { quick } => self.verify(quick, replies),
+            Request::Serve | Request::Stop | Request::Yield => {
+                let _ = replies.send(failure(
+                    1,
+                    "this request is not for the engine",
+                    "report this as a defect",
+                ));
+            }
+        }
+    }
+
+    fn pause(&mut self, on: bool, replies: &Replies) {
+        self.paused = on;
+        self.board.update(|s| s.paused = on);
+        if on {
+            self.link_down("replication was paused by syncctl pause");
+        } else {
+            let _ = self.down.send(());
+        }
+        let message = if on {
+            "replication is paused; changes are noted and sent after syncctl resume"
+        } else {
+            "replication goes on"
+        };
+        let _ = replies.send(Answer::Done(done(message)));
+    }
+
+    fn resync(&mut self, full: bool, checksum: bool, dry_run: bool, replies: Replies) {
+        if self.session.is_none() {
+            let why = &self.unreachable;
+            let state = self.board.snapshot().peer.state;
+            let answer = match state.as_str() {
+                "diverged" => failure(5, why, "see \"Split brain\" in README.md"),
+                "halted" => failure(6, why, "see syncctl status on both nodes"),
+                _ => {
+                    let text = format!("{} cannot be reached: {why}", self.party.peer);
+                    failure(4, text, "see syncctl check")
+                }
+            };
+            let _ = replies.send(answer);
+            return;
+        }
+        if dry_run {
+            let hint = "run \"syncctl resync --dry-run\" on the standby, or \"syncctl verify\" here to list what differs";
+            let _ = replies.send(failure(
+                2,
+                "a dry run is told by the node that receives",
+                hint,
+            ));
+            return;
+        }
+        if checksum && let Err(e) = self.node.store.forget_hashes() {
+            tracing::warn!("{e}");
+        }
+        self.scan_all();
+        let verdict = format!("{} is active and sends", self.party.node);
+        let report = ResyncReport {
+            direction: "send".into(),
+            verdict,
+            ..ResyncReport::default()
+        };
+        self.commands.await_sync(report, replies);
+        self.party.full = full || checksum;
+        // A new meeting compares anew.
+        self.link_down("a resync was asked for");
+        let _ = self.down.send(());
+    }
+
+    fn verify(&mut self, quick: bool, replies: Replies) {
+        if self.party.role != Role::Active {
+            let text = format!(
+                "{} is not active; a comparison is run by the active node",
+                self.party.node
+            );
+            let _ = replies.send(failure(2, text, format!("run it on {}", self.party.peer)));
+            return;
+        }
+        let live = matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live));
+        if !live || self.commands.is_comparing() {
+            let text = if live {
+                "another comparison is under way"
+            } else {
+                "the peer is not in sync, so there is nothing to compare yet"
+            };
+            let _ = replies.send(failure(
+                if live { 1 } else { 4 },
+                text,
+                "see syncctl status",
+            ));
+            return;
+        }
+        if let Some(round) = self.begin_compare(quick) {
+            self.commands.compare(quick, round, replies);
+        }
+    }
+}

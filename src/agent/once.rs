@@ -1,0 +1,159 @@
+//! Commands that meet the peer by themselves and end: `syncctl resync` without an owner process, `syncctl check`.
+//!
+//! Both run in the process of the command itself, which serves nobody else and ends with its session.
+
+use std::time::{Duration, Instant};
+
+use super::engine::Event;
+use super::owner::{Site, apply_failure, failed, held, refusal};
+use super::standby::{End, HELLO, Standby, Until};
+use super::{setup, survey};
+use crate::config::Config;
+use crate::wire::control::{Failure, Outcome, Progress, ResyncReport};
+use crate::wire::message::{Message, Role};
+
+/// `syncctl resync` where no process owns the node: dials the peer, brings the node that is behind up to date, ends.
+///
+/// # Errors
+/// A failure with the exit code of its kind.
+pub fn resync_once(
+    config: &Config,
+    node: usize,
+    full: bool,
+    checksum: bool,
+    dry_run: bool,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Outcome, Failure> {
+    let site = Site::new(config.clone(), node);
+    let owner = site.own_in_place_of_serve("resync").map_err(|e| held(&e))?;
+    let mut side = site.open()?;
+    setup::prepare(&mut side)?;
+    let drift = survey::changed_here(&mut side.node, &mut |paths| {
+        progress(&Progress {
+            phase: "scanning".into(),
+            paths,
+            ..Progress::default()
+        });
+    })
+    .map_err(|e| failed(e, "see syncctl check"))?;
+    if checksum {
+        side.node
+            .store
+            .forget_hashes()
+            .map_err(|e| failed(e, "see syncctl check"))?;
+    }
+    let rt = setup::runtime()?;
+    let (sender, mut events) = setup::events();
+    let board = site.board("standby", None);
+    let started = Instant::now();
+    let peer = setup::dial(&site, &rt, &sender)?;
+    let mut party = site.party(Role::Standby);
+    party.full = full || checksum;
+    party.dry_run = dry_run;
+    let mut standby = Standby {
+        events: &mut events,
+        sender,
+        rt: rt.handle().clone(),
+        board,
+        party,
+        until: Until::CaughtUp,
+        activating: false,
+        drift,
+        progress,
+    };
+    let (mut side, end) = standby.run(side, peer)?;
+    side.checkpoint().map_err(|e| apply_failure(&e))?;
+    if !dry_run && matches!(end, End::Done(_)) {
+        side.node
+            .epochs
+            .set_active(false)
+            .map_err(|e| failed(e, "see syncctl check"))?;
+    }
+    drop(owner);
+    rt.shutdown_timeout(Duration::from_millis(500));
+    match end {
+        End::Done(mut report) => {
+            report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let message = if dry_run {
+                "nothing was changed"
+            } else {
+                "this node is up to date"
+            };
+            Ok(Outcome {
+                message: message.into(),
+                resync: Some(report),
+                ..Outcome::default()
+            })
+        }
+        End::Nothing(text) => {
+            let report = ResyncReport {
+                direction: "none".into(),
+                verdict: text.clone(),
+                ..ResyncReport::default()
+            };
+            Ok(Outcome {
+                message: text,
+                resync: Some(report),
+                ..Outcome::default()
+            })
+        }
+        End::Refused(f) => Err(f),
+        End::Lost(why) => Err(Failure {
+            code: 4,
+            message: format!("the session with {} ended: {why}", site.peer_name()),
+            hint: "run it again: it goes on where it stopped".into(),
+        }),
+        End::Stopped => Err(failed(
+            "interrupted",
+            "run it again: it goes on where it stopped",
+        )),
+    }
+}
+
+/// `syncctl check`: meets the peer and says what it is, without any effect on either side.
+///
+/// # Errors
+/// The failure a session would end with.
+pub fn check_peer(config: &Config, node: usize) -> Result<String, Failure> {
+    let site = Site::new(config.clone(), node);
+    let rt = setup::runtime()?;
+    let (sender, mut events) = setup::events();
+    std::fs::create_dir_all(site.run_dir()).map_err(|e| {
+        failed(
+            format!("cannot make {}: {e}", site.run_dir().display()),
+            "run as root",
+        )
+    })?;
+    let peer = setup::dial(&site, &rt, &sender)?;
+    let answer = rt.block_on(async { tokio::time::timeout(HELLO, events.recv()).await });
+    peer.send(Message::Bye {
+        text: "syncctl check".into(),
+    });
+    peer.close();
+    let unreachable = |why: String| Failure {
+        code: 4,
+        message: format!("{} cannot be reached: {why}", site.peer_name()),
+        hint: "see README.md, \"Troubleshooting\"".into(),
+    };
+    let result = match answer {
+        Ok(Some(Event::Peer {
+            message: Message::Hello(h),
+            ..
+        })) => Ok(format!(
+            "{} answers: osm-failover {}, protocol {}, cluster \"{}\", sequence {}",
+            h.node,
+            h.version,
+            h.protocol,
+            h.cluster,
+            h.history.head()
+        )),
+        Ok(Some(Event::Peer {
+            message: Message::Refuse { code, text },
+            ..
+        })) => Err(refusal(code, text)),
+        Ok(Some(Event::LinkDown { why, .. })) => Err(unreachable(why)),
+        _ => Err(unreachable("it did not say hello".into())),
+    };
+    rt.shutdown_timeout(Duration::from_millis(500));
+    result
+}

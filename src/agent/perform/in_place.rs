@@ -1,0 +1,107 @@
+//! Changes of a file that stays the file it is: its metadata, and bytes that are appended to it.
+//!
+//! Neither appears by one rename, so a crash may leave it half done: both look at what they find, and can be done again.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{self as rfs, OFlags};
+
+use super::{Fault, Performer, Place};
+use crate::agent::drift;
+use crate::index::store::Row;
+use crate::model::entry::Entry;
+use crate::model::path::TreePath;
+use crate::sys::meta::Pin;
+use crate::sys::tree::{Look, look_at};
+
+impl Performer<'_> {
+    /// Writes a slot's bytes behind the present content of a file.
+    pub(super) fn append(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        place: &Place,
+        (slot, offset): (&str, u64),
+    ) -> Result<(), Fault> {
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
+        if look_at(staging, slot.as_bytes()).map_err(Fault::of("look at its slot"))? == Look::Absent
+        {
+            return Ok(());
+        }
+        let have = place
+            .have
+            .as_ref()
+            .filter(|h| h.entry.kind.is_file() && h.entry.kind.size() >= offset)
+            .ok_or(Fault::Want)?;
+        let mut bytes = crate::sys::tree::open_regular(staging, slot.as_bytes())
+            .map_err(Fault::of("read its slot"))?;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rfs::openat(&place.dir, place.name.as_slice(), flags, rfs::Mode::empty())
+            .map_err(|e| Fault::of("write it")(e.into()))?;
+        let file = std::fs::File::from(file);
+        copy_to(&mut bytes, &file, offset).map_err(Fault::of("write it"))?;
+        file.set_len(entry.kind.size())
+            .map_err(Fault::of("write it"))?;
+        let pin = Pin::new(place.dir.as_fd(), &place.name).map_err(Fault::of("open it"))?;
+        let mut now = have.entry.clone();
+        now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
+        pin.apply(entry, Some(&now))?;
+        if self.sync {
+            file.sync_data().map_err(Fault::of("sync it"))?;
+        }
+        self.staging.discard(path.root, slot);
+        Ok(())
+    }
+}
+
+/// A metadata change of a file whose content stays: only on the content both sides know.
+pub(super) fn keep_content(
+    entry: &Entry,
+    place: &Place,
+    row: Option<&Row>,
+    replay: bool,
+) -> Result<(), Fault> {
+    let have = place
+        .have
+        .as_ref()
+        .filter(|h| h.entry.kind.is_file())
+        .ok_or(Fault::Want)?;
+    let row = row
+        .filter(|r| r.entry.kind == entry.kind && entry.kind.hash().is_some())
+        .ok_or(Fault::Want)?;
+    let (dir, name) = (place.dir.as_fd(), place.name.as_slice());
+    let mut now = have.entry.clone();
+    let pin = Pin::new(dir, name).map_err(Fault::of("open it"))?;
+    now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
+    // A crash may have come between owner, mode and time; the content alone tells then.
+    let ours = if replay {
+        drift::holds_content(dir, name, have, &row.entry)
+    } else {
+        drift::is_replicated(dir, name, have, Some(row))
+    };
+    if !ours.map_err(Fault::of("compare it"))? {
+        return Err(Fault::Want);
+    }
+    Ok(pin.apply(entry, Some(&now))?)
+}
+
+/// Copies a whole file to an offset of another.
+fn copy_to(from: &mut std::fs::File, to: &std::fs::File, mut offset: u64) -> io::Result<()> {
+    use std::io::Read;
+    let mut buf = vec![0u8; 256 * 1024];
+    loop {
+        let n = match from.read(&mut buf) {
+            Ok(0) => return Ok(()),
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        to.write_all_at(&buf[..n], offset)?;
+        offset += n as u64;
+    }
+}

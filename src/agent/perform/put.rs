@@ -1,0 +1,206 @@
+//! Making an entry stand at its path, and noting it in the index.
+//!
+//! A directory gets its metadata where it stands; everything else is made ready in a slot and appears by one rename.
+//! Changes of a file that stays the file it is are in [`super::in_place`].
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{self as rfs, AtFlags, RenameFlags};
+
+use super::in_place::keep_content;
+use super::{Fault, Performer, Place, cannot_place};
+use crate::agent::drift;
+use crate::agent::links::other_names;
+use crate::agent::redo::Source;
+use crate::index::store::Row;
+use crate::model::entry::{Entry, Kind};
+use crate::model::epoch::Seq;
+use crate::model::path::TreePath;
+use crate::sys::meta::{self, Pin};
+use crate::sys::tree::{Look, look_at};
+
+impl Performer<'_> {
+    /// Makes `entry` stand at `path`.
+    pub(super) fn put(
+        &mut self,
+        seq: Seq,
+        path: &TreePath,
+        entry: &Entry,
+        source: &Source,
+        blocks: &[u8],
+    ) -> Result<(), Fault> {
+        if path.path.is_root() {
+            return self.put_root(seq, path, entry);
+        }
+        if self.went_on(path) {
+            return Ok(());
+        }
+        let Some(place) = self.place(path)? else {
+            return Err(Fault::Problem {
+                operation: "create it".into(),
+                cause: "its directory is missing".into(),
+            });
+        };
+        let row = self.node.store.lookup(path)?;
+        match (&entry.kind, source) {
+            (Kind::Dir, _) => self.put_dir(path, entry, &place, row.as_ref())?,
+            (Kind::File { .. }, Source::Keep) => {
+                keep_content(entry, &place, row.as_ref(), self.replay.is_some())?
+            }
+            (_, Source::Append { name, offset }) => {
+                self.append(path, entry, &place, (name, *offset))?
+            }
+            _ => self.put_other(path, entry, source, &place, row.as_ref())?,
+        }
+        self.record(seq, path, entry, &place, blocks)
+    }
+
+    /// A root is never made anew: it only gets its metadata.
+    fn put_root(&mut self, seq: Seq, path: &TreePath, entry: &Entry) -> Result<(), Fault> {
+        let Some(r) = self.node.root(path.root) else {
+            return Err(Fault::Want);
+        };
+        if r.root.only.is_some() {
+            return Ok(());
+        }
+        let fd = r.root.fd();
+        let Look::There(seen) = look_at(fd, b"").map_err(Fault::of("look at it"))? else {
+            return Err(Fault::Want);
+        };
+        let pin = Pin::new(fd, b"").map_err(Fault::of("open it"))?;
+        let mut have = seen.entry;
+        have.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
+        pin.apply(entry, Some(&have))?;
+        self.times.insert(path.clone(), entry.mtime);
+        self.node.store.put(path, entry, &seen.stamp, seq.max(1))?;
+        Ok(())
+    }
+
+    fn put_dir(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        place: &Place,
+        row: Option<&Row>,
+    ) -> Result<(), Fault> {
+        self.times.insert(path.clone(), entry.mtime);
+        if let Some(have) = place.have.as_ref().filter(|h| h.entry.kind.is_dir()) {
+            let pin = Pin::new(place.dir.as_fd(), &place.name).map_err(Fault::of("open it"))?;
+            let mut have = have.entry.clone();
+            have.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
+            return Ok(pin.apply(entry, Some(&have))?);
+        }
+        self.clear(path, place, row)?;
+        let slot = self.staging.fresh();
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
+        meta::make_special(staging, slot.as_bytes(), entry)?;
+        let placed = rfs::renameat_with(
+            staging,
+            slot.as_str(),
+            &place.dir,
+            place.name.as_slice(),
+            RenameFlags::NOREPLACE,
+        );
+        if let Err(e) = placed {
+            if let Err(e) = rfs::unlinkat(staging, slot.as_str(), AtFlags::REMOVEDIR) {
+                tracing::debug!("the staging slot {slot} stays until the next start: {e}");
+            }
+            return Err(Fault::of("create it")(e.into()));
+        }
+        self.touch(path);
+        Ok(())
+    }
+
+    /// Files, links and special files: made in a slot, then renamed over whatever file stands there.
+    fn put_other(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        source: &Source,
+        place: &Place,
+        row: Option<&Row>,
+    ) -> Result<(), Fault> {
+        if let Some(replay) = self.replay
+            && self.is_done(&replay, source, place, path)?
+        {
+            return Ok(());
+        }
+        let slot = self.fill_slot(path, entry, source)?;
+        let have_dir = place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir());
+        let known = match &place.have {
+            Some(have) if !have_dir => {
+                let at = (place.dir.as_fd(), place.name.as_slice());
+                drift::is_replicated(at.0, at.1, have, row).map_err(Fault::of("compare it"))?
+                    || drift::holds(at.0, at.1, have, entry).map_err(Fault::of("compare it"))?
+                    || self.stands_elsewhere(&have.stamp, path)?
+            }
+            Some(_) => false,
+            None => !place.socket,
+        };
+        if !known && let Err(e) = self.clear(path, place, row) {
+            self.staging.discard(path.root, &slot);
+            return Err(e);
+        }
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
+        if let Err(e) = rfs::renameat(staging, slot.as_str(), &place.dir, place.name.as_slice()) {
+            self.staging.discard(path.root, &slot);
+            return Err(cannot_place(e));
+        }
+        if matches!(source, Source::Link(_)) {
+            // Renaming a link over another link of the same file does nothing and leaves the slot.
+            self.staging.discard(path.root, &slot);
+        }
+        self.touch(path);
+        Ok(())
+    }
+
+    /// Notes in the index what now stands at a path.
+    fn record(
+        &mut self,
+        seq: Seq,
+        path: &TreePath,
+        entry: &Entry,
+        place: &Place,
+        blocks: &[u8],
+    ) -> Result<(), Fault> {
+        let look = look_at(place.dir.as_fd(), &place.name).map_err(Fault::of("look at it"))?;
+        let Look::There(seen) = look else {
+            return Err(Fault::Problem {
+                operation: "create it".into(),
+                cause: "it vanished at once".into(),
+            });
+        };
+        // The active node's own rows count from 0 where it found its tree; here 0 stands for what was never compared.
+        let id = self.node.store.put(path, entry, &seen.stamp, seq.max(1))?;
+        if id.is_none() {
+            // Its directory is not in the index; without a row of its own it would pass for a local file.
+            tracing::warn!(
+                "{}: its directory is unknown to the index",
+                self.node.show(path)
+            );
+            return Err(Fault::Want);
+        }
+        if let Some(id) = id
+            && !blocks.is_empty()
+        {
+            self.node.store.set_blocks(id, blocks)?;
+        }
+        // What was done to the file in place shows under its other names, too: replication did it there as well.
+        if seen.stamp.nlink > 1 && !entry.kind.is_dir() {
+            for (_, other) in other_names(self.node, path, &seen.stamp)? {
+                if other.seq != 0 {
+                    self.node
+                        .store
+                        .update(other.id, entry, &seen.stamp, other.seq)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! The new file in a slot of its root, complete before it is renamed to its path.
+//!
+//! Where its content comes from (bytes, a staged transfer, another name of a file in the tree) matters here alone.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{self as rfs, AtFlags};
+
+use super::{Fault, Performer};
+use crate::agent::redo::Source;
+use crate::agent::{content, drift};
+use crate::index::store::Row;
+use crate::model::entry::Entry;
+use crate::model::path::TreePath;
+use crate::sys::meta::{self, Pin};
+use crate::sys::tree::{Look, look_at};
+
+impl Performer<'_> {
+    /// Brings the new file into a slot of its root; returns the slot's name.
+    pub(super) fn fill_slot(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        source: &Source,
+    ) -> Result<String, Fault> {
+        match source {
+            Source::Slot {
+                name,
+                linked: false,
+            } => Ok(name.clone()),
+            Source::Slot { name, linked: true } => {
+                self.dress_slot(path, name, entry)?;
+                Ok(name.clone())
+            }
+            Source::Inline(bytes) | Source::Sparse(bytes) => {
+                let (name, file) = self
+                    .staging
+                    .create(path.root, entry.mode & 0o777)
+                    .map_err(Fault::of("create it"))?;
+                let sparse = matches!(source, Source::Sparse(_));
+                let written = content::write(&file, bytes, sparse).map_err(Fault::of("write it"));
+                let done = written
+                    .and_then(|()| Ok(meta::dress(file.as_fd(), entry, entry.mode & 0o777)?));
+                if let Err(e) = done {
+                    self.staging.discard(path.root, &name);
+                    return Err(e);
+                }
+                Ok(name)
+            }
+            Source::Link(target) => self.link_slot(path, target, entry),
+            Source::Keep | Source::Append { .. } => {
+                let name = self.staging.fresh();
+                let staging = self
+                    .staging
+                    .dir(path.root)
+                    .map_err(Fault::of("open staging"))?;
+                meta::make_special(staging, name.as_bytes(), entry)
+                    .inspect_err(|_| self.staging.discard(path.root, &name))?;
+                Ok(name)
+            }
+        }
+    }
+
+    /// A slot that is a further link to the file at `target`, if that file is the wanted one.
+    fn link_slot(
+        &mut self,
+        path: &TreePath,
+        target: &TreePath,
+        entry: &Entry,
+    ) -> Result<String, Fault> {
+        let same = |row: &Row| {
+            row.entry.kind == entry.kind && (entry.kind.hash().is_some() || !entry.kind.is_file())
+        };
+        let row = self.node.store.lookup(target)?.filter(same);
+        let Some(from) = self.place(target)?.filter(|_| row.is_some()) else {
+            return Err(Fault::Want);
+        };
+        // A file that was edited here gets no further names.
+        let replicated = from.have.as_ref().is_some_and(|have| {
+            drift::is_replicated(from.dir.as_fd(), &from.name, have, row.as_ref()).unwrap_or(false)
+        });
+        if !replicated {
+            return Err(Fault::Want);
+        }
+        let name = self.staging.fresh();
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
+        rfs::linkat(
+            &from.dir,
+            from.name.as_slice(),
+            staging,
+            name.as_str(),
+            AtFlags::empty(),
+        )
+        .map_err(|_| Fault::Want)?;
+        if let Err(e) = self.dress_slot(path, &name, entry) {
+            self.staging.discard(path.root, &name);
+            return Err(e);
+        }
+        Ok(name)
+    }
+
+    /// Gives a slot that is a further name of a file in the tree the wanted owner, mode, times and attributes.
+    fn dress_slot(&mut self, path: &TreePath, slot: &str, entry: &Entry) -> Result<(), Fault> {
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
+        let Look::There(seen) =
+            look_at(staging, slot.as_bytes()).map_err(Fault::of("look at its slot"))?
+        else {
+            return Err(Fault::Want);
+        };
+        let pin = Pin::new(staging, slot.as_bytes()).map_err(Fault::of("open its slot"))?;
+        let mut have = seen.entry;
+        have.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
+        Ok(pin.apply(entry, Some(&have))?)
+    }
+}

@@ -1,0 +1,79 @@
+//! Signatures of files this node holds, from which the sender makes a delta.
+//!
+//! Making one reads the whole file, piece by piece, so memory stays bounded whatever its size.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use super::Receiver;
+use crate::decide::delta::signature::{SignatureWriter, choose_block};
+use crate::model::entry::Hash;
+use crate::model::path::TreePath;
+use crate::sys::tree::open_regular;
+use crate::wire::message::{MAX_CHUNK, Message};
+
+impl Receiver {
+    /// Sends the signature of this node's version of a file, or says that there is none.
+    pub(super) fn signature(&mut self, path: &TreePath) {
+        if let Err(e) = self.send_signature(path) {
+            tracing::debug!("no signature of {}: {e}", self.side.node.show(path));
+            let none = Message::Signature {
+                path: path.clone(),
+                basis: Hash([0; 32]),
+                size: 0,
+                data: Vec::new(),
+                last: true,
+            };
+            self.peer.send(none);
+        }
+    }
+
+    fn send_signature(&mut self, path: &TreePath) -> std::io::Result<()> {
+        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let row = self
+            .side
+            .node
+            .store
+            .lookup(path)
+            .ok()
+            .flatten()
+            .ok_or_else(missing)?;
+        let basis = row.entry.kind.hash().ok_or_else(missing)?;
+        let root = &self.side.node.root(path.root).ok_or_else(missing)?.root;
+        let (dir, name) = root.open_parent(&path.path)?;
+        let file: File = open_regular(dir.as_fd(), name)?;
+        let size = file.metadata()?.len();
+        let block = choose_block(size);
+        let mut writer = SignatureWriter::new(block).map_err(std::io::Error::other)?;
+        let (mut buf, mut out, mut at) = (vec![0u8; 1024 * 1024], Vec::new(), 0);
+        let part = |data: Vec<u8>, last| Message::Signature {
+            path: path.clone(),
+            basis,
+            size,
+            data,
+            last,
+        };
+        loop {
+            let n = file.read_at(&mut buf, at)?;
+            if n == 0 {
+                break;
+            }
+            writer.push(&buf[..n], &mut out);
+            at += n as u64;
+            while out.len() > MAX_CHUNK {
+                let rest = out.split_off(MAX_CHUNK);
+                self.peer
+                    .send(part(std::mem::replace(&mut out, rest), false));
+            }
+        }
+        writer.finish(&mut out);
+        while out.len() > MAX_CHUNK {
+            let rest = out.split_off(MAX_CHUNK);
+            self.peer
+                .send(part(std::mem::replace(&mut out, rest), false));
+        }
+        self.peer.send(part(out, true));
+        Ok(())
+    }
+}

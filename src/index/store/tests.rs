@@ -1,0 +1,153 @@
+//! The index as a whole: rows, moves, tombstones, debts, and what is refused.
+
+use super::*;
+use crate::model::entry::{Hash, Kind, Timestamp};
+use crate::model::path::RelPath;
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let (s, fresh) = Store::open(dir.path(), &["r".into(), "q".into()]).expect("opens");
+    assert!(fresh);
+    (dir, s)
+}
+
+fn tp(p: &str) -> TreePath {
+    TreePath::new(RootId(0), RelPath::parse(p.as_bytes()).expect("safe"))
+}
+
+fn entry(kind: Kind) -> Entry {
+    Entry {
+        kind,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: Timestamp::default(),
+        xattrs: vec![],
+    }
+}
+
+fn file() -> Entry {
+    entry(Kind::File {
+        size: 3,
+        hash: None,
+    })
+}
+
+#[test]
+fn moving_a_directory_moves_what_lies_below_it() {
+    let (_d, mut s) = store();
+    let st = Stamp {
+        ino: 7,
+        ..Stamp::default()
+    };
+    for (p, e) in [
+        ("a", entry(Kind::Dir)),
+        ("a/b", entry(Kind::Dir)),
+        ("a/b/f", file()),
+        ("t", entry(Kind::Dir)),
+    ] {
+        s.put(&tp(p), &e, &st, 1)
+            .expect("put")
+            .expect("its directory is known");
+    }
+    assert!(s.move_row(&tp("a/b"), &tp("t/n"), 9).expect("moves"));
+    assert!(s.lookup(&tp("a/b/f")).expect("read").is_none());
+    let row = s.lookup(&tp("t/n/f")).expect("read").expect("there");
+    assert_eq!(s.path_of(row.id).expect("read"), Some(tp("t/n/f")));
+    assert_eq!(s.lookup(&tp("t/n")).expect("read").expect("there").born, 9);
+    assert_eq!(s.by_inode(7).expect("read").len(), 4);
+    assert_eq!(s.remove(&tp("t")).expect("removes"), 3);
+    assert!(s.lookup(&tp("t/n/f")).expect("read").is_none());
+}
+
+#[test]
+fn what_becomes_a_directory_takes_its_children() {
+    let (_d, mut s) = store();
+    s.put(&tp("f"), &file(), &Stamp::default(), 1).expect("put");
+    assert_eq!(
+        s.dir_id(&tp("f")).expect("read"),
+        None,
+        "a file is no directory"
+    );
+    s.put(&tp("f"), &entry(Kind::Dir), &Stamp::default(), 2)
+        .expect("put");
+    s.put(&tp("f/x"), &file(), &Stamp::default(), 3)
+        .expect("put")
+        .expect("its directory is known");
+    let row = s.lookup(&tp("f/x")).expect("read").expect("there");
+    assert_eq!(s.path_of(row.id).expect("read"), Some(tp("f/x")));
+}
+
+#[test]
+fn a_tombstone_goes_when_the_path_is_back() {
+    let (_d, mut s) = store();
+    s.tomb(&tp("x"), 5).expect("tomb");
+    assert_eq!(s.tombs_since(4, 10).expect("read"), vec![(5, tp("x"))]);
+    s.put(&tp("x"), &file(), &Stamp::default(), 6).expect("put");
+    assert!(s.tombs_since(0, 10).expect("read").is_empty());
+}
+
+#[test]
+fn a_put_without_its_directory_is_refused_and_a_newer_file_too() {
+    let (d, mut s) = store();
+    assert_eq!(
+        s.put(&tp("no/x"), &file(), &Stamp::default(), 1)
+            .expect("read"),
+        None
+    );
+    s.db.execute_batch("PRAGMA user_version=99").expect("set");
+    drop(s);
+    assert!(matches!(
+        Store::open(d.path(), &[]),
+        Err(StoreError::Newer(_, 99))
+    ));
+}
+
+#[test]
+fn changes_come_in_order_and_debts_are_kept() {
+    let (d, mut s) = store();
+    s.put(&tp("b"), &file(), &Stamp::default(), 2).expect("put");
+    s.put(&tp("a"), &file(), &Stamp::default(), 3).expect("put");
+    let seqs: Vec<_> = s
+        .changed_since((1, 0), 10)
+        .expect("read")
+        .iter()
+        .map(|r| r.seq)
+        .collect();
+    assert_eq!(seqs, [2, 3]);
+    s.owe(&tp("b")).expect("owe");
+    s.set_number("head", 3).expect("set");
+    drop(s);
+    let (s, fresh) = Store::open(d.path(), &["q".into(), "r".into()]).expect("opens");
+    assert!(!fresh);
+    assert_eq!(s.number("head").expect("read"), 3);
+    assert_eq!(s.owed(9).expect("read").len(), 1);
+    assert!(
+        s.is_empty(RootId(0)).expect("read"),
+        "roots are found by name, not by position"
+    );
+    assert!(!s.is_empty(RootId(1)).expect("read"));
+}
+
+#[test]
+fn forgotten_hashes_change_nothing_else() {
+    let (_d, mut s) = store();
+    let st = Stamp {
+        ino: 7,
+        ..Stamp::default()
+    };
+    let hashed = entry(Kind::File {
+        size: 3,
+        hash: Some(Hash([1; 32])),
+    });
+    s.put(&tp("d"), &entry(Kind::Dir), &st, 1).expect("put");
+    for (p, seq) in [("d/found-here", 0), ("d/a", 5), ("d/b", 4)] {
+        s.put(&tp(p), &hashed, &st, seq).expect("put");
+    }
+    s.forget_hashes().expect("a pass over all rows");
+    for (p, seq) in [("d/found-here", 0), ("d/a", 5), ("d/b", 4)] {
+        let row = s.lookup(&tp(p)).expect("read").expect("there");
+        assert_eq!((row.entry, row.stamp, row.seq), (file(), st, seq));
+    }
+    s.begin().expect("no transaction is left open");
+}

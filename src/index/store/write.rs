@@ -1,0 +1,231 @@
+//! How rows come, change, move and go.
+//!
+//! Each change must keep the cached directory ids and the tombstones true, so all of them stand in one place.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::{Data, NodeId, Result, Store, StoreError};
+use crate::model::entry::{Entry, Kind, Stamp, Timestamp};
+use crate::model::epoch::Seq;
+use crate::model::path::TreePath;
+
+/// Rows read at a time by a pass over all of them.
+const PAGE: usize = 1024;
+
+impl Store {
+    /// The row of a root, made with an empty entry where it is new.
+    pub(super) fn root_row(&mut self, name: &str) -> Result<NodeId> {
+        let found: Option<NodeId> = self
+            .db
+            .query_row(
+                "SELECT id FROM node WHERE parent=0 AND name=?",
+                [name.as_bytes()],
+                |r| r.get(0),
+            )
+            .optional()
+            .map_err(self.sql())?;
+        if let Some(id) = found {
+            return Ok(id);
+        }
+        let entry = Entry {
+            kind: Kind::Dir,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: Timestamp::default(),
+            xattrs: Vec::new(),
+        };
+        self.insert(0, name.as_bytes(), &entry, &Stamp::default(), 0)
+    }
+
+    /// Sets what stands at a path; its directory must have a row. A row of another kind is replaced with
+    /// everything below it. Returns the id, `None` where the directory has no row.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        stamp: &Stamp,
+        seq: Seq,
+    ) -> Result<Option<NodeId>> {
+        if let Some(old) = self.lookup(path)? {
+            if old.entry.kind.is_dir() == entry.kind.is_dir() {
+                self.update(old.id, entry, stamp, seq)?;
+                self.untomb(path)?;
+                return Ok(Some(old.id));
+            }
+            self.remove(path)?;
+        }
+        let Some(parent) = path.path.parent() else {
+            return Ok(None);
+        };
+        let Some(dir) = self.dir_id(&TreePath::new(path.root, parent))? else {
+            return Ok(None);
+        };
+        self.untomb(path)?;
+        self.insert(dir, path.path.name().unwrap_or_default(), entry, stamp, seq)
+            .map(Some)
+    }
+
+    /// Changes a row in place.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn update(&self, id: NodeId, entry: &Entry, stamp: &Stamp, seq: Seq) -> Result<()> {
+        let data = self.encode(entry, stamp)?;
+        self.db
+            .prepare_cached("UPDATE node SET ino=?,seq=?,dir=?,data=? WHERE id=?")
+            .and_then(|mut s| {
+                s.execute(params![
+                    stamp.ino.cast_signed(),
+                    seq.cast_signed(),
+                    entry.kind.is_dir(),
+                    data,
+                    id
+                ])
+            })
+            .map_err(self.sql())
+            .map(|_| ())
+    }
+
+    /// Drops the hash of every file, so that each is read again before it is compared.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was changed then.
+    pub fn forget_hashes(&mut self) -> Result<()> {
+        self.begin()?;
+        let done = self.drop_hashes().and_then(|()| self.commit());
+        if done.is_err() {
+            self.rollback();
+        }
+        done
+    }
+
+    /// Row by row: the tree may be too large to hold, and no row changes its place in this order.
+    fn drop_hashes(&self) -> Result<()> {
+        let mut after = (0, 0);
+        loop {
+            let rows = self.changed_since(after, PAGE)?;
+            let Some(last) = rows.last() else {
+                return Ok(());
+            };
+            after = (last.seq, last.id);
+            for mut row in rows {
+                if let Kind::File { hash, .. } = &mut row.entry.kind {
+                    *hash = None;
+                    self.update(row.id, &row.entry, &row.stamp, row.seq)?;
+                }
+            }
+        }
+    }
+
+    /// Moves a row, and with it everything below, to another path; whatever row stood there goes.
+    /// Returns whether both ends were known.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn move_row(&mut self, from: &TreePath, to: &TreePath, seq: Seq) -> Result<bool> {
+        let Some(row) = self.lookup(from)? else {
+            return Ok(false);
+        };
+        let Some(parent) = to.path.parent() else {
+            return Ok(false);
+        };
+        let Some(dir) = self.dir_id(&TreePath::new(to.root, parent))? else {
+            return Ok(false);
+        };
+        self.remove(to)?;
+        self.untomb(to)?;
+        self.dirs.clear();
+        self.db
+            .prepare_cached("UPDATE node SET parent=?,name=?,seq=?,born=? WHERE id=?")
+            .and_then(|mut s| {
+                let seq = seq.cast_signed();
+                s.execute(params![
+                    dir,
+                    to.path.name().unwrap_or_default(),
+                    seq,
+                    seq,
+                    row.id
+                ])
+            })
+            .map_err(self.sql())?;
+        Ok(true)
+    }
+
+    /// Drops the row at a path and every row below it; returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn remove(&mut self, path: &TreePath) -> Result<u64> {
+        let Some(row) = self.lookup(path)? else {
+            return Ok(0);
+        };
+        let mut count = 1;
+        if row.entry.kind.is_dir() {
+            self.dirs.clear();
+            let below = "WITH RECURSIVE sub(id) AS (SELECT id FROM node WHERE parent=?1 UNION ALL
+                 SELECT node.id FROM node JOIN sub ON node.parent=sub.id)";
+            self.db
+                .prepare_cached(&format!(
+                    "{below} DELETE FROM blocks WHERE node IN (SELECT id FROM sub)"
+                ))
+                .and_then(|mut s| s.execute([row.id]))
+                .map_err(self.sql())?;
+            count += self
+                .db
+                .prepare_cached(&format!(
+                    "{below} DELETE FROM node WHERE id IN (SELECT id FROM sub)"
+                ))
+                .and_then(|mut s| s.execute([row.id]))
+                .map_err(self.sql())? as u64;
+        }
+        self.db
+            .prepare_cached("DELETE FROM blocks WHERE node=?")
+            .and_then(|mut s| s.execute([row.id]))
+            .map_err(self.sql())?;
+        self.db
+            .prepare_cached("DELETE FROM node WHERE id=?")
+            .and_then(|mut s| s.execute([row.id]))
+            .map_err(self.sql())?;
+        Ok(count)
+    }
+
+    fn insert(
+        &self,
+        parent: NodeId,
+        name: &[u8],
+        entry: &Entry,
+        stamp: &Stamp,
+        seq: Seq,
+    ) -> Result<NodeId> {
+        let data = self.encode(entry, stamp)?;
+        self.db
+            .prepare_cached(
+                "INSERT INTO node(parent,name,ino,seq,born,dir,data) VALUES (?,?,?,?,?,?,?)",
+            )
+            .and_then(|mut s| {
+                let (ino, seq) = (stamp.ino.cast_signed(), seq.cast_signed());
+                s.insert(params![
+                    parent,
+                    name,
+                    ino,
+                    seq,
+                    seq,
+                    entry.kind.is_dir(),
+                    data
+                ])
+            })
+            .map_err(self.sql())
+    }
+
+    fn encode(&self, entry: &Entry, stamp: &Stamp) -> Result<Vec<u8>> {
+        let data = Data {
+            entry: entry.clone(),
+            stamp: *stamp,
+        };
+        postcard::to_allocvec(&data).map_err(|e| StoreError::Row(self.path.clone(), e.to_string()))
+    }
+}
