@@ -82,13 +82,18 @@ impl Board {
             };
             inner.problems.insert(path.to_owned(), new);
         } else {
-            inner.status.problems_more += 1;
+            // How many there are beyond those that are kept is not known: each comes again with every retry.
+            inner.status.problems_more = 1;
         }
     }
 
     /// A path is well again.
     pub fn solved(&self, path: &str) {
-        lock(&self.inner).problems.remove(path);
+        let mut inner = lock(&self.inner);
+        if inner.problems.remove(path).is_some() {
+            // There is room again; what is still wrong comes back with its next retry.
+            inner.status.problems_more = 0;
+        }
     }
 
     /// Whether any path has a problem.

@@ -37,7 +37,7 @@ use crate::decide::dirty::DirtySet;
 use crate::index::store::StoreError;
 use crate::model::path::{RelPath, TreePath};
 use crate::sys::watch;
-use crate::wire::control::{Answer, Request};
+use crate::wire::control::{Answer, Request, ResyncReport};
 use crate::wire::message::{Hello, Message, Role};
 
 /// Hints resolved at a time.
@@ -120,6 +120,10 @@ pub struct Engine {
     down: mpsc::UnboundedSender<()>,
     /// Why no session is up, for whoever asks.
     unreachable: String,
+    /// The peer had everything at some time, or said what it lacks where only that was asked.
+    caught_up: bool,
+    /// What a dry run found that the peer lacks.
+    lacking: ResyncReport,
     /// The first scan is done, so the index is complete.
     scanned: bool,
     /// The peer's hello, if it came before that.
@@ -146,6 +150,18 @@ pub struct Parts {
     pub scrub: Scrub,
     /// Rung when a session ended.
     pub down: mpsc::UnboundedSender<()>,
+}
+
+/// What an engine leaves.
+pub struct Ran {
+    /// The node's state.
+    pub node: Node,
+    /// The peer had everything at some time, or said what it lacks where only that was asked.
+    pub caught_up: bool,
+    /// Why the last session ended.
+    pub why: String,
+    /// What a dry run found that the peer lacks.
+    pub lacking: ResyncReport,
 }
 
 impl Engine {
@@ -184,6 +200,8 @@ impl Engine {
             scrub,
             down,
             unreachable: "not connected yet".into(),
+            caught_up: false,
+            lacking: ResyncReport::default(),
             scanned: true,
             met_early: None,
             acked: 0,
@@ -205,7 +223,7 @@ impl Engine {
         mut self,
         events: &mut mpsc::Receiver<Event>,
         rt: &tokio::runtime::Handle,
-    ) -> Result<Node, EngineError> {
+    ) -> Result<Ran, EngineError> {
         loop {
             let event = if self.is_busy() {
                 events.try_recv().ok()
@@ -233,7 +251,12 @@ impl Engine {
             s.peer.close();
         }
         self.node.store.sync()?;
-        Ok(self.node)
+        Ok(Ran {
+            node: self.node,
+            caught_up: self.caught_up,
+            why: self.unreachable,
+            lacking: self.lacking,
+        })
     }
 
     fn is_busy(&self) -> bool {
@@ -374,6 +397,16 @@ impl Engine {
             } => {
                 session.asked();
                 self.commands.asked(puts, deletes, bytes);
+                if self.party.dry_run {
+                    self.lacking = ResyncReport {
+                        puts,
+                        deletes,
+                        bytes,
+                        ..ResyncReport::default()
+                    };
+                    self.caught_up = true;
+                    return Ok(true);
+                }
             }
             Message::Ack {
                 number,

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::apply::Receiving;
 use super::board::Board;
-use super::engine::{Engine, Event, Parts};
+use super::engine::{Engine, Event, Parts, Ran};
 use super::hints::Hints;
 use super::meeting::{Course, DIVERGED, Party, diverged, hello, judge};
 use super::node::Node;
@@ -118,14 +118,22 @@ impl Standby<'_> {
                 }
                 Course::Send { .. } if theirs.role == Role::Standby => {
                     let sync = side.is_synced();
-                    let node = self.send(side.node, peer.clone(), ours, &theirs)?;
-                    side = Receiving::open(node, sync).map_err(|e| apply_failure(&e))?;
-                    let verdict = format!("{} was behind and received", self.party.peer);
-                    End::Done(ResyncReport {
-                        direction: "send".into(),
-                        verdict,
-                        ..ResyncReport::default()
-                    })
+                    let ran = self.send(side.node, peer.clone(), ours, &theirs)?;
+                    side = Receiving::open(ran.node, sync).map_err(|e| apply_failure(&e))?;
+                    if ran.caught_up {
+                        let verdict = if self.party.dry_run {
+                            format!("{} is behind and would receive", self.party.peer)
+                        } else {
+                            format!("{} was behind and received", self.party.peer)
+                        };
+                        End::Done(ResyncReport {
+                            direction: "send".into(),
+                            verdict,
+                            ..ran.lacking
+                        })
+                    } else {
+                        End::Lost(ran.why)
+                    }
                 }
                 other => refuse(&peer, other, &self.party),
             };
@@ -343,7 +351,7 @@ impl Standby<'_> {
         peer: Peer,
         ours: Hello,
         theirs: &Hello,
-    ) -> Result<Node, Failure> {
+    ) -> Result<Ran, Failure> {
         let hints = Arc::new(Hints::new(0, self.sender.clone()));
         let (down, _down) = mpsc::unbounded_channel();
         let bulk = spawn_bulk(self.sender.clone())?;

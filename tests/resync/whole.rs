@@ -125,6 +125,34 @@ fn a_lost_index_on_the_standby_sends_no_contents_again() {
     assert!(preserved(&pair, Side::B, "data").is_empty());
 }
 
+/// The node that is ahead can be asked as well, and a dry run tells without doing.
+#[test]
+fn a_resync_on_the_node_that_is_ahead_sends() {
+    let mut pair = filled(3, 100);
+    pair.cut().expect("cut");
+    pair.wait_status(LONG, "alone", |s| s["peer"]["state"] == "unreachable")
+        .expect("alone");
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    fs::write(a.join("more"), "one more file").expect("a file");
+    fs::remove_file(a.join("d/f0")).expect("removed");
+    pair.wait_status(LONG, "noting it", |s| s["epoch"].as_u64() >= Some(2))
+        .expect("an epoch of A");
+    pair.stop(Side::A);
+    pair.restore().expect("mended");
+    assert!(until(LONG, || idle_status(&pair)), "syncd serve still runs");
+    let before = tree::snapshot(&b).expect("B can be read");
+    let report = json(&pair, Side::A, &["resync", "--dry-run"])["resync"].clone();
+    let told = ["direction", "puts", "deletes"].map(|k| report[k].to_string());
+    // The new file, and the time of the directory that lost one.
+    assert_eq!(told, ["\"send\"", "2", "1"], "{report}");
+    let now = tree::snapshot(&b).expect("B can be read");
+    assert_eq!(tree::diff(&before, &now), Vec::<String>::new());
+    assert!(until(LONG, || idle_status(&pair)), "syncd serve still runs");
+    let report = json(&pair, Side::A, &["resync"])["resync"].clone();
+    assert_eq!(report["direction"], "send", "{report}");
+    tree::assert_equal(&a, &b);
+}
+
 /// What both held from the start counts as replicated once it was compared: deleting it later preserves nothing.
 #[test]
 fn what_was_equal_from_the_start_is_deleted_like_all_else() {

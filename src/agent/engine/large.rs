@@ -86,9 +86,14 @@ impl Engine {
                     self.doubtful.insert(job.path.clone(), job.since);
                 }
                 self.node.store.begin()?;
-                let ops = settle_large(&mut self.node, &job.path, &read);
+                let ops = match settle_large(&mut self.node, &job.path, &read) {
+                    Ok(ops) => ops,
+                    Err(e) => {
+                        self.node.store.rollback();
+                        return Err(e.into());
+                    }
+                };
                 self.node.store.commit()?;
-                let ops = ops?;
                 let shown = self.node.show(&job.path);
                 self.board.solved(&shown);
                 if self.force.remove(&job.path) {

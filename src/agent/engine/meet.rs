@@ -105,7 +105,10 @@ impl Engine {
                     .map(|(i, _)| RootId(i))
                     .collect();
                 session.known_epoch = theirs.history.last().map(|e| e.id);
-                session.begin(&self.node, since, full, theirs.dry_run, &empty);
+                let dry_run = theirs.dry_run || self.party.dry_run;
+                session.begin(&self.node, since, full, dry_run, &empty);
+                // It may stand further back than it once did, and what it lacks is what would be lost now.
+                self.acked = since;
                 let peer_index_fresh = theirs.index_fresh;
                 self.board.update(|s| {
                     s.peer.state = "catching-up".into();
@@ -175,6 +178,7 @@ impl Engine {
         let head = self.node.epochs.history().head();
         if let Some(s) = &mut self.session {
             s.phase = Phase::Live;
+            self.caught_up = true;
             s.peer_head = head;
             for path in std::mem::take(&mut s.parted) {
                 self.force.insert(path.clone());

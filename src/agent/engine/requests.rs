@@ -87,7 +87,8 @@ impl Engine {
             return;
         }
         if checksum && let Err(e) = self.node.store.forget_hashes() {
-            tracing::warn!("{e}");
+            let _ = replies.send(failure(1, e.to_string(), "see syncctl check"));
+            return;
         }
         self.scan_all();
         let verdict = format!("{} is active and sends", self.party.node);

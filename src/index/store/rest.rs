@@ -39,33 +39,42 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn tombs_since(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, TreePath)>> {
+        let mut after = after;
+        loop {
+            let page = self.tomb_rows(after, limit)?;
+            let Some((last, _, _)) = page.last() else {
+                return Ok(Vec::new());
+            };
+            after = *last;
+            let mut out = Vec::with_capacity(page.len());
+            for (seq, root, path) in page {
+                if let Some(path) = self.tree_path(root, &path)? {
+                    out.push((seq, path));
+                }
+            }
+            // A page of nothing but roots that are not configured any more is not the end.
+            if !out.is_empty() {
+                return Ok(out);
+            }
+        }
+    }
+
+    fn tomb_rows(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, NodeId, Vec<u8>)>> {
         let mut s = self
             .db
             .prepare_cached("SELECT seq,root,path FROM tombstone WHERE seq>? ORDER BY seq LIMIT ?")
             .map_err(self.sql())?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = s
-            .query_map(
-                params![
-                    after.cast_signed(),
-                    i64::try_from(limit).unwrap_or(i64::MAX)
-                ],
-                |r| {
-                    Ok((
-                        r.get::<_, i64>(0)?.cast_unsigned(),
-                        r.get::<_, NodeId>(1)?,
-                        r.get::<_, Vec<u8>>(2)?,
-                    ))
-                },
-            )
+            .query_map(params![after.cast_signed(), limit], |r| {
+                Ok((
+                    r.get::<_, i64>(0)?.cast_unsigned(),
+                    r.get::<_, NodeId>(1)?,
+                    r.get::<_, Vec<u8>>(2)?,
+                ))
+            })
             .map_err(self.sql())?;
-        let mut out = Vec::new();
-        for row in rows {
-            let (seq, root, path) = row.map_err(self.sql())?;
-            if let Some(path) = self.tree_path(root, &path)? {
-                out.push((seq, path));
-            }
-        }
-        Ok(out)
+        rows.collect::<rusqlite::Result<_>>().map_err(self.sql())
     }
 
     /// Forgets tombstones up to `seq`: the peer has acknowledged them.
