@@ -65,6 +65,8 @@ pub struct Receiving {
     pub incoming: Incoming,
     /// Acknowledged means on disk.
     sync: bool,
+    /// This node holds nothing of worth before the round ends: syncing may wait for that.
+    first: bool,
     lsn: u64,
     /// Whether something was done since trees and index were synced.
     unsynced: bool,
@@ -84,6 +86,7 @@ impl Receiving {
             staging,
             incoming: Incoming::default(),
             sync,
+            first: false,
             lsn,
             unsynced: !left.records.is_empty(),
         };
@@ -139,7 +142,7 @@ impl Receiving {
     /// # Errors
     /// [`ApplyError`]; after `Stage` and `Journal` nothing of it was applied.
     pub fn apply(&mut self, batch: Batch) -> Result<Outcome, ApplyError> {
-        let mut prepared = Prepared::new(&batch, self.sync);
+        let mut prepared = Prepared::new(&batch, self.is_durable());
         for (seq, op) in batch.ops {
             let path = op.path().clone();
             match self.prepare(op, &mut prepared) {
@@ -194,6 +197,10 @@ impl Receiving {
     /// # Errors
     /// [`ApplyError`]; the round is then to be done again.
     pub fn settle(&mut self, gone: &[TreePath], history: History) -> Result<Outcome, ApplyError> {
+        if self.first {
+            self.checkpoint()?;
+            self.first = false;
+        }
         let head = history.head();
         let steps = gone
             .iter()
@@ -231,18 +238,31 @@ impl Receiving {
         self.sync
     }
 
+    /// Whether what is applied now is brought to disk before it is acknowledged.
+    fn is_durable(&self) -> bool {
+        self.sync && !self.first
+    }
+
+    /// The round that begins brings everything to a node that has no data yet. It counts for nothing before its end, and a
+    /// crash before that has the tree looked over and everything compared, so its batches are not synced one by one.
+    pub fn begin_first(&mut self) {
+        self.first = self.node.index_fresh && self.node.epochs.history().is_empty();
+    }
+
     /// Drops what a session left unfinished.
     pub fn end_session(&mut self) {
         self.incoming.clear(&self.staging);
+        self.first = false;
     }
 
     fn commit(&mut self, record: &Record, slots: &[(RootId, File)]) -> Result<(), ApplyError> {
-        if self.sync && !slots.is_empty() {
+        if self.is_durable() && !slots.is_empty() {
             self.staging.sync(slots).map_err(ApplyError::Stage)?;
         }
         let body =
             postcard::to_allocvec(record).map_err(|e| ApplyError::Stage(io::Error::other(e)))?;
-        self.node.journal.append(&body, self.sync)?;
+        let sync = self.is_durable();
+        self.node.journal.append(&body, sync)?;
         Ok(())
     }
 
@@ -252,9 +272,10 @@ impl Receiving {
         replay: Option<Replay<'_>>,
     ) -> Result<Outcome, ApplyError> {
         self.unsynced = true;
+        let sync = self.is_durable();
         self.node.store.begin()?;
         let run =
-            Performer::new(&mut self.node, &mut self.staging, replay, self.sync).run(&record.steps);
+            Performer::new(&mut self.node, &mut self.staging, replay, sync).run(&record.steps);
         let noted = run.map_err(ApplyError::from).and_then(|outcome| {
             self.node.store.set_number("head", record.head)?;
             self.node.store.set_number("lsn", record.lsn)?;

@@ -214,6 +214,9 @@ impl Receiver {
         if !dry_run && (full || since < self.side.node.epochs.history().head()) {
             self.side.node.epochs.set_catching_up(true)?;
         }
+        if full && !dry_run {
+            self.side.begin_first();
+        }
         if dry_run {
             Ok(())
         } else {
