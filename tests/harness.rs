@@ -32,7 +32,7 @@ fn the_judge_sees_each_kind_of_change() {
     let mut blind = Vec::new();
     for (n, kind) in kinds::all().iter().enumerate() {
         if kind.root_only && !root {
-            println!("{}: skipped: needs root", kind.name);
+            println!("skipped: {}: needs root", kind.name);
             continue;
         }
         let home = dir.path().join(n.to_string());

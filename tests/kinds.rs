@@ -48,7 +48,7 @@ fn every_kind_of_single_change_arrives_exactly() {
     let mut wrong = Vec::new();
     for (n, kind) in kinds::all().iter().enumerate() {
         if kind.root_only && !root {
-            println!("{}: skipped: needs root", kind.name);
+            println!("skipped: {}: needs root", kind.name);
             continue;
         }
         let (one, two) = (pair.root(Side::A, "one"), pair.root(Side::A, "two"));

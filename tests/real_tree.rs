@@ -35,7 +35,7 @@ fn a_git_repository_at_work_stays_equal() {
         .args(["rev-parse", "HEAD"])
         .output();
     if !has_git.is_ok_and(|o| o.status.success()) {
-        println!("a git repository: skipped: needs git and this repository's history");
+        println!("skipped: a git repository: needs git and this repository's history");
         return;
     }
     let pair = in_sync(options!());
@@ -78,7 +78,7 @@ fn a_git_repository_at_work_stays_equal() {
 fn a_debian_system_that_installs_a_package_stays_equal() {
     let name = "a Debian system";
     if std::env::var("OSM_SLOW").as_deref() != Ok("1") {
-        println!("{name}: skipped: set OSM_SLOW=1");
+        println!("skipped: {name}: set OSM_SLOW=1");
         return;
     }
     let has = Command::new("mmdebstrap")
@@ -86,7 +86,7 @@ fn a_debian_system_that_installs_a_package_stays_equal() {
         .stdout(Stdio::null())
         .status();
     if !is_root(name) || !has.is_ok_and(|s| s.success()) {
-        println!("{name}: skipped: needs root and mmdebstrap");
+        println!("skipped: {name}: needs root and mmdebstrap");
         return;
     }
     let mut pair = idle(options!());
@@ -108,7 +108,7 @@ fn a_debian_system_that_installs_a_package_stays_equal() {
     let made = made.expect("mmdebstrap runs");
     if !made.status.success() {
         let why = String::from_utf8_lossy(&made.stderr);
-        println!("{name}: skipped: no system could be made: {}", why.trim());
+        println!("skipped: {name}: no system could be made: {}", why.trim());
         return;
     }
     start(&mut pair, Side::A);

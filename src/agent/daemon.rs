@@ -20,12 +20,15 @@ use super::{door, peer, setup, survey};
 use crate::config::{Config, Watcher};
 use crate::index::store::Store;
 use crate::sys::link;
+use crate::sys::routes::Routes;
 use crate::sys::watch::{self, Choice, WatchRoot};
 use crate::wire::control::{Failure, Progress, Status};
 use crate::wire::message::Role;
 
 /// First and longest time between two attempts to reach the peer.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Time between attempts that changes of the network call for: some hosts change theirs all the time.
+const CALLED: Duration = Duration::from_millis(500);
 /// Time between attempts while replication is halted.
 const HALTED: Duration = Duration::from_secs(30);
 
@@ -193,6 +196,16 @@ async fn dialer(
     mut ended: mpsc::UnboundedReceiver<()>,
 ) {
     let mut pause = BACKOFF.0;
+    let mut called = tokio::time::Instant::now();
+    let routes = match Routes::watch() {
+        Ok(routes) => Some(routes),
+        Err(e) => {
+            tracing::warn!(
+                "changes of the network are not told, so a peer that is back is found a little later: {e}"
+            );
+            None
+        }
+    };
     loop {
         let status = board.snapshot();
         if status.paused {
@@ -229,13 +242,28 @@ async fn dialer(
         let halted = state == "diverged" || state == "halted";
         let wait = if halted { HALTED } else { jittered(pause) };
         pause = (pause * 2).min(BACKOFF.1);
-        while ended.try_recv().is_ok() {}
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             // A resume or a resync does not wait for the next attempt.
-            _ = ended.recv(), if board.snapshot().paused || halted => {}
+            _ = ended.recv() => {}
+            () = network_changed(routes.as_ref()), if !halted && called.elapsed() > CALLED => {
+                called = tokio::time::Instant::now();
+                pause = BACKOFF.0;
+            }
         }
     }
+}
+
+/// Waits until the network changed, and has settled for a moment: one change of a link is told as several.
+async fn network_changed(routes: Option<&Routes>) {
+    let Some(routes) = routes else {
+        return std::future::pending().await;
+    };
+    if let Err(e) = routes.changed().await {
+        tracing::debug!("changes of the network: {e}");
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(BACKOFF.0).await;
 }
 
 /// A pause shortened by up to a half, so that two nodes do not dial each other in step.

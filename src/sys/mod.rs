@@ -5,5 +5,6 @@ pub mod control;
 pub mod link;
 pub mod lock;
 pub mod meta;
+pub mod routes;
 pub mod tree;
 pub mod watch;

@@ -238,7 +238,7 @@ pub fn must(program: &str, args: &[&str]) {
 pub fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        println!("{test}: skipped: needs root");
+        println!("skipped: {test}: needs root");
     }
     root
 }

@@ -41,7 +41,7 @@ fn the_control_socket_is_private() {
         assert_eq!(mode & 0o077, 0, "{}: {mode:o}", socket.display());
     }
     if !rustix::process::geteuid().is_root() {
-        println!("another user: skipped: needs root");
+        println!("skipped: another user: needs root");
         return;
     }
     let dir = pair.dir().to_owned();
@@ -64,7 +64,7 @@ fn the_control_socket_is_private() {
                 "{text}"
             );
         }
-        Err(e) => println!("another user: skipped: setpriv: {e}"),
+        Err(e) => println!("skipped: another user: setpriv: {e}"),
     }
 }
 

@@ -178,6 +178,5 @@ impl Engine {
         self.board.failed(text.clone());
         // Nothing of it was applied; the next session begins where the peer stands.
         self.link_down(&text);
-        let _ = self.down.send(());
     }
 }

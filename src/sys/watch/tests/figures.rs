@@ -63,7 +63,7 @@ fn figures(choice: Choice, dir: &Path, dirs: usize) {
     let (rss, begin) = (resident_kib(), Instant::now());
     let started = start(choice, vec![root], Arc::new(|_, _| false), count.clone());
     let Ok((watcher, why)) = started else {
-        return println!("{choice:?}: skipped");
+        return println!("skipped: {choice:?}");
     };
     println!(
         "{why}: {dirs} directories: started in {:?}, {} watched, {} KiB more resident",
