@@ -164,8 +164,14 @@ pub fn start(link: Link, style: Style, events: mpsc::Sender<Event>) -> Peer {
     tokio::spawn(async move {
         let mut why = read(reader, session, &events, &counters, &stop).await;
         stop.cancel();
+        // That the other side is gone shows in writing first; why it went, its exit and its last words tell better.
+        let gone = [
+            std::io::ErrorKind::BrokenPipe,
+            std::io::ErrorKind::ConnectionReset,
+        ];
         if let Ok(Err(e)) = writing.await
             && why.is_none()
+            && !gone.contains(&e.kind())
         {
             why = Some(format!("writing to the peer failed: {e}"));
         }
