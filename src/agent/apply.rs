@@ -90,8 +90,10 @@ impl Receiving {
             lsn,
             unsynced: !left.records.is_empty(),
         };
-        // Without synced acknowledgements a power cut may have taken more than the journal can tell.
-        let mut doubtful = left.rebooted && !sync;
+        // Where batches are not synced, a power cut may have taken more than the journal can tell, and may have left
+        // files of the right size and time whose bytes never reached the disk.
+        let torn = left.rebooted && !left.records.is_empty() && (!sync || this.node.index_fresh);
+        let mut doubtful = torn;
         let (mut records, mut planned) = (Vec::new(), Planned::default());
         for body in &left.records {
             let Ok(record) = postcard::from_bytes::<Record>(body) else {
@@ -128,6 +130,9 @@ impl Receiving {
                 );
                 doubtful = true;
             }
+        }
+        if torn {
+            this.node.store.forget_hashes()?;
         }
         if doubtful {
             this.node.epochs.set_catching_up(true)?;

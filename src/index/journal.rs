@@ -98,6 +98,8 @@ impl Journal {
 
     /// Appends a record; with `sync` it is on disk when this returns.
     ///
+    /// The first record is synced in any case: a journal found empty after a power cut tells that nothing was lost.
+    ///
     /// # Errors
     /// [`JournalError::Io`]; then the record does not count, and what was written of it is cut off.
     pub fn append(&mut self, body: &[u8], sync: bool) -> Result<(), JournalError> {
@@ -107,6 +109,7 @@ impl Journal {
         record.extend_from_slice(&len.to_be_bytes());
         record.extend_from_slice(&crc32fast::hash(body).to_be_bytes());
         record.extend_from_slice(body);
+        let sync = sync || self.is_empty();
         let done = self
             .file
             .seek(SeekFrom::Start(self.end))

@@ -179,6 +179,9 @@ impl Performer<'_> {
         place: &Place,
         row: Option<&Row>,
     ) -> Result<(), Fault> {
+        if self.came_later(path, place)? {
+            return Err(Fault::Want);
+        }
         let at = (place.dir.as_fd(), place.name.as_slice());
         match &place.have {
             None if !place.socket => Ok(()),
