@@ -245,7 +245,9 @@ async fn dialer(
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             // A resume or a resync does not wait for the next attempt.
-            _ = ended.recv() => {}
+            call = ended.recv() => if call.is_none() {
+                return;
+            },
             () = network_changed(routes.as_ref()), if !halted && called.elapsed() > CALLED => {
                 called = tokio::time::Instant::now();
                 pause = BACKOFF.0;

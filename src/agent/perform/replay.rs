@@ -14,23 +14,20 @@ use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::sys::tree::{Look, look_at};
 
-/// A rename of a directory.
+/// A rename, by the number of its step and the inode of what it moves.
 #[derive(Debug)]
-pub struct Moved {
-    /// Where it was.
-    pub from: TreePath,
-    /// Where it belongs.
-    pub to: TreePath,
-    /// Its inode.
-    pub ino: u64,
+struct Moved {
     at: u64,
+    ino: u64,
 }
 
 /// The steps of all records that are done again, by what they touch.
 #[derive(Debug, Default)]
 pub struct Planned {
     puts: BTreeMap<TreePath, Vec<(u64, Entry)>>,
-    moves: Vec<Moved>,
+    /// By where they start, and by where they end.
+    moves_from: BTreeMap<TreePath, Vec<Moved>>,
+    moves_to: BTreeMap<TreePath, Vec<Moved>>,
     steps: u64,
 }
 
@@ -53,12 +50,16 @@ impl Planned {
                     let states = self.puts.entry(path.clone()).or_default();
                     states.push((self.steps, entry.clone()));
                 }
-                Step::Move { from, to, ino } => self.moves.push(Moved {
-                    from: from.clone(),
-                    to: to.clone(),
-                    ino: *ino,
-                    at: self.steps,
-                }),
+                Step::Move { from, to, ino } => {
+                    let moved = || Moved {
+                        at: self.steps,
+                        ino: *ino,
+                    };
+                    let starts = self.moves_from.entry(from.clone()).or_default();
+                    starts.push(moved());
+                    let ends = self.moves_to.entry(to.clone()).or_default();
+                    ends.push(moved());
+                }
                 Step::Delete { .. } => {}
             }
         }
@@ -70,10 +71,24 @@ impl Planned {
         all.filter(move |(n, _)| *n >= at).map(|(_, entry)| entry)
     }
 
-    /// The renames after step `at`.
-    pub fn moves(&self, at: u64) -> impl Iterator<Item = &Moved> {
-        self.moves.iter().filter(move |m| m.at > at)
+    /// The inodes that are moved away from a path after step `at`.
+    fn leaving(&self, path: &TreePath, at: u64) -> impl Iterator<Item = u64> {
+        later(&self.moves_from, path, at)
     }
+
+    /// The inodes that are moved to a path after step `at`.
+    fn arriving(&self, path: &TreePath, at: u64) -> impl Iterator<Item = u64> {
+        later(&self.moves_to, path, at)
+    }
+}
+
+fn later(
+    moves: &BTreeMap<TreePath, Vec<Moved>>,
+    path: &TreePath,
+    at: u64,
+) -> impl Iterator<Item = u64> {
+    let all = moves.get(path).into_iter().flatten();
+    all.filter(move |m| m.at > at).map(|m| m.ino)
 }
 
 impl Performer<'_> {
@@ -82,12 +97,19 @@ impl Performer<'_> {
         let Some(replay) = self.replay else {
             return false;
         };
-        let mut moves = replay.planned.moves(replay.at);
-        moves.any(|m| {
-            path.root == m.from.root
-                && path.path.is_within(&m.from.path)
-                && self.inode(&m.from) != Some(m.ino)
-        })
+        let mut dir = Some(path.clone());
+        while let Some(from) = dir {
+            let mut leaving = replay.planned.leaving(&from, replay.at).peekable();
+            if leaving.peek().is_some() {
+                let stands = self.inode(&from);
+                if leaving.any(|ino| stands != Some(ino)) {
+                    return true;
+                }
+            }
+            let above = from.path.parent();
+            dir = above.map(|above| TreePath::new(from.root, above));
+        }
+        false
     }
 
     /// Whether a replayed put was done before the crash.
@@ -134,8 +156,8 @@ impl Performer<'_> {
             return Ok(false);
         };
         if have.entry.kind.is_dir() {
-            let mut moves = replay.planned.moves(replay.at);
-            return Ok(moves.any(|m| m.to == *path && m.ino == have.stamp.ino));
+            let mut arriving = replay.planned.arriving(path, replay.at);
+            return Ok(arriving.any(|ino| ino == have.stamp.ino));
         }
         Self::holds_any(place, replay.planned.states(path, replay.at))
     }
