@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::history::{History, Random, names_of};
+use common::history::{History, names_of};
 use common::netns::{End, NetPair, Sshd, sshd_in};
 use common::node::{Link, Options, Pair, Side, tail};
+use common::random::Random;
 use common::tree;
 
 /// Operations between two comparisons.

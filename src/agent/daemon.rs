@@ -126,17 +126,10 @@ fn catch_up(
     }
     let board = site.board("standby", None);
     let mut quiet = |_: &Progress| {};
-    let mut standby = Standby {
-        events: &mut events,
-        sender,
-        rt: rt.handle().clone(),
-        board,
-        party: site.party(Role::Standby),
-        until: Until::CaughtUp,
-        activating: true,
-        drift: Vec::new(),
-        progress: &mut quiet,
-    };
+    let (rt, party) = (rt.handle().clone(), site.party(Role::Standby));
+    let mut standby = Standby::new(&mut events, sender, rt, board, party, &mut quiet);
+    standby.until = Until::CaughtUp;
+    standby.activating = true;
     let (side, end) = standby.run(side, peer)?;
     match end {
         End::Done(report) => tracing::info!(

@@ -50,17 +50,10 @@ pub fn resync_once(
     let mut party = site.party(Role::Standby);
     party.full = full || checksum;
     party.dry_run = dry_run;
-    let mut standby = Standby {
-        events: &mut events,
-        sender,
-        rt: rt.handle().clone(),
-        board,
-        party,
-        until: Until::CaughtUp,
-        activating: false,
-        drift,
-        progress,
-    };
+    let handle = rt.handle().clone();
+    let mut standby = Standby::new(&mut events, sender, handle, board, party, progress);
+    standby.until = Until::CaughtUp;
+    standby.drift = drift;
     let (mut side, end) = standby.run(side, peer)?;
     side.checkpoint().map_err(|e| apply_failure(&e))?;
     if !dry_run && matches!(end, End::Done(_)) {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::owner::{Site, apply_failure, failed, held};
-use super::standby::{End, Standby, Until};
+use super::standby::{End, Standby};
 use super::{door, peer, setup};
 use crate::config::Config;
 use crate::sys::control::ControlClient;
@@ -42,17 +42,8 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     drop(guard);
     setup::prepare(&mut side)?;
     let mut quiet = |_: &Progress| {};
-    let mut standby = Standby {
-        events: &mut events,
-        sender,
-        rt: rt.handle().clone(),
-        board,
-        party: site.party(Role::Standby),
-        until: Until::Told,
-        activating: false,
-        drift: Vec::new(),
-        progress: &mut quiet,
-    };
+    let (handle, party) = (rt.handle().clone(), site.party(Role::Standby));
+    let mut standby = Standby::new(&mut events, sender, handle, board, party, &mut quiet);
     let (mut side, end) = standby.run(side, peer)?;
     side.checkpoint().map_err(|e| apply_failure(&e))?;
     drop(owner);

@@ -75,7 +75,30 @@ pub struct Standby<'a> {
     pub progress: &'a mut dyn FnMut(&Progress),
 }
 
-impl Standby<'_> {
+impl<'a> Standby<'a> {
+    /// A session that ends when told to, on a node that stays what it is.
+    #[must_use]
+    pub fn new(
+        events: &'a mut mpsc::Receiver<Event>,
+        sender: mpsc::Sender<Event>,
+        rt: Handle,
+        board: Arc<Board>,
+        party: Party,
+        progress: &'a mut dyn FnMut(&Progress),
+    ) -> Self {
+        Self {
+            events,
+            sender,
+            rt,
+            board,
+            party,
+            until: Until::Told,
+            activating: false,
+            drift: Vec::new(),
+            progress,
+        }
+    }
+
     /// Runs the session; the node's state comes back with how it ended.
     ///
     /// # Errors

@@ -4,16 +4,19 @@
 //! never looks at the other node and never at how replication works. One seed always makes the same operations, and
 //! what was done is kept as text, so that a difference can be told together with what happened to its path.
 
+mod attributes;
+
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{CWD, RenameFlags};
 
 use super::kinds::noise;
+use super::random::Random;
 
 /// Names below a directory are drawn from so few that they are met again.
 const NAMES: u64 = 14;
@@ -23,40 +26,6 @@ const CROWDED: usize = 220;
 const DEEPEST: usize = 5;
 /// Files held open at a time.
 const HELD: usize = 6;
-
-/// Numbers that follow from a seed (splitmix64).
-#[derive(Debug, Clone)]
-pub struct Random(u64);
-
-impl Random {
-    /// Numbers of this seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next one.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// One below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    /// True once in `n` times.
-    pub fn once_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        let n = self.below(u64::try_from(from.len()).unwrap_or(u64::MAX));
-        from.get(usize::try_from(n).unwrap_or(0))
-    }
-}
 
 /// What is in the roots now.
 #[derive(Debug, Default)]
@@ -406,60 +375,6 @@ impl History {
         let path = self.fresh(now, 's');
         symlink(format!("target {}", self.random.below(1_000)), &path)?;
         self.tell("symlink", &[&path])
-    }
-
-    fn chmod(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let path = if self.random.once_in(3) {
-            self.dir(now)
-        } else {
-            self.file(now)
-        };
-        let Some(path) = path else { return Ok(None) };
-        // The owner keeps all rights, so that an ordinary user can go on.
-        let bits = u32::try_from(self.random.below(0o100)).unwrap_or(0);
-        fs::set_permissions(&path, Permissions::from_mode(0o700 | bits))?;
-        self.tell("chmod", &[&path])
-    }
-
-    fn chown(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let path = self.any(now).filter(|_| self.root_user);
-        let Some(path) = path else { return Ok(None) };
-        let owner = u32::try_from(self.random.below(3)).unwrap_or(0);
-        lchown(&path, Some(owner), Some(1_000 + owner))?;
-        self.tell("chown", &[&path])
-    }
-
-    fn xattr(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let path = if self.random.once_in(3) {
-            self.dir(now)
-        } else {
-            self.file(now)
-        };
-        let Some(path) = path else { return Ok(None) };
-        let name = format!("user.x{}", self.random.below(3));
-        if self.random.once_in(4) {
-            rustix::fs::removexattr(&path, &*name)?;
-        } else {
-            let value = self.bytes(40);
-            rustix::fs::setxattr(&path, &*name, &value, XattrFlags::empty())?;
-        }
-        self.tell("xattr", &[&path])
-    }
-
-    fn mtime(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let Some(path) = self.any(now) else {
-            return Ok(None);
-        };
-        let t = Timespec {
-            tv_sec: i64::try_from(1_000_000_000 + self.random.below(100_000_000)).unwrap_or(0),
-            tv_nsec: i64::try_from(self.random.below(1_000_000_000)).unwrap_or(0),
-        };
-        let times = Timestamps {
-            last_access: t,
-            last_modification: t,
-        };
-        rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
-        self.tell("mtime", &[&path])
     }
 
     fn sparse(&mut self, now: &Now) -> io::Result<Option<String>> {

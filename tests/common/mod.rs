@@ -7,6 +7,7 @@ pub mod history;
 pub mod kinds;
 pub mod netns;
 pub mod node;
+pub mod random;
 pub mod sshd;
 pub mod steps;
 pub mod tree;

@@ -32,6 +32,21 @@ pub fn idle(options: Options) -> Pair {
     Pair::new(options).expect("directories and configuration")
 }
 
+/// The exit code and the words of a daemon that cannot start on this node.
+pub fn daemon_ended(pair: &Pair, side: Side) -> (i32, String) {
+    let name = match side {
+        Side::A => "osm1",
+        Side::B => "osm2",
+    };
+    let out = Command::new(env!("CARGO_BIN_EXE_syncd"))
+        .arg("--config")
+        .arg(pair.config())
+        .args(["--node", name])
+        .output()
+        .expect("syncd runs");
+    said(&out)
+}
+
 /// A pair in sync, A active.
 pub fn in_sync(options: Options) -> Pair {
     let mut pair = idle(options);

@@ -6,20 +6,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::node::Side;
-use crate::common::steps::{LONG, idle, in_sync, run_dir, said, start, until, wait_equal};
+use crate::common::steps::{
+    LONG, daemon_ended, idle, in_sync, run_dir, said, start, until, wait_equal,
+};
 use crate::options;
 
 #[test]
 fn a_second_daemon_on_a_node_is_refused() {
     let mut pair = in_sync(options!());
     let pid = pair.pid(Side::A).expect("it runs");
-    let out = Command::new(env!("CARGO_BIN_EXE_syncd"))
-        .arg("--config")
-        .arg(pair.config())
-        .args(["--node", "osm1"])
-        .output()
-        .expect("syncd runs");
-    let (code, text) = said(&out);
+    let (code, text) = daemon_ended(&pair, Side::A);
     assert_eq!(code, 6, "{text}");
     assert!(text.contains(&pid.to_string()), "{text}");
     // The first one did not notice.

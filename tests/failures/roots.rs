@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use crate::common::node::{Options, Pair, Side};
 use crate::common::steps::{
-    LONG, Mount, flushed_equal, idle, in_sync, is_root, must, said, start, until, wait_equal,
-    wait_problem,
+    LONG, Mount, daemon_ended, flushed_equal, idle, in_sync, is_root, must, start, until,
+    wait_equal, wait_problem,
 };
 use crate::common::tree;
 use crate::options;
@@ -45,13 +44,7 @@ fn a_root_that_is_missing_at_the_start_is_named() {
     let pair = idle(options!());
     let root = pair.root(Side::A, "data");
     fs::remove_dir_all(&root).expect("removed");
-    let out = Command::new(env!("CARGO_BIN_EXE_syncd"))
-        .arg("--config")
-        .arg(pair.config())
-        .args(["--node", "osm1"])
-        .output()
-        .expect("syncd runs");
-    let (code, text) = said(&out);
+    let (code, text) = daemon_ended(&pair, Side::A);
     assert_ne!(code, 0, "{text}");
     assert!(text.contains(&root.display().to_string()), "{text}");
     assert!(

@@ -1,12 +1,11 @@
 //! State that is newer, damaged or gone: refused or built anew, never a reason to lose or to push something stale.
 
 use std::fs;
-use std::process::Command;
 
 use crate::common::kinds::noise;
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, flushed_equal, in_sync, preserved, said, start, state, wait_equal, wait_peer,
+    LONG, daemon_ended, flushed_equal, in_sync, preserved, start, state, wait_equal, wait_peer,
 };
 use crate::options;
 
@@ -32,13 +31,7 @@ fn a_newer_index_is_refused() {
     let mut pair = filled();
     pair.stop(Side::A);
     set_version(&pair, Side::A, 99);
-    let out = Command::new(env!("CARGO_BIN_EXE_syncd"))
-        .arg("--config")
-        .arg(pair.config())
-        .args(["--node", "osm1"])
-        .output()
-        .expect("syncd runs");
-    let (code, text) = said(&out);
+    let (code, text) = daemon_ended(&pair, Side::A);
     assert_ne!(code, 0, "{text}");
     assert!(
         text.contains("newer version") && text.contains("99"),

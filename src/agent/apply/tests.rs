@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use super::prepare::INLINE_JOURNAL;
 use super::*;
 use crate::agent::node::RootSpec;
-use crate::model::batch::Op;
+use crate::model::batch::{Content, Op};
 use crate::model::entry::{Entry, Hash, Kind, Timestamp};
 use crate::model::epoch::Epoch;
 use crate::model::path::RelPath;

@@ -3,7 +3,6 @@
 
 mod bench;
 mod churn;
-mod figures;
 mod privileged;
 
 use std::fs;

@@ -1,0 +1,228 @@
+//! What a batch needs is brought into slots, on the side: nothing here touches the tree.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use rustix::fs::{self as rfs, AtFlags};
+
+use super::Receiving;
+use crate::agent::perform::{Fault, Outcome};
+use crate::agent::redo::{Source, Step};
+use crate::agent::{content, drift};
+use crate::decide::plan::before_moves;
+use crate::model::batch::{Batch, Content, Op};
+use crate::model::entry::{Entry, Kind};
+use crate::model::epoch::Seq;
+use crate::model::path::{RootId, TreePath};
+use crate::sys::meta;
+use crate::sys::tree::{Look, is_absent, look_at};
+
+/// Bytes of content in a batch up to which they travel through the journal instead of synced slots.
+pub(super) const INLINE_JOURNAL: usize = 512 * 1024;
+
+/// A batch on its way into the journal.
+pub(super) struct Prepared {
+    /// Contents go into the journal itself.
+    inline: bool,
+    sync: bool,
+    pub(super) steps: Vec<(Seq, Step)>,
+    /// Slots to be synced, and their roots.
+    pub(super) slots: Vec<(RootId, File)>,
+    moves: Vec<(TreePath, TreePath)>,
+    pub(super) outcome: Outcome,
+}
+
+impl Prepared {
+    pub(super) fn new(batch: &Batch, sync: bool) -> Self {
+        let inline: usize = batch.ops.iter().map(|(_, op)| op.inline_len()).sum();
+        Self {
+            // Without sync there is nothing to save by writing the bytes twice.
+            inline: sync && inline <= INLINE_JOURNAL,
+            sync,
+            steps: Vec::with_capacity(batch.ops.len()),
+            slots: Vec::new(),
+            moves: Vec::new(),
+            outcome: Outcome::default(),
+        }
+    }
+
+    fn keep(&mut self, root: RootId, file: File) {
+        // Many slots are synced as a file system, so their files need not stay open.
+        const MOST: usize = 32;
+        if self.sync && self.slots.len() < MOST {
+            self.slots.push((root, file));
+        }
+    }
+}
+
+impl Receiving {
+    /// Brings everything an operation needs into place without touching the tree.
+    pub(super) fn prepare(&mut self, op: Op, prepared: &mut Prepared) -> Result<Step, Fault> {
+        let is_dir = matches!(
+            &op,
+            Op::Move { .. }
+                | Op::Put {
+                    entry: Entry {
+                        kind: Kind::Dir,
+                        ..
+                    },
+                    ..
+                }
+        );
+        if self.node.excluded(op.path(), is_dir) {
+            let cause = "it is excluded by this node's configuration".into();
+            return Err(Fault::Problem {
+                operation: "accept it".into(),
+                cause,
+            });
+        }
+        match op {
+            Op::Move { from, to } => {
+                let ino = self.inode(&before_moves(&from, &prepared.moves))?;
+                prepared.moves.push((from.clone(), to.clone()));
+                Ok(Step::Move { from, to, ino })
+            }
+            Op::Delete { path } => Ok(Step::Delete { path }),
+            Op::Put {
+                path,
+                entry,
+                content,
+            } => {
+                let (source, blocks) = self.source(&path, &entry, content, prepared)?;
+                Ok(Step::Put {
+                    path,
+                    entry,
+                    source,
+                    blocks,
+                })
+            }
+        }
+    }
+
+    fn inode(&self, path: &TreePath) -> Result<u64, Fault> {
+        let root = &self.node.root(path.root).ok_or(Fault::Want)?.root;
+        match root.look(&path.path) {
+            Ok(Look::There(seen)) => Ok(seen.stamp.ino),
+            Ok(_) => Err(Fault::Want),
+            Err(e) if is_absent(&e) => Err(Fault::Want),
+            Err(e) => Err(Fault::of("look at it")(e)),
+        }
+    }
+
+    fn source(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        content: Content,
+        prepared: &mut Prepared,
+    ) -> Result<(Source, Vec<u8>), Fault> {
+        match content {
+            Content::Keep => Ok((Source::Keep, Vec::new())),
+            Content::Link(target) => Ok((Source::Link(target), Vec::new())),
+            Content::Inline(bytes) if prepared.inline => Ok((Source::Inline(bytes), Vec::new())),
+            Content::Sparse(bytes) if prepared.inline => Ok((Source::Sparse(bytes), Vec::new())),
+            Content::Inline(ref bytes) | Content::Sparse(ref bytes) => {
+                let mode = entry.mode & 0o777;
+                let (name, file) = self
+                    .staging
+                    .create(path.root, mode)
+                    .map_err(Fault::of("create it"))?;
+                let sparse = matches!(content, Content::Sparse(_));
+                let written = content::write(&file, bytes, sparse).map_err(Fault::of("write it"));
+                if let Err(e) = written.and_then(|()| Ok(meta::dress(file.as_fd(), entry, mode)?)) {
+                    self.staging.discard(path.root, &name);
+                    return Err(e);
+                }
+                prepared.keep(path.root, file);
+                Ok((
+                    Source::Slot {
+                        name,
+                        linked: false,
+                    },
+                    Vec::new(),
+                ))
+            }
+            Content::Staged(id) | Content::Append(id) => self.arrived(path, entry, id, prepared),
+            Content::From(from) => {
+                self.link_source(path, entry, &before_moves(&from, &prepared.moves))
+            }
+        }
+    }
+
+    /// The slot of a transfer that arrived.
+    fn arrived(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        id: u64,
+        prepared: &mut Prepared,
+    ) -> Result<(Source, Vec<u8>), Fault> {
+        let done = self.incoming.take(id).ok_or(Fault::Want)?;
+        let blocks = done.blocks.encode();
+        let right = done.root == path.root && entry.kind.hash() == Some(done.hash);
+        let row = self.node.store.lookup(path)?;
+        let basis_stands = done
+            .append
+            .is_none_or(|(_, stamp)| row.is_some_and(|r| r.stamp == stamp));
+        if !right || !basis_stands {
+            self.staging.discard(done.root, &done.slot);
+            return Err(Fault::Want);
+        }
+        let source = match done.append {
+            Some((offset, _)) => Source::Append {
+                name: done.slot,
+                offset,
+            },
+            None => {
+                if let Err(e) = meta::dress(done.file.as_fd(), entry, 0o600) {
+                    self.staging.discard(done.root, &done.slot);
+                    return Err(e.into());
+                }
+                Source::Slot {
+                    name: done.slot,
+                    linked: false,
+                }
+            }
+        };
+        prepared.keep(path.root, done.file);
+        Ok((source, blocks))
+    }
+
+    /// A slot that is a further link to the file a rename starts from.
+    fn link_source(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        from: &TreePath,
+    ) -> Result<(Source, Vec<u8>), Fault> {
+        let row = self.node.store.lookup(from)?.ok_or(Fault::Want)?;
+        if row.entry.kind != entry.kind || (entry.kind.is_file() && entry.kind.hash().is_none()) {
+            return Err(Fault::Want);
+        }
+        let root = &self.node.root(from.root).ok_or(Fault::Want)?.root;
+        let (dir, name) = root.open_parent(&from.path).map_err(|_| Fault::Want)?;
+        let Look::There(seen) = look_at(dir.as_fd(), name).map_err(Fault::of("look at it"))? else {
+            return Err(Fault::Want);
+        };
+        if !drift::is_replicated(dir.as_fd(), name, &seen, Some(&row))
+            .map_err(Fault::of("compare it"))?
+        {
+            return Err(Fault::Want);
+        }
+        let slot = self.staging.fresh();
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
+        rfs::linkat(&dir, name, staging, slot.as_str(), AtFlags::empty())
+            .map_err(|_| Fault::Want)?;
+        let blocks = self.node.store.blocks(row.id)?.unwrap_or_default();
+        Ok((
+            Source::Slot {
+                name: slot,
+                linked: true,
+            },
+            blocks,
+        ))
+    }
+}
