@@ -17,6 +17,7 @@ use super::staging::Staging;
 use crate::index::store::Row;
 use crate::model::entry::{Entry, Hash, Kind};
 use crate::model::path::TreePath;
+use crate::sys::clock;
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Seen, open_regular};
 
@@ -135,12 +136,9 @@ pub fn preserve(
     (dir, name): (BorrowedFd<'_>, &[u8]),
     reason: &str,
 ) -> io::Result<String> {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
     let (slot, to) = (staging.fresh(), staging.preserved(path.root)?);
-    let id = format!("{}-{slot}", now.as_millis());
-    let time = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let time = clock::unix_ms();
+    let id = format!("{time}-{slot}");
     let note = Note {
         id: &id,
         root: root_name,

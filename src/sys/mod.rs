@@ -5,6 +5,8 @@ pub mod control;
 pub mod link;
 pub mod lock;
 pub mod meta;
+pub mod process;
 pub mod routes;
+pub mod syslog;
 pub mod tree;
 pub mod watch;
