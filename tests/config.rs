@@ -116,6 +116,7 @@ fn the_defaults() {
         max_delete: Some(MaxDelete {
             count: None,
             percent: Some(50),
+            window: MaxDelete::WINDOW,
         }),
         bandwidth_limit: None,
         scrub: Some(seconds(86_400)),
@@ -157,6 +158,7 @@ fn values_other_than_the_defaults_are_read() {
         max_delete: Some(MaxDelete {
             count: Some(500),
             percent: Some(10),
+            window: MaxDelete::WINDOW,
         }),
         bandwidth_limit: Some(10 << 20),
         scrub: None,

@@ -24,6 +24,8 @@ pub fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Inner {
     status: Status,
     problems: BTreeMap<String, Problem>,
+    /// Roots that are held, by name.
+    held_roots: BTreeMap<String, Problem>,
     /// Paths, bytes and time (ms since start) of the oldest of what the engine holds beyond the dirty set.
     held: (u64, u64, Option<u64>),
 }
@@ -84,6 +86,24 @@ impl Board {
         }
     }
 
+    /// Notes that a root is held, which is told apart from what is wrong with its directory.
+    pub fn root_held(&self, name: &str, why: &str) {
+        let problem = Problem {
+            path: format!("{name}:."),
+            operation: "replicate the root".into(),
+            cause: why.into(),
+            since: clock::unix_ms(),
+        };
+        let mut inner = lock(&self.inner);
+        inner.status.last_error = format!("root \"{name}\": {why}");
+        inner.held_roots.insert(name.to_owned(), problem);
+    }
+
+    /// A root is well again.
+    pub fn root_well(&self, name: &str) {
+        lock(&self.inner).held_roots.remove(name);
+    }
+
     /// A path is well again.
     pub fn solved(&self, path: &str) {
         let mut inner = lock(&self.inner);
@@ -110,12 +130,14 @@ impl Board {
         let mut status = inner.status.clone();
         status.uptime_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         status.problems = inner
-            .problems
+            .held_roots
             .values()
+            .chain(inner.problems.values())
             .take(SHOWN_PROBLEMS)
             .cloned()
             .collect();
-        let hidden = inner.problems.len().saturating_sub(SHOWN_PROBLEMS) as u64;
+        let all = inner.held_roots.len() + inner.problems.len();
+        let hidden = all.saturating_sub(SHOWN_PROBLEMS) as u64;
         status.problems_more += hidden;
         let (paths, bytes, held) = inner.held;
         status.pending.paths = paths;

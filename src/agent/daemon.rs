@@ -22,6 +22,7 @@ use super::owner::{RECEIVES, Site, failed, held};
 use super::scrub::Scrub;
 use super::{door, setup};
 use crate::config::{Config, SplitBrain, Watcher};
+use crate::decide::guard::Limit;
 use crate::index::store::Store;
 use crate::sys::lock::Owner;
 use crate::sys::watch::{self, Choice, WatchRoot};
@@ -82,6 +83,11 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
         scrub: Scrub::new(site.config.sync.scrub),
         down,
         flush_timeout: site.config.activation.flush_timeout,
+        max_delete: site.config.sync.max_delete.map(|m| Limit {
+            count: m.count,
+            percent: m.percent,
+            window: u64::try_from(m.window.as_millis()).unwrap_or(u64::MAX),
+        }),
     };
     let engine = Engine::new(parts);
     tracing::info!("{} is active {how}", site.name());

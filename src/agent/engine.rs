@@ -39,6 +39,7 @@ use super::scan::Scanner;
 use super::scrub::Scrub;
 use super::session::Session;
 use crate::decide::dirty::DirtySet;
+use crate::decide::guard::{Guard, Limit};
 use crate::index::store::StoreError;
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, TreePath};
@@ -112,6 +113,7 @@ pub struct Engine {
     carried: Carried,
     commands: Commands,
     roots: Roots,
+    guard: Guard,
     /// Paths to look at again at the next retry.
     again: BTreeSet<TreePath>,
     /// Files of which only the end was read; verified once they are quiet.
@@ -163,6 +165,8 @@ pub struct Parts {
     pub down: mpsc::UnboundedSender<()>,
     /// How long an active engine pushes what is left before it ends.
     pub flush_timeout: Duration,
+    /// How much may be deleted at once.
+    pub max_delete: Option<Limit>,
 }
 
 /// What an engine leaves.
@@ -192,6 +196,7 @@ impl Engine {
             scrub,
             down,
             flush_timeout,
+            max_delete,
         } = parts;
         let roots = Roots::new(&node);
         let mut engine = Self {
@@ -208,6 +213,7 @@ impl Engine {
             carried: Carried::default(),
             commands: Commands::default(),
             roots,
+            guard: Guard::new(max_delete),
             again: BTreeSet::new(),
             doubtful: BTreeMap::new(),
             scan_since: None,

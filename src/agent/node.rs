@@ -13,7 +13,7 @@ use crate::index::epochs::{Epochs, EpochsError};
 use crate::index::journal::{Journal, JournalError, Left};
 use crate::index::store::{Store, StoreError};
 use crate::model::entry::{Stamp, Timestamp};
-use crate::model::path::{RootId, TreePath};
+use crate::model::path::{RelPath, RootId, TreePath};
 use crate::sys::clock;
 use crate::sys::tree::{Root, RootError};
 
@@ -86,6 +86,8 @@ pub struct NodeRoot {
     pub filter: Filter,
     /// Its patterns as configured.
     pub exclude: Vec<String>,
+    /// The device on which it lay when the index last looked, before this process did.
+    pub former_dev: Option<u64>,
 }
 
 /// A node's opened state.
@@ -131,6 +133,7 @@ impl Node {
                 root: Arc::new(root),
                 filter,
                 exclude: spec.exclude.clone(),
+                former_dev: None,
             });
         }
         let fine_times = roots.iter().all(|r| {
@@ -153,6 +156,10 @@ impl Node {
         }
         // A crash while a new index was filled for the first time leaves one that looks old and knows too little.
         index_fresh |= store.number(COMPLETE)? == 0;
+        for r in &mut roots {
+            let row = store.lookup(&TreePath::new(r.root.id, RelPath::root()))?;
+            r.former_dev = row.map(|row| row.stamp.dev).filter(|dev| *dev != 0);
+        }
         let (journal, left) = Journal::open(state_dir)?;
         epochs.set_head(store.number("head")?);
         Ok(Self {

@@ -6,6 +6,7 @@
 //! is a change the peer has not acknowledged yet, nothing more.
 
 mod files;
+pub mod guard;
 mod moves;
 
 use std::collections::BTreeSet;
@@ -13,9 +14,11 @@ use std::io;
 use std::os::fd::AsFd;
 
 pub use self::files::settle_large;
+use self::guard::Stopped;
 use super::content::INLINE_MAX;
 use super::links::{Departed, Written, changed_names, other_names, relink, stands};
 use super::node::Node;
+use crate::decide::guard::Guard;
 use crate::index::epochs::EpochsError;
 use crate::index::store::{Row, StoreError};
 use crate::model::batch::{Content, Op};
@@ -56,6 +59,8 @@ pub struct Resolved {
     pub fine: Vec<TreePath>,
     /// Bytes of content in `ops`.
     pub bytes: u64,
+    /// Roots of which nothing was resolved.
+    pub stopped: Vec<Stopped>,
 }
 
 /// Resolves hints against a node.
@@ -66,6 +71,9 @@ pub struct Resolver<'a> {
     /// Paths whose content must be sent whole although the index knows it.
     force: &'a BTreeSet<TreePath>,
     departed: &'a mut Departed,
+    guard: &'a mut Guard,
+    /// Time of the guard, in milliseconds.
+    now: u64,
     moves: Vec<(Seq, Op)>,
     puts: Vec<(Seq, Op)>,
     links: Vec<(Seq, Op)>,
@@ -86,12 +94,13 @@ struct Looked {
 
 impl<'a> Resolver<'a> {
     /// A resolver; `live` when the peer follows closely, `force` for paths to be sent whole, `departed` with the names that
-    /// files lost before.
+    /// files lost before, the guard against mass deletion and its time.
     pub fn new(
         node: &'a mut Node,
         live: bool,
         force: &'a BTreeSet<TreePath>,
         departed: &'a mut Departed,
+        (guard, now): (&'a mut Guard, u64),
     ) -> Self {
         let (moves, puts, links, deletes) = Default::default();
         Self {
@@ -99,6 +108,8 @@ impl<'a> Resolver<'a> {
             live,
             force,
             departed,
+            guard,
+            now,
             moves,
             puts,
             links,
@@ -126,6 +137,7 @@ impl<'a> Resolver<'a> {
         for path in all {
             looked.extend(self.look(path));
         }
+        self.guard(&mut looked)?;
         for l in &looked {
             self.look_at_other_names(l)?;
         }
@@ -136,7 +148,7 @@ impl<'a> Resolver<'a> {
         }
         for l in &looked {
             if let Some(seen) = &l.seen {
-                self.present(&l.path, seen)?;
+                self.present(l, seen)?;
             }
         }
         for l in &looked {
@@ -236,8 +248,14 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    fn present(&mut self, path: &TreePath, seen: &Seen) -> Result<(), ResolveError> {
+    fn present(&mut self, l: &Looked, seen: &Seen) -> Result<(), ResolveError> {
+        let path = &l.path;
         let row = self.node.store.lookup(path)?;
+        if let Some(row) = &row
+            && self.lost_mount(l, row)
+        {
+            return Ok(());
+        }
         let forced = self.force.contains(path);
         if !forced
             && row

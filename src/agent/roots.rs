@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::board::Board;
 use super::node::{Node, PRIVATE_NAMES};
+use super::resolve::guard::{Stopped, Until};
 use crate::model::path::{PRIVATE_DIR, RootId};
-use crate::sys::tree::Root;
+use crate::sys::tree::{Look, Root};
 
 /// What a look at a root told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Roots {
     /// File system of each root when it was opened.
     device: BTreeMap<RootId, u64>,
     held: BTreeMap<RootId, String>,
+    /// Held until a person says that it is meant to be, or what is missing is there again.
+    stopped: BTreeMap<RootId, Stopped>,
     count: usize,
 }
 
@@ -39,6 +42,7 @@ impl Roots {
         Self {
             device,
             held: BTreeMap::new(),
+            stopped: BTreeMap::new(),
             count: node.roots.len(),
         }
     }
@@ -64,27 +68,62 @@ impl Roots {
 
     /// Looks at a root: opens it again if another directory stands at its path, holds it if it is not fit.
     pub fn check(&mut self, id: RootId, node: &mut Node, board: &Board) -> Fitness {
-        let name = node
-            .root(id)
-            .map_or(String::new(), |r| format!("{}:.", r.root.name));
+        let name = node.root(id).map_or(String::new(), |r| r.root.name.clone());
         match self.trouble(id, node) {
             Some(why) => {
                 if self.held.insert(id, why.clone()).as_ref() != Some(&why) {
-                    tracing::error!("{name}: {why}");
-                    board.problem(&name, "replicate the root", &why);
+                    tracing::error!("root \"{name}\": {why}");
+                    board.root_held(&name, &why);
                 }
                 Fitness::Held
             }
             None if self.held.remove(&id).is_some() => {
-                tracing::info!("{name}: the root is well again");
-                board.solved(&name);
+                tracing::info!("root \"{name}\" is well again");
+                board.root_well(&name);
                 Fitness::Back
             }
             None => Fitness::Well,
         }
     }
 
-    fn trouble(&self, id: RootId, node: &mut Node) -> Option<String> {
+    /// Holds a root from which too much is missing.
+    pub fn stop(&mut self, stopped: Stopped, node: &Node, board: &Board) {
+        let (id, why) = (stopped.root, stopped.why.clone());
+        self.stopped.entry(id).or_insert(stopped);
+        let name = node.root(id).map_or(String::new(), |r| r.root.name.clone());
+        if self.held.insert(id, why.clone()).is_none() {
+            tracing::error!("root \"{name}\": {why}");
+            board.root_held(&name, &why);
+        }
+    }
+
+    /// What is missing from a root is meant to be; returns whether it was held for that.
+    pub fn approve(&mut self, id: RootId) -> bool {
+        self.stopped.remove(&id).is_some()
+    }
+
+    /// Why a root is stopped, unless what stopped it is seen to be over.
+    fn stopped(&mut self, id: RootId, node: &Node) -> Option<String> {
+        let (stopped, r) = (self.stopped.get(&id)?, node.root(id)?);
+        let over = match &stopped.until {
+            Until::Mounted(path) => {
+                let look = r.root.look(&path.path);
+                let device = r.root.identity().map(|(dev, _)| dev);
+                matches!((look, device), (Ok(Look::There(seen)), Ok(dev)) if seen.stamp.dev != dev)
+            }
+            Until::Back(path) => matches!(r.root.look(&path.path), Ok(Look::There(_))),
+        };
+        if over {
+            self.stopped.remove(&id);
+            return None;
+        }
+        Some(stopped.why.clone())
+    }
+
+    fn trouble(&mut self, id: RootId, node: &mut Node) -> Option<String> {
+        if let Some(why) = self.stopped(id, node) {
+            return Some(why);
+        }
         let r = node.roots.get_mut(usize::from(id.0))?;
         if !r.root.is_in_place() {
             let path = match &r.root.only {

@@ -29,6 +29,8 @@ struct Level {
 pub struct Found {
     /// Paths that differ from the index.
     pub differ: Vec<TreePath>,
+    /// Paths of the index that were not found.
+    pub missing: Vec<TreePath>,
     /// Directories that could not be read, and why; nothing below them is taken for deleted.
     pub unreadable: Vec<(TreePath, String)>,
     /// Names that were compared.
@@ -69,7 +71,12 @@ impl Scanner {
         if self.stack.is_empty() {
             match self.waiting.pop() {
                 Some(path) => self.begin(node, path, &mut found)?,
-                None => found.differ = std::mem::take(&mut self.missing),
+                None => {
+                    found.missing = std::mem::take(&mut self.missing);
+                    // A directory is missed by the one above it and by itself.
+                    found.missing.sort();
+                    found.missing.dedup();
+                }
             }
             return Ok(found);
         }
@@ -140,7 +147,7 @@ impl Scanner {
         let (fd, names) = match listed {
             Ok(found) => found,
             Err(e) if is_absent(&e) => {
-                found.differ.push(dir.clone());
+                self.missing.push(dir.clone());
                 return Ok(false);
             }
             Err(e) => {
@@ -190,7 +197,7 @@ impl Scanner {
             row = rows.next()?;
         }
         if self.missing.len() > MAX_HELD {
-            found.differ.append(&mut self.missing);
+            found.missing.append(&mut self.missing);
         }
         Ok(true)
     }

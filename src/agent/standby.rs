@@ -3,6 +3,7 @@
 //! All three run the same session; they differ in who dialled and when they end. A node in this role never sends
 //! changes of its own: it receives, or it answers a peer that is behind from an index that was complete.
 
+mod answers;
 mod takeover;
 
 use std::sync::Arc;
@@ -406,49 +407,6 @@ impl<'a> Standby<'a> {
         });
     }
 
-    /// What a command gets from a process that receives.
-    fn answer(&self, request: &Request, caught_up: bool) -> Answer {
-        let peer = &self.party.peer;
-        let elsewhere = |what: &str| {
-            Answer::Error(Failure {
-                code: 2,
-                message: format!(
-                    "this node receives from {peer}; {what} is a matter of the active node"
-                ),
-                hint: format!("run the command on {peer}"),
-            })
-        };
-        match request {
-            Request::Status => Answer::Done(Outcome {
-                status: Some(Box::new(self.board.snapshot())),
-                ..Outcome::default()
-            }),
-            Request::Resync {
-                full: false,
-                checksum: false,
-                ..
-            } if caught_up => {
-                let verdict = format!("{peer} is active and this node follows it");
-                let resync = Some(ResyncReport {
-                    direction: "none".into(),
-                    verdict,
-                    ..ResyncReport::default()
-                });
-                Answer::Done(Outcome {
-                    message: "this node is up to date".into(),
-                    resync,
-                    ..Outcome::default()
-                })
-            }
-            Request::Resync { .. } => elsewhere("a full resync"),
-            Request::Flush { .. } => elsewhere("a flush"),
-            Request::Verify { .. } => elsewhere("a comparison"),
-            Request::Resolve { .. } => elsewhere("a decision about both nodes' data"),
-            Request::Pause | Request::Resume => elsewhere("pausing"),
-            Request::Serve | Request::Deactivate { .. } | Request::Yield => elsewhere("this"),
-        }
-    }
-
     /// Answers a peer that is behind, until it has everything.
     fn send(
         &mut self,
@@ -469,6 +427,7 @@ impl<'a> Standby<'a> {
             scrub: Scrub::new(None),
             down,
             flush_timeout: Duration::ZERO,
+            max_delete: None,
         };
         let mut engine = Engine::new(parts);
         engine

@@ -69,7 +69,7 @@ pub fn changed_here(
         let found = scanner.step(node)?;
         seen += found.seen;
         progress(seen);
-        for path in found.differ {
+        for path in found.differ.into_iter().chain(found.missing) {
             let excluded =
                 !path.path.is_root() && (node.excluded(&path, true) || node.excluded(&path, false));
             let row = node.store.lookup(&path)?;

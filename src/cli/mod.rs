@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::wire::control::Failure;
 
 pub mod activate;
+pub mod approve;
 pub mod check;
 pub mod client;
 pub mod completions;
@@ -65,6 +66,7 @@ enum Command {
     Status(status::Args),
     Resync(resync::Args),
     Resolve(resolve::Args),
+    Approve(approve::Args),
     Flush(flush::Args),
     Verify(verify::Args),
     Diff(diff::Args),
@@ -93,6 +95,7 @@ fn dispatch(command: Command, globals: Globals) -> Result<Exit, Failure> {
         Command::Deactivate(a) => deactivate::run(&a, &globals.load()?),
         Command::Status(a) => status::run(&a, &globals.load()?),
         Command::Resync(a) => resync::run(&a, &globals.load()?),
+        Command::Approve(a) => approve::run(&a, &globals.load()?),
         Command::Resolve(a) => resolve::run(&a, &globals.load()?),
         Command::Flush(a) => flush::run(&a, &globals.load()?),
         Command::Verify(a) => verify::run(&a, &globals.load()?),

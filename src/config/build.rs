@@ -257,6 +257,7 @@ fn max_delete(item: &Item<'_>) -> Result<Option<MaxDelete>, ConfigError> {
     let mut limit = MaxDelete {
         count: None,
         percent: None,
+        window: MaxDelete::WINDOW,
     };
     for (key, v) in table {
         match key {
@@ -265,6 +266,7 @@ fn max_delete(item: &Item<'_>) -> Result<Option<MaxDelete>, ConfigError> {
                 let p = value::percent(v.number(0, 1000)?);
                 limit.percent = Some(p.map_err(|e| v.error(e, value::MAX_DELETE_FORM))?);
             }
+            "window" => limit.window = v.duration()?,
             _ => {
                 let why = format!("unknown key {}", quoted(key));
                 return Err(item.error(why, value::MAX_DELETE_FORM));

@@ -145,6 +145,13 @@ pub struct MaxDelete {
     pub count: Option<u64>,
     /// Percent of the root's paths, 1 to 100.
     pub percent: Option<u8>,
+    /// Deletions further apart than this are not counted together.
+    pub window: Duration,
+}
+
+impl MaxDelete {
+    /// The `window` where the file gives none.
+    pub const WINDOW: Duration = Duration::from_secs(60);
 }
 
 /// How replication works.
@@ -178,6 +185,7 @@ impl Default for Sync {
             max_delete: Some(MaxDelete {
                 count: None,
                 percent: Some(50),
+                window: MaxDelete::WINDOW,
             }),
             bandwidth_limit: None,
             scrub: Some(Duration::from_secs(24 * 3600)),

@@ -101,7 +101,11 @@ pub fn max_delete(s: &str) -> Result<Option<MaxDelete>, String> {
         Some(p) => (None, Some(percent(p.parse().map_err(|_| bad())?)?)),
         None => (Some(s.parse().map_err(|_| bad())?), None),
     };
-    Ok(Some(MaxDelete { count, percent }))
+    Ok(Some(MaxDelete {
+        count,
+        percent,
+        window: MaxDelete::WINDOW,
+    }))
 }
 
 /// A share in percent.
@@ -268,7 +272,13 @@ mod tests {
 
     #[test]
     fn deletion_limits() {
-        let limit = |count, percent| Ok(Some(MaxDelete { count, percent }));
+        let limit = |count, percent| {
+            Ok(Some(MaxDelete {
+                count,
+                percent,
+                window: MaxDelete::WINDOW,
+            }))
+        };
         assert_eq!(max_delete("50%"), limit(None, Some(50)));
         assert_eq!(max_delete("1000"), limit(Some(1000), None));
         assert_eq!(max_delete("0"), limit(Some(0), None));

@@ -7,6 +7,7 @@ pub mod blocks;
 pub mod delta;
 pub mod dirty;
 pub mod filter;
+pub mod guard;
 pub mod lineage;
 pub mod plan;
 pub mod split_brain;

@@ -33,6 +33,11 @@ pub enum Request {
         /// Only tell what would be done.
         dry_run: bool,
     },
+    /// What is missing from a root is meant to be deleted on the peer, too.
+    Approve {
+        /// Name of the root; all that are held for that reason where none is given.
+        root: Option<String>,
+    },
     /// Settle which side is kept where both nodes changed data on their own.
     Resolve {
         /// This node's data are kept, else the peer's.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::common::node::{Options, Pair, Side};
 use crate::common::steps::{
-    LONG, Mount, daemon_ended, flushed_equal, idle, in_sync, is_root, must, start, until,
-    wait_equal, wait_problem,
+    LONG, Mount, ctl, daemon_ended, flushed_equal, idle, in_sync, is_root, must, start, until,
+    wait_equal, wait_problem, well,
 };
 use crate::common::tree;
 use crate::options;
@@ -156,4 +156,169 @@ fn an_unmounted_root_deletes_nothing() {
     wait_problem(&mut pair, "one:.", false);
     wait_equal(&pair, "one");
     pair.wait_in_sync(Duration::from_secs(40)).expect("in sync");
+}
+
+/// A root of two hundred files, old enough that their loss counts.
+fn many(window: &str) -> Pair {
+    let mut options = options!();
+    options.sync_lines = format!("max_delete = {{ percent = 50, window = \"{window}\" }}\n");
+    let pair = in_sync(options);
+    let a = pair.root(Side::A, "data");
+    for dir in ["one", "two"] {
+        fs::create_dir(a.join(dir)).expect("a directory");
+        for i in 0..150 {
+            fs::write(a.join(dir).join(format!("f{i}")), "content").expect("a file");
+        }
+    }
+    flushed_equal(&pair, "data");
+    // Files younger than the window come and go without anybody being asked.
+    let newest = fs::metadata(a.join("two/f149")).expect("a file");
+    let age = || newest.modified().ok().and_then(|t| t.elapsed().ok());
+    assert!(until(LONG, || age() > Some(Duration::from_millis(1200))));
+    pair
+}
+
+/// Waits until the root is held; why it is.
+fn told_of_root(pair: &mut Pair) -> String {
+    wait_problem(pair, "data:.", true);
+    let status = pair.status().expect("a status");
+    let problems = status["problems"].as_array().expect("a list");
+    let of_root = problems.iter().find(|p| p["path"] == "data:.");
+    of_root.expect("the root")["cause"]
+        .as_str()
+        .expect("a cause")
+        .to_owned()
+}
+
+fn files(root: &Path) -> usize {
+    let below =
+        ["one", "two", "three"].map(|d| fs::read_dir(root.join(d)).map_or(0, Iterator::count));
+    below.iter().sum()
+}
+
+#[test]
+fn a_mass_deletion_waits_for_a_person() {
+    let mut pair = many("1s");
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    // While nobody watches, so that it is found at once.
+    pair.stop(Side::A);
+    fs::remove_dir_all(a.join("one")).expect("removed");
+    for i in 0..60 {
+        fs::remove_file(a.join(format!("two/f{i}"))).expect("removed");
+    }
+    start(&mut pair, Side::A);
+    let told = told_of_root(&mut pair);
+    assert!(
+        told.contains("max_delete") && told.contains("syncctl approve data"),
+        "{told}"
+    );
+    assert_eq!(files(&b), 300, "nothing was deleted");
+    let (code, text) = ctl(&pair, Side::A, &["flush", "--timeout", "5s"]);
+    assert_eq!(code, 6, "{text}");
+    let (code, text) = ctl(&pair, Side::A, &["approve", "nowhere"]);
+    assert_eq!(code, 2, "{text}");
+    let text = well(&pair, Side::A, &["approve"]);
+    assert!(text.contains("data"), "{text}");
+    flushed_equal(&pair, "data");
+    assert_eq!(files(&b), 90);
+    assert!(well(&pair, Side::A, &["approve"]).contains("nothing waits"));
+}
+
+#[test]
+fn what_was_missing_and_is_put_back_needs_no_approval() {
+    let mut pair = many("1s");
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    pair.stop(Side::A);
+    let aside = pair.dir().join("aside");
+    fs::rename(a.join("one"), &aside).expect("moved away");
+    for i in 0..60 {
+        fs::remove_file(a.join(format!("two/f{i}"))).expect("removed");
+    }
+    start(&mut pair, Side::A);
+    wait_problem(&mut pair, "data:.", true);
+    fs::rename(&aside, a.join("one")).expect("put back");
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    assert_eq!(files(&b), 240);
+}
+
+#[test]
+fn renames_are_no_deletions() {
+    let mut pair = many("1s");
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    pair.stop(Side::A);
+    fs::create_dir(a.join("three")).expect("a directory");
+    for dir in ["one", "two"] {
+        for i in 0..150 {
+            let to = a.join(format!("three/{dir}{i}"));
+            fs::rename(a.join(dir).join(format!("f{i}")), to).expect("renamed");
+        }
+    }
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    assert_eq!(files(&b), 300);
+}
+
+#[test]
+fn a_removal_that_is_watched_is_stopped_on_its_way() {
+    let mut options = options!();
+    options.sync_lines = "max_delete = { count = 100, window = \"1s\" }\n".into();
+    let mut pair = in_sync(options);
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    fs::create_dir(a.join("one")).expect("a directory");
+    fs::write(a.join("stays"), "content").expect("a file");
+    for i in 0..500 {
+        fs::write(a.join(format!("one/f{i}")), "content").expect("a file");
+    }
+    flushed_equal(&pair, "data");
+    let newest = fs::metadata(a.join("one/f499")).expect("a file");
+    let age = || newest.modified().ok().and_then(|t| t.elapsed().ok());
+    assert!(until(LONG, || age() > Some(Duration::from_millis(1200))));
+    fs::remove_dir_all(a.join("one")).expect("removed");
+    wait_problem(&mut pair, "data:.", true);
+    assert!(files(&b) >= 400, "{}", files(&b));
+    well(&pair, Side::A, &["approve", "data"]);
+    flushed_equal(&pair, "data");
+    assert!(!b.join("one").exists());
+}
+
+#[test]
+fn a_vanished_mount_inside_a_root_deletes_nothing() {
+    if !is_root("a mount inside a root") {
+        return;
+    }
+    let mut pair = in_sync(options!());
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    fs::create_dir(a.join("inner")).expect("a directory");
+    fs::write(a.join("beside"), "content").expect("a file");
+    let mount = Mount::tmpfs(&a.join("inner"), "8m");
+    for i in 0..5 {
+        fs::write(a.join(format!("inner/f{i}")), "content").expect("a file");
+    }
+    // One mark covers one file system; a restart has the new one found.
+    pair.stop(Side::A);
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    assert!(until(LONG, || b.join("inner/f4").exists()));
+    pair.stop(Side::A);
+    let kept = pair.dir().join("kept");
+    fs::create_dir(&kept).expect("a directory");
+    for i in 0..5 {
+        fs::copy(a.join(format!("inner/f{i}")), kept.join(format!("f{i}"))).expect("a copy");
+    }
+    drop(mount);
+    start(&mut pair, Side::A);
+    let told = told_of_root(&mut pair);
+    assert!(
+        told.contains("inner") && told.contains("mount it again"),
+        "{told}"
+    );
+    assert!(b.join("inner/f4").exists());
+    let _again = Mount::tmpfs(&a.join("inner"), "8m");
+    for i in 0..5 {
+        fs::copy(kept.join(format!("f{i}")), a.join(format!("inner/f{i}"))).expect("a copy");
+    }
+    pair.wait_in_sync(LONG).expect("in sync");
+    assert!(b.join("inner/f4").exists());
 }

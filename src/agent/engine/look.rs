@@ -5,7 +5,9 @@
 use std::collections::BTreeSet;
 
 use super::{Engine, EngineError, PIECE};
+use crate::agent::node::NodeRoot;
 use crate::agent::resolve::Resolver;
+use crate::agent::resolve::guard::{Stopped, judge};
 use crate::agent::roots::Fitness;
 use crate::agent::session::Phase;
 use crate::decide::dirty::Touch;
@@ -56,6 +58,27 @@ impl Engine {
         fitness == Fitness::Held
     }
 
+    /// Holds a root from which too much is missing.
+    fn stop(&mut self, stopped: Stopped) {
+        self.roots.stop(stopped, &self.node, &self.board);
+    }
+
+    /// What is gone from these roots (all, where none is named) is meant to be: they go on. Returns their names.
+    pub(super) fn approve(&mut self, name: Option<&str>) -> Vec<String> {
+        let named = |r: &&NodeRoot| name.is_none_or(|n| n == r.root.name);
+        let roots = self.node.roots.iter().filter(named);
+        let ids: Vec<_> = roots.map(|r| (r.root.id, r.root.name.clone())).collect();
+        let mut approved = Vec::new();
+        for (id, name) in ids {
+            if self.roots.approve(id) {
+                self.guard.approve(id);
+                approved.push(name);
+                self.is_held(id);
+            }
+        }
+        approved
+    }
+
     /// Scans a piece of what is to be scanned.
     pub(super) fn scan(&mut self) -> Result<(), EngineError> {
         let found = self.scanner.step(&mut self.node)?;
@@ -64,11 +87,18 @@ impl Engine {
             self.again.insert(path);
         }
         let since = self.scan_since.unwrap_or_else(|| self.hints.now());
-        for piece in found.differ.chunks(PIECE) {
+        // All that a scan misses is judged at once, before the first piece of it counts as deleted.
+        let now = self.hints.now();
+        for stopped in judge(&mut self.node, &mut self.guard, now, &found.missing, false)? {
+            self.stop(stopped);
+        }
+        let found: Vec<_> = found.differ.into_iter().chain(found.missing).collect();
+        for piece in found.chunks(PIECE) {
             self.resolve(piece.to_vec(), since)?;
         }
         if self.scanner.is_idle() {
             self.scan_since = None;
+            self.guard.close();
         }
         Ok(())
     }
@@ -103,8 +133,9 @@ impl Engine {
             .is_some_and(|s| matches!(s.phase, Phase::Live))
             && !self.paused;
         self.node.store.begin()?;
+        let guard = (&mut self.guard, self.hints.now());
         let resolved =
-            Resolver::new(&mut self.node, live, &self.force, &mut self.departed).run(paths);
+            Resolver::new(&mut self.node, live, &self.force, &mut self.departed, guard).run(paths);
         let resolved = match resolved {
             Ok(r) => r,
             Err(e) => {
@@ -113,6 +144,9 @@ impl Engine {
             }
         };
         self.node.store.commit()?;
+        for stopped in resolved.stopped {
+            self.stop(stopped);
+        }
         for path in &resolved.fine {
             if self.board.has_problems() {
                 let shown = self.node.show(path);

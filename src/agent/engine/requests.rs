@@ -38,6 +38,23 @@ impl Engine {
                 checksum,
                 dry_run,
             } => self.resync(full, checksum, dry_run, replies),
+            Request::Approve { root } => {
+                let answer = match (&root, self.approve(root.as_deref())) {
+                    (Some(name), _) if !self.has_root(name) => failure(
+                        2,
+                        format!("there is no root \"{name}\""),
+                        "see syncctl status and the configuration",
+                    ),
+                    (_, names) if names.is_empty() => {
+                        Answer::Done(done("nothing waits for an approval"))
+                    }
+                    (_, names) => Answer::Done(done(format!(
+                        "approved: what is gone from {} is deleted on the peer, too",
+                        names.join(", ")
+                    ))),
+                };
+                let _ = replies.send(answer);
+            }
             Request::Resolve {
                 keep_local,
                 dry_run,
@@ -54,6 +71,10 @@ impl Engine {
                 ));
             }
         }
+    }
+
+    fn has_root(&self, name: &str) -> bool {
+        self.node.roots.iter().any(|r| r.root.name == name)
     }
 
     fn pause(&mut self, on: bool, replies: &Replies) {

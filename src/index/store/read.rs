@@ -205,6 +205,21 @@ impl Store {
             .map_err(self.sql())
     }
 
+    /// Rows at and below a row, and no more than `most` of them.
+    ///
+    /// # Errors
+    /// [`StoreError::Sql`].
+    pub fn count_below(&self, id: NodeId, most: u64) -> Result<u64> {
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        self.db
+            .prepare_cached(
+                "WITH RECURSIVE sub(id) AS (VALUES(?) UNION SELECT n.id FROM sub JOIN node n ON n.parent=sub.id LIMIT ?) SELECT count(*) FROM sub",
+            )
+            .and_then(|mut s| s.query_row(params![id, most], |r| r.get::<_, i64>(0)))
+            .map(i64::cast_unsigned)
+            .map_err(self.sql())
+    }
+
     /// Whether a root has no rows below it.
     ///
     /// # Errors
