@@ -30,7 +30,7 @@ use super::setup::spawn_bulk;
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::sys::clock;
-use crate::wire::control::{Answer, Difference, Failure, Outcome, Progress, Request, ResyncReport};
+use crate::wire::control::{Answer, Difference, Failure, Progress, Request, ResyncReport};
 use crate::wire::message::{Hello, Message, Role};
 
 /// Quiet time after which trees and index are brought to disk.
