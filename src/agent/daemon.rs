@@ -21,6 +21,7 @@ use crate::config::{Config, Watcher};
 use crate::index::store::Store;
 use crate::sys::link;
 use crate::sys::routes::Routes;
+use crate::sys::service;
 use crate::sys::watch::{self, Choice, WatchRoot};
 use crate::wire::control::{Failure, Progress, Status};
 use crate::wire::message::Role;
@@ -72,11 +73,10 @@ pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
         scrub: Scrub::new(site.config.sync.scrub),
         down,
     };
-    if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::debug!("no service manager to notify: {e}");
-    }
+    service::ready();
     tracing::info!("{} is active", site.name());
     let result = Engine::new(parts).run(&mut events, rt.handle());
+    service::stopping();
     drop(watcher);
     let done = result
         .map(|_| ())
@@ -300,7 +300,8 @@ pub fn offline_status(config: &Config, node: usize) -> Status {
         (Ok(epochs), Ok(head)) => {
             status.epoch = epochs.history().last().map_or(0, |e| e.number);
             status.sequence = head;
-            if epochs.catching_up() {
+            status.incomplete = epochs.catching_up();
+            if status.incomplete {
                 status.last_error = "a catch-up was interrupted: the tree is between two states; run syncctl resync".into();
             }
         }

@@ -6,5 +6,6 @@ pub mod link;
 pub mod lock;
 pub mod meta;
 pub mod routes;
+pub mod service;
 pub mod tree;
 pub mod watch;
