@@ -11,6 +11,7 @@ use crate::wire::control::Failure;
 
 pub mod check;
 pub mod client;
+pub mod cluster;
 pub mod completions;
 pub mod context;
 pub mod daemon;
@@ -75,6 +76,14 @@ enum Command {
 pub fn run() -> ExitCode {
     let Cli { globals, command } = Cli::parse();
     let json = globals.json;
+    if let Command::Status(args) = &command
+        && let Some(words) = args.words()
+    {
+        return match cluster::run(words, &globals) {
+            Ok(code) => code.into(),
+            Err(f) => fail(&f, json),
+        };
+    }
     match dispatch(command, globals) {
         Ok(exit) => exit.into(),
         Err(f) => fail(&f, json),
@@ -142,6 +151,8 @@ mod tests {
             "syncctl --node a --json status",
             "syncctl status --node a --json",
             "syncctl --config /x status --watch",
+            "syncctl status --lsb",
+            "syncctl status --ocf --node a",
             "syncctl resync --full --checksum --dry-run",
             "syncctl flush --timeout 5s",
             "syncctl verify --quick",
@@ -153,6 +164,8 @@ mod tests {
         for line in [
             "syncctl",
             "syncctl fly",
+            "syncctl status --lsb --ocf",
+            "syncctl status --lsb --watch",
             "syncctl flush --timeout soon",
             "syncctl completions dos",
         ] {
