@@ -36,7 +36,8 @@ install: build
 		[ ! -f $$f ] || $(INSTALL) -m 0644 $$f $(DESTDIR)$(SYSCONFDIR)/osm-failover/config.toml.example || exit 1; \
 	done
 	for f in systemd/*.service systemd/*.timer systemd/*.socket; do \
-		[ ! -f $$f ] || $(INSTALL) -D -m 0644 -t $(DESTDIR)$(UNITDIR) $$f || exit 1; \
+		[ ! -f $$f ] || { $(INSTALL) -D -m 0644 -t $(DESTDIR)$(UNITDIR) $$f && \
+			sed -i 's|/usr/local/|$(PREFIX)/|' $(DESTDIR)$(UNITDIR)/$${f##*/}; } || exit 1; \
 	done
 	for f in init.d/*; do \
 		[ ! -f $$f ] || $(INSTALL) -D -m 0755 -t $(DESTDIR)$(SYSCONFDIR)/init.d $$f || exit 1; \
@@ -44,6 +45,8 @@ install: build
 	for f in ocf/*; do \
 		[ ! -f $$f ] || $(INSTALL) -D -m 0755 -t $(DESTDIR)$(OCFDIR)/osm $$f || exit 1; \
 	done
+	[ ! -f keepalived/notify.sh ] || \
+		$(INSTALL) -D -m 0755 keepalived/notify.sh $(ROOT)/lib/osm-failover/keepalived-notify
 
 clean:
 	$(CARGO) clean

@@ -25,6 +25,7 @@ use crate::config::{Config, SplitBrain, Watcher};
 use crate::decide::guard::Limit;
 use crate::index::store::Store;
 use crate::sys::lock::Owner;
+use crate::sys::service;
 use crate::sys::watch::{self, Choice, WatchRoot};
 use crate::wire::control::{Answer, Failure, Outcome, Status};
 use crate::wire::message::{Message, Role};
@@ -97,10 +98,11 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
         "unreachable".clone_into(&mut s.peer.state);
         "not connected yet".clone_into(&mut s.peer.reason);
     });
-    if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::debug!("no service manager to notify: {e}");
-    }
+    service::ready();
     let result = engine.run(&mut events, rt.handle());
+    if !detached {
+        service::stopping();
+    }
     drop(watcher);
     let done = match result {
         Ok(ran) => close_activity(&site, &rt, owner, ran),
@@ -270,7 +272,8 @@ pub fn offline_status(config: &Config, node: usize) -> Status {
         (Ok(epochs), Ok(head)) => {
             status.epoch = epochs.history().last().map_or(0, |e| e.number);
             status.sequence = head;
-            if epochs.catching_up() {
+            status.incomplete = epochs.catching_up();
+            if status.incomplete {
                 status.last_error = "a catch-up was interrupted: the tree is between two states; run syncctl resync".into();
             }
         }

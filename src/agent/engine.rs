@@ -43,6 +43,7 @@ use crate::decide::guard::{Guard, Limit};
 use crate::index::store::StoreError;
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, TreePath};
+use crate::sys::service::Watchdog;
 use crate::sys::watch;
 use crate::wire::control::{Answer, Request, ResyncReport};
 use crate::wire::message::{Hello, Message, Role};
@@ -123,6 +124,7 @@ pub struct Engine {
     /// Nothing is sent until a person says so.
     paused: bool,
     retry_at: Instant,
+    watchdog: Watchdog,
     scrub: Scrub,
     /// Sessions ended since, for the one who dials.
     down: mpsc::UnboundedSender<()>,
@@ -219,6 +221,7 @@ impl Engine {
             scan_since: None,
             paused: false,
             retry_at: Instant::now() + RETRY,
+            watchdog: Watchdog::none(),
             scrub,
             down,
             unreachable: "not connected yet".into(),
@@ -235,6 +238,7 @@ impl Engine {
         engine.acked = engine.node.store.number("acked").unwrap_or(0);
         if engine.party.role == Role::Active {
             engine.scanned = false;
+            engine.watchdog = Watchdog::as_asked();
             engine.scan_all();
         }
         engine
@@ -250,6 +254,7 @@ impl Engine {
         rt: &tokio::runtime::Handle,
     ) -> Result<Ran, EngineError> {
         let departed = loop {
+            self.watchdog.beat();
             let event = if self.is_busy() {
                 events.try_recv().ok()
             } else {
@@ -339,6 +344,7 @@ impl Engine {
         settle
             .min(retry)
             .min(self.commands.deadline_in())
+            .min(self.watchdog.due_in())
             .max(Duration::from_millis(1))
     }
 

@@ -43,7 +43,20 @@ pub fn ask(
     wait: Duration,
     on: &mut dyn FnMut(Event) -> Result<(), Failure>,
 ) -> Result<Option<Outcome>, Failure> {
-    let path = ctx.config.run_dir(ctx.node).join(SOCKET);
+    ask_in(&ctx.config.run_dir(ctx.node), request, wait, on)
+}
+
+/// As [`ask`], where only the run directory is known.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_in(
+    run_dir: &Path,
+    request: &Request,
+    wait: Duration,
+    on: &mut dyn FnMut(Event) -> Result<(), Failure>,
+) -> Result<Option<Outcome>, Failure> {
+    let path = run_dir.join(SOCKET);
     let broken = |e: io::Error| explain(&path, wait, &e);
     let stream = match connect(&path) {
         Ok(s) => s,

@@ -13,6 +13,7 @@ pub mod activate;
 pub mod approve;
 pub mod check;
 pub mod client;
+pub mod cluster;
 pub mod completions;
 pub mod context;
 pub mod daemon;
@@ -83,6 +84,14 @@ enum Command {
 pub fn run() -> ExitCode {
     let Cli { globals, command } = Cli::parse();
     let json = globals.json;
+    if let Command::Status(args) = &command
+        && let Some(words) = args.words()
+    {
+        return match cluster::run(words, &globals) {
+            Ok(code) => code.into(),
+            Err(f) => fail(&f, json),
+        };
+    }
     match dispatch(command, globals) {
         Ok(exit) => exit.into(),
         Err(f) => fail(&f, json),
@@ -154,6 +163,8 @@ mod tests {
             "syncctl --node a --json status",
             "syncctl status --node a --json",
             "syncctl --config /x status --watch",
+            "syncctl status --lsb",
+            "syncctl status --ocf --node a",
             "syncctl resync --full --checksum --dry-run",
             "syncctl flush --timeout 5s",
             "syncctl verify --quick",
@@ -165,6 +176,8 @@ mod tests {
         for line in [
             "syncctl",
             "syncctl fly",
+            "syncctl status --lsb --ocf",
+            "syncctl status --lsb --watch",
             "syncctl flush --timeout soon",
             "syncctl completions dos",
         ] {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::client::{SHORT_WAIT, ask, ignore};
+use super::cluster::Words;
 use super::context::Context;
 use super::exit::Exit;
 use super::text::printable;
@@ -28,6 +29,24 @@ pub struct Args {
     /// Ask each second until interrupted; with --json one line each time
     #[arg(long)]
     watch: bool,
+    /// For init scripts: print "is running" or "is stopped", end with 0 while active, 3 if not, 4 if it cannot be told
+    #[arg(long, conflicts_with_all = ["watch", "ocf"])]
+    lsb: bool,
+    /// For resource agents: print role, "ok" or "degraded", and the promotion score, as "active ok 10000"
+    #[arg(long, conflicts_with = "watch")]
+    ocf: bool,
+}
+
+impl Args {
+    /// The words wanted in place of sentences for people.
+    #[must_use]
+    pub fn words(&self) -> Option<Words> {
+        match (self.lsb, self.ocf) {
+            (true, _) => Some(Words::Lsb),
+            (_, true) => Some(Words::Ocf),
+            _ => None,
+        }
+    }
 }
 
 /// Runs the command.

@@ -24,6 +24,8 @@ pub use settings::{
 
 /// Where the configuration stands unless the command line says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/osm-failover/config.toml";
+/// Where the control socket and the lock are unless it says otherwise.
+pub const DEFAULT_RUN_DIR: &str = "/run/osm-failover";
 /// Largest configuration file in bytes.
 pub const MAX_FILE: u64 = 1024 * 1024;
 /// Most roots.

@@ -267,7 +267,7 @@ impl Default for Paths {
     fn default() -> Self {
         Self {
             state_dir: "/var/lib/osm-failover".into(),
-            run_dir: "/run/osm-failover".into(),
+            run_dir: super::DEFAULT_RUN_DIR.into(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! arguments. What is decided here is therefore a table that tests read back.
 
 pub mod blocks;
+pub mod cluster;
 pub mod delta;
 pub mod dirty;
 pub mod filter;

@@ -7,6 +7,7 @@ pub mod lock;
 pub mod meta;
 pub mod process;
 pub mod routes;
+pub mod service;
 pub mod syslog;
 pub mod tree;
 pub mod watch;

@@ -181,6 +181,9 @@ pub struct Status {
     pub epoch: u64,
     /// Sequence number of the newest change this node holds.
     pub sequence: u64,
+    /// Whether this node's tree is between two states, since a catch-up was interrupted.
+    #[serde(default)]
+    pub incomplete: bool,
     /// The peer.
     pub peer: PeerStatus,
     /// What would be lost if this node died now.
