@@ -9,3 +9,4 @@ pub mod dirty;
 pub mod filter;
 pub mod lineage;
 pub mod plan;
+pub mod snat;
