@@ -24,6 +24,7 @@ pub mod probe;
 pub mod progress;
 pub mod resume;
 pub mod resync;
+pub mod snat;
 pub mod status;
 pub mod status_text;
 pub mod term;
@@ -64,6 +65,7 @@ enum Command {
     Diff(diff::Args),
     Pause(pause::Args),
     Resume(resume::Args),
+    Snat(snat::Args),
     Check(check::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -90,6 +92,7 @@ fn dispatch(command: Command, globals: Globals) -> Result<Exit, Failure> {
         Command::Diff(a) => diff::run(&a, &globals.load()?),
         Command::Pause(a) => pause::run(&a, &globals.load()?),
         Command::Resume(a) => resume::run(&a, &globals.load()?),
+        Command::Snat(a) => snat::run(&a, &globals.load()?),
         Command::Check(a) => check::run(&a, globals),
         Command::Demo(a) => demo::run(&a, &globals),
         Command::Completions(a) => completions::run(&a),
@@ -145,6 +148,9 @@ mod tests {
             "syncctl resync --full --checksum --dry-run",
             "syncctl flush --timeout 5s",
             "syncctl verify --quick",
+            "syncctl snat apply --if-active --json",
+            "syncctl snat remove",
+            "syncctl --node a snat status",
             "syncctl completions bash",
             "syncctl man",
         ] {
@@ -155,6 +161,9 @@ mod tests {
             "syncctl fly",
             "syncctl flush --timeout soon",
             "syncctl completions dos",
+            "syncctl snat",
+            "syncctl snat flush",
+            "syncctl snat remove --if-active",
         ] {
             let code = Cli::try_parse_from(line.split(' ')).map_or_else(|e| e.exit_code(), |_| 0);
             assert_eq!(code, i32::from(Exit::Usage.code()), "{line}");
