@@ -33,10 +33,13 @@ pub fn jump(cluster: &str) -> Vec<String> {
 }
 
 /// Input of `iptables-restore --noflush` that puts these rules, of one family, in place of what our chain holds.
-/// `jump` tells whether the rule that leads there is missing.
+///
+/// `has_jump` tells whether the rule that leads there is there: it is then made anew at the top. Where that is not true
+/// any more nothing at all is changed, so rules that nothing leads to cannot come of it.
 #[must_use]
-pub fn install(set: &RuleSet, with_jump: bool) -> String {
+pub fn install(set: &RuleSet, has_jump: bool) -> String {
     let name = chain(&set.cluster);
+    let jump = jump_text(&set.cluster);
     // Naming a chain makes it, or empties it.
     let mut text = format!("*nat\n:{name} - [0:0]\n");
     for (rule, tag) in set.rules.iter().zip(set.tags()) {
@@ -46,11 +49,26 @@ pub fn install(set: &RuleSet, with_jump: bool) -> String {
             Rule::Translate(snat) => format!(" -j SNAT --to-source {}\n", snat.address),
         };
     }
-    if with_jump {
-        let tag = owner(&set.cluster);
-        text += &format!("-I POSTROUTING 1 -m comment --comment \"{tag}\" -j {name}\n");
+    if has_jump {
+        text += &format!("-D POSTROUTING {jump}\n");
     }
-    text + "COMMIT\n"
+    text + &format!("-I POSTROUTING 1 {jump}\nCOMMIT\n")
+}
+
+/// Input of `iptables-restore --noflush` that removes our chain; `has_jump` tells whether the rule that leads there is
+/// there.
+#[must_use]
+pub fn uninstall(cluster: &str, has_jump: bool) -> String {
+    let name = chain(cluster);
+    let jump = format!("-D POSTROUTING {}\n", jump_text(cluster));
+    let jump = if has_jump { jump.as_str() } else { "" };
+    format!("*nat\n{jump}-F {name}\n-X {name}\nCOMMIT\n")
+}
+
+/// The rule that leads to our chain, as `iptables-restore` reads it.
+fn jump_text(cluster: &str) -> String {
+    let (tag, name) = (owner(cluster), chain(cluster));
+    format!("-m comment --comment \"{tag}\" -j {name}")
 }
 
 fn matches(rule: &Rule) -> String {

@@ -183,11 +183,29 @@ fn what_iptables_restore_is_given() {
          -j SNAT --to-source 192.168.0.200\n",
         tags[0], tags[1]
     );
-    assert_eq!(iptables::install(&set, false), format!("{rules}COMMIT\n"));
-    let jump = "-I POSTROUTING 1 -m comment --comment \"osm-failover osmha\" -j OSM-osmha\n";
+    let jump = "POSTROUTING 1 -m comment --comment \"osm-failover osmha\" -j OSM-osmha\n";
+    assert_eq!(
+        iptables::install(&set, false),
+        format!("{rules}-I {jump}COMMIT\n")
+    );
+    let old = jump.replace(" 1 ", " ");
     assert_eq!(
         iptables::install(&set, true),
-        format!("{rules}{jump}COMMIT\n")
+        format!("{rules}-D {old}-I {jump}COMMIT\n")
+    );
+}
+
+#[test]
+fn what_iptables_restore_is_given_to_remove_our_chain() {
+    let chain = "-F OSM-osmha\n-X OSM-osmha\nCOMMIT\n";
+    let jump = "-D POSTROUTING -m comment --comment \"osm-failover osmha\" -j OSM-osmha\n";
+    assert_eq!(
+        iptables::uninstall("osmha", false),
+        format!("*nat\n{chain}")
+    );
+    assert_eq!(
+        iptables::uninstall("osmha", true),
+        format!("*nat\n{jump}{chain}")
     );
 }
 

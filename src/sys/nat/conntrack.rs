@@ -19,7 +19,7 @@ pub fn flush(address: IpAddr) -> Result<u64, NatError> {
     let mut deleted = 0;
     for place in PLACES {
         let args = ["-D", "-f", family, place, &address];
-        let out = run(&program, &args, b"").map_err(|e| NatError::io(&program, &e))?;
+        let out = run(&program, &args, b"").map_err(NatError::run(&program))?;
         // It fails where there was nothing to delete; what it says tells the two apart.
         match (count(&out.stderr), out.code) {
             (Some(n), _) => deleted += n,

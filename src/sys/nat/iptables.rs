@@ -12,8 +12,8 @@ use crate::decide::snat::{Family, Look, Presence, RuleSet, iptables};
 /// Waits this many seconds for somebody else's change.
 const WAIT: [&str; 2] = ["-w", "5"];
 
-/// Most jumps to our chain that one removal takes.
-const MAX_JUMPS: usize = 64;
+/// How often a change is tried while others change the same, or while more jumps than one lead to our chain.
+const ROUNDS: usize = 16;
 
 /// The programs of both families, where they are there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,13 +46,19 @@ impl Programs {
         self.of(family).ok_or(NatError::Missing(name))
     }
 
-    pub(super) fn install(&self, set: &RuleSet) -> Result<(), NatError> {
-        // Everything that is needed is looked for before anything is changed.
+    /// Whether the program of each family that has rules is there.
+    pub(super) fn suffice(&self, set: &RuleSet) -> Result<(), NatError> {
         for family in Family::ALL {
             if !set.only(family).is_empty() {
                 self.needed(family)?;
             }
         }
+        Ok(())
+    }
+
+    pub(super) fn install(&self, set: &RuleSet) -> Result<(), NatError> {
+        // Before anything is changed.
+        self.suffice(set)?;
         for family in Family::ALL {
             let rules = set.only(family);
             if !rules.is_empty() {
@@ -118,16 +124,7 @@ impl Program<'_> {
         let table = ["-t", "nat"];
         let args = args.iter().map(AsRef::as_ref);
         let all: Vec<&str> = WAIT.into_iter().chain(table).chain(args).collect();
-        run(self.path, &all, b"").map_err(|e| NatError::io(self.path, &e))
-    }
-
-    /// Runs it on the table `nat` for a change that must succeed.
-    fn change<S: AsRef<str>>(&self, args: &[S]) -> Result<(), NatError> {
-        let out = self.nat(args)?;
-        match out.code {
-            Some(0) => Ok(()),
-            _ => Err(NatError::said(self.path, &out)),
-        }
+        run(self.path, &all, b"").map_err(NatError::run(self.path))
     }
 
     /// What stands in our chain; `None` where there is no such chain.
@@ -146,6 +143,8 @@ impl Program<'_> {
         match out.code {
             Some(0) => Ok(true),
             Some(1) => Ok(false),
+            // Removed since.
+            _ if self.chain(cluster)?.is_none() => Ok(false),
             _ => Err(NatError::said(self.path, &out)),
         }
     }
@@ -162,12 +161,30 @@ impl Program<'_> {
     }
 
     fn install(&self, rules: &RuleSet) -> Result<(), NatError> {
-        let there = self.chain(&rules.cluster)?.is_some();
-        let with_jump = !there || !self.has_jump(&rules.cluster)?;
+        self.insist(|| {
+            let there = self.chain(&rules.cluster)?.is_some();
+            let jump = there && self.has_jump(&rules.cluster)?;
+            self.restore(&iptables::install(rules, jump))
+        })
+    }
+
+    /// Does it again while others change what it builds on.
+    fn insist<T>(&self, mut work: impl FnMut() -> Result<T, NatError>) -> Result<T, NatError> {
+        let mut last = work();
+        for _ in 1..ROUNDS {
+            match last {
+                Err(NatError::Failed { .. }) => last = work(),
+                done => return done,
+            }
+        }
+        last
+    }
+
+    /// Has the kernel take a change of several steps, whole or not at all.
+    fn restore(&self, text: &str) -> Result<(), NatError> {
         let restore = self.beside("-restore");
-        let text = iptables::install(rules, with_jump);
         let args = [WAIT[0], WAIT[1], "--noflush"];
-        let out = run(&restore, &args, text.as_bytes()).map_err(|e| NatError::io(&restore, &e))?;
+        let out = run(&restore, &args, text.as_bytes()).map_err(NatError::run(&restore))?;
         match out.code {
             Some(0) => Ok(()),
             _ => Err(NatError::said(&restore, &out)),
@@ -175,24 +192,23 @@ impl Program<'_> {
     }
 
     fn uninstall(&self, cluster: &str) -> Result<bool, NatError> {
-        if !self.may_hold_rules() || self.chain(cluster)?.is_none() {
-            return Ok(false);
+        let mut found = false;
+        if !self.may_hold_rules() {
+            return Ok(found);
         }
-        let name = iptables::chain(cluster);
-        let mut removed = Ok(());
-        for _ in 0..MAX_JUMPS {
-            if self.nat(&jump("-D", cluster))?.code != Some(0) {
-                break;
+        self.insist(|| {
+            if self.chain(cluster)?.is_none() {
+                return Ok(found);
             }
-        }
-        for step in ["-F", "-X"] {
-            removed = removed.and_then(|()| self.change(&[step, &name]));
-        }
-        // Somebody who removed it at the same time did what was to be done.
-        match removed {
-            Err(e) if self.chain(cluster)?.is_some() => Err(e),
-            _ => Ok(true),
-        }
+            found = true;
+            let has_jump = self.has_jump(cluster)?;
+            let removed = self.restore(&iptables::uninstall(cluster, has_jump));
+            // The jump may be there more than once: one is taken by itself, then all is tried anew.
+            if removed.is_err() && has_jump {
+                self.nat(&jump("-D", cluster))?;
+            }
+            removed.map(|()| found)
+        })
     }
 
     /// Whether the table `nat` of this family can hold anything. The older variant of `iptables` makes the table by

@@ -14,6 +14,7 @@ pub mod events;
 mod iptables;
 mod nft;
 mod run;
+pub mod turn;
 
 pub use run::LIMIT;
 
@@ -23,7 +24,10 @@ const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 /// Why the firewall could not be changed or seen.
 #[derive(Debug, thiserror::Error)]
 pub enum NatError {
-    /// The programs are not there.
+    /// This host has no tool for rules.
+    #[error("neither nft nor iptables is on this host")]
+    NoTool,
+    /// A program is not there.
     #[error("{0} is not on this host")]
     Missing(&'static str),
     /// This process may not.
@@ -33,6 +37,14 @@ pub enum NatError {
         program: String,
         /// What it said.
         said: String,
+    },
+    /// The program could not be run, or did not end in time.
+    #[error("cannot run {program}: {cause}")]
+    Run {
+        /// The program.
+        program: String,
+        /// Why.
+        cause: io::Error,
     },
     /// The program failed.
     #[error("{program} failed: {said}")]
@@ -49,14 +61,17 @@ impl NatError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
+            Self::NoTool => "install the package nftables (or iptables)",
             Self::Missing("conntrack") => {
                 "install the package conntrack (conntrack-tools), or set flush_conntrack = false in [vip]"
             }
-            Self::Missing("ip6tables") => {
-                "install the package nftables, or one that brings ip6tables"
+            Self::Missing(_) => {
+                "install the package nftables, or one that brings both iptables and ip6tables"
             }
-            Self::Missing(_) => "install the package nftables (or iptables)",
             Self::Denied { .. } => "run as root, or give the process CAP_NET_ADMIN",
+            Self::Run { .. } => {
+                "see whether another program holds the firewall, or the machine is out of memory"
+            }
             Self::Failed { .. } => {
                 "run \"nft list ruleset\" (or \"iptables -t nat -S\") to see whether the firewall works at all"
             }
@@ -82,11 +97,9 @@ impl NatError {
     }
 
     /// A program that could not be run, or did not end.
-    fn io(program: &Path, e: &io::Error) -> Self {
-        Self::Failed {
-            program: name(program),
-            said: e.to_string(),
-        }
+    fn run(program: &Path) -> impl FnOnce(io::Error) -> Self {
+        let program = name(program);
+        move |cause| Self::Run { program, cause }
     }
 }
 
@@ -132,7 +145,7 @@ impl Tool {
         }
         iptables::Programs::find()
             .map(Self::Iptables)
-            .ok_or(NatError::Missing("neither nft nor iptables"))
+            .ok_or(NatError::NoTool)
     }
 
     /// Its name.
@@ -141,6 +154,16 @@ impl Tool {
         match self {
             Self::Nft(_) => "nft",
             Self::Iptables(_) => "iptables",
+        }
+    }
+
+    /// Waits until no other process changes these rules, where the tool cannot do it in one transaction. The lock lies
+    /// in `run_dir`.
+    #[must_use]
+    pub fn turn(&self, run_dir: &Path) -> Option<turn::Turn> {
+        match self {
+            Self::Nft(_) => None,
+            Self::Iptables(_) => Some(turn::Turn::wait(run_dir)),
         }
     }
 
@@ -161,6 +184,17 @@ impl Tool {
             Self::Nft(_) => vec![crate::decide::snat::nft::table(cluster)],
             // Where iptables is the nftables variant; the other one tells nobody.
             Self::Iptables(_) => vec!["nat".to_owned()],
+        }
+    }
+
+    /// Whether everything is there that these rules need of the tool; nothing is run.
+    ///
+    /// # Errors
+    /// [`NatError::Missing`].
+    pub fn suffices(&self, set: &RuleSet) -> Result<(), NatError> {
+        match self {
+            Self::Nft(_) => Ok(()),
+            Self::Iptables(programs) => programs.suffice(set),
         }
     }
 

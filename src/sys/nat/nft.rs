@@ -16,7 +16,7 @@ fn commit(
         said,
     };
     let text = serde_json::to_vec(batch).map_err(|e| failed(e.to_string()))?;
-    let out = run(program, &["-j", "-f", "-"], &text).map_err(|e| NatError::io(program, &e))?;
+    let out = run(program, &["-j", "-f", "-"], &text).map_err(NatError::run(program))?;
     Ok(if out.code == Some(0) {
         Ok(())
     } else {
@@ -47,7 +47,7 @@ pub(super) fn uninstall(program: &Path, cluster: &str) -> Result<bool, NatError>
 pub(super) fn look(program: &Path, set: &RuleSet) -> Result<Look, NatError> {
     let table = nft::table(&set.cluster);
     let args = ["-j", "list", "table", "inet", &table];
-    let out = run(program, &args, b"").map_err(|e| NatError::io(program, &e))?;
+    let out = run(program, &args, b"").map_err(NatError::run(program))?;
     match out.code {
         Some(0) => Ok(nft::judge(&out.stdout, set)),
         _ if is_absent(&out) => Ok(Look::absent()),
