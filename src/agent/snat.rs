@@ -5,6 +5,7 @@
 //! after it, however late its task ends. Without `[[snat]]` everything here is a quiet nothing.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Mutex;
 
 use serde::Serialize;
@@ -86,7 +87,7 @@ pub fn apply(config: &Config) -> Result<Applied, Failure> {
     if rules.is_empty() {
         return Ok(Applied::default());
     }
-    let tool = install(&rules)?;
+    let tool = install(&rules, &config.paths.run_dir)?;
     drop(given_up);
     Ok(Applied {
         rules: config.snat.len(),
@@ -95,9 +96,10 @@ pub fn apply(config: &Config) -> Result<Applied, Failure> {
     })
 }
 
-fn install(rules: &RuleSet) -> Result<Tool, Failure> {
+fn install(rules: &RuleSet, run_dir: &Path) -> Result<Tool, Failure> {
     let install = || {
         let tool = Tool::find()?;
+        let _turn = tool.turn(run_dir);
         tool.install(rules)?;
         Ok(tool)
     };
@@ -138,7 +140,11 @@ fn warnings(rules: &RuleSet) -> Vec<String> {
 pub fn remove(config: &Config) -> Result<Removed, Failure> {
     let mut given_up = lock(&GIVEN_UP);
     given_up.insert(config.cluster.clone());
-    match Tool::find().and_then(|tool| tool.uninstall(&config.cluster)) {
+    let uninstall = |tool: Tool| {
+        let _turn = tool.turn(&config.paths.run_dir);
+        tool.uninstall(&config.cluster)
+    };
+    match Tool::find().and_then(uninstall) {
         Ok(found) => Ok(Removed {
             found,
             unknown: String::new(),

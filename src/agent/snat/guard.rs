@@ -23,8 +23,8 @@ const LOOK: Duration = Duration::from_secs(10);
 /// Shortest time between two looks that changes call for: with `iptables`, anybody's change of the table does.
 const SPARE: Duration = Duration::from_secs(1);
 
-/// Looks after the rules until it is dropped; `told` learns each time what state they are in. Without `[[snat]]` it does
-/// nothing and never ends.
+/// Looks after the rules until it is dropped; `told` learns what state they are in at first, and whenever that changes.
+/// Without `[[snat]]` it does nothing and never ends.
 ///
 /// It puts rules in force that are not there, so start it after [`super::apply`]. After [`super::remove`] in the same
 /// process it does no more than to tell.
@@ -36,7 +36,9 @@ pub async fn guard(config: Arc<Config>, told: impl Fn(&State) + Send) {
     let mut watch = Watch::new(&rules.cluster).await;
     let mut keeper = Keeper {
         rules,
-        configured: config.snat.len(),
+        config,
+        told,
+        last: None,
         print: None,
         insist: Insist::default(),
         began: Instant::now(),
@@ -44,21 +46,21 @@ pub async fn guard(config: Arc<Config>, told: impl Fn(&State) + Send) {
     };
     let mut who = None;
     loop {
-        let state = keeper.round(who.take()).await;
-        told(&state);
-        who = if state.state == Presence::Present {
+        who = if keeper.round(who.take()).await {
             watch.changed().await
         } else {
-            // The next look is due at once, and paced by the pauses between losses.
             watch.quiet().await
         };
     }
 }
 
 /// What is known of the rules, and how often they were lost.
-struct Keeper {
+struct Keeper<F> {
     rules: Arc<RuleSet>,
-    configured: usize,
+    config: Arc<Config>,
+    told: F,
+    /// What was told last.
+    last: Option<State>,
     /// The print of the rules when they were last known to be good.
     print: Option<String>,
     insist: Insist,
@@ -66,7 +68,7 @@ struct Keeper {
     last_error: String,
 }
 
-/// What a round of looking and mending found.
+/// What a look found.
 struct Found {
     look: Look,
     tool: Tool,
@@ -74,32 +76,60 @@ struct Found {
     given_up: bool,
 }
 
-impl Keeper {
-    /// Looks, and puts the rules back where they are not as they were. `who` is said to have changed them.
-    async fn round(&mut self, who: Option<String>) -> State {
-        let found = match self.call(look).await {
+impl<F: Fn(&State) + Send> Keeper<F> {
+    /// Looks, and puts the rules back where they are not as they were; tells whether they are now. `who` is said to
+    /// have changed them.
+    async fn round(&mut self, who: Option<String>) -> bool {
+        let mut found = match self.call(look).await {
             Ok(found) => found,
             Err(f) => return self.wait_out(&f).await,
         };
-        let print = Some(found.look.print.clone());
-        let same = self.print.is_none() || self.print == print;
-        if found.look.presence == Presence::Present && same {
-            self.print = print;
-            self.last_error.clear();
-            return self.state(found);
+        let print = Some(&found.look.print);
+        let changed = self.print.is_some() && self.print.as_ref() != print;
+        if found.look.presence == Presence::Present {
+            if !changed {
+                return self.good(&found);
+            }
+            // Every tag is where it should be, so only the guard knows.
+            found.look = Look::partial("a rule was changed");
         }
+        self.tell(&found);
+        self.print = None;
         if found.given_up {
-            self.print = None;
-            return self.state(found);
+            return false;
         }
         self.pace(&found.look, who).await;
         match self.call(put_back).await {
+            Ok(found) if found.look.presence == Presence::Present => self.good(&found),
             Ok(found) => {
-                let good = found.look.presence == Presence::Present;
-                self.print = good.then(|| found.look.print.clone());
-                self.state(found)
+                self.tell(&found);
+                false
             }
             Err(f) => self.wait_out(&f).await,
+        }
+    }
+
+    fn good(&mut self, found: &Found) -> bool {
+        self.print = Some(found.look.print.clone());
+        self.last_error.clear();
+        self.tell(found);
+        true
+    }
+
+    fn tell(&mut self, found: &Found) {
+        self.tell_state(State {
+            state: found.look.presence,
+            configured: self.config.snat.len(),
+            by: Some(found.tool.name()),
+            place: found.tool.place(&self.rules.cluster),
+            why: found.look.why.clone(),
+        });
+    }
+
+    fn tell_state(&mut self, state: State) {
+        if self.last.as_ref() != Some(&state) {
+            (self.told)(&state);
+            self.last = Some(state);
         }
     }
 
@@ -108,50 +138,43 @@ impl Keeper {
         let pause = self.insist.lost(self.began.elapsed());
         let what = match look.presence {
             Presence::Absent => "the SNAT rules are gone".to_owned(),
-            Presence::Partial => format!("the SNAT rules are not whole ({})", look.why),
-            Presence::Present => "the SNAT rules were changed".to_owned(),
+            _ => format!("the SNAT rules are not whole ({})", look.why),
         };
         let who = who.map_or_else(String::new, |w| format!(", last touched by {w}"));
         match self.insist.times() {
             1 => tracing::warn!("{what}{who}: putting them back"),
             n => tracing::warn!(
-                "{what}{who}, for the {n}th time in a row: putting them back in {pause:?}; find out what removes them"
+                "{what}{who}, {n} times in a row now: putting them back in {pause:?}; find out what removes them"
             ),
         }
         sleep(pause).await;
     }
 
     /// A look or a mending that failed: said once, tried again later.
-    async fn wait_out(&mut self, f: &Failure) -> State {
+    async fn wait_out(&mut self, f: &Failure) -> bool {
         if self.last_error == f.message {
             tracing::debug!("{}", f.message);
         } else {
             tracing::warn!("{}; {}; trying again", f.message, f.hint);
             self.last_error.clone_from(&f.message);
         }
-        sleep(self.insist.lost(self.began.elapsed()).max(SPARE)).await;
-        State {
+        self.tell_state(State {
             state: Presence::Partial,
-            configured: self.configured,
+            configured: self.config.snat.len(),
             why: f.message.clone(),
             ..State::default()
-        }
-    }
-
-    fn state(&self, found: Found) -> State {
-        State {
-            state: found.look.presence,
-            configured: self.configured,
-            by: Some(found.tool.name()),
-            place: found.tool.place(&self.rules.cluster),
-            why: found.look.why,
-        }
+        });
+        sleep(self.insist.lost(self.began.elapsed())).await;
+        false
     }
 
     /// Does something with the tools away from the runtime's own threads.
-    async fn call(&self, work: fn(&RuleSet) -> Result<Found, Failure>) -> Result<Found, Failure> {
-        let rules = Arc::clone(&self.rules);
-        let done = tokio::task::spawn_blocking(move || work(&rules)).await;
+    async fn call(
+        &self,
+        work: fn(&RuleSet, &Config) -> Result<Found, Failure>,
+    ) -> Result<Found, Failure> {
+        let (rules, config) = (Arc::clone(&self.rules), Arc::clone(&self.config));
+        let done = tokio::task::spawn_blocking(move || work(&rules, &config)).await;
         done.unwrap_or_else(|e| {
             let said = e.to_string();
             let program = "a thread".to_owned();
@@ -160,7 +183,7 @@ impl Keeper {
     }
 }
 
-fn look(rules: &RuleSet) -> Result<Found, Failure> {
+fn look(rules: &RuleSet, _: &Config) -> Result<Found, Failure> {
     let given_up = lock(&GIVEN_UP).contains(&rules.cluster);
     found(rules, given_up)
 }
@@ -179,11 +202,11 @@ fn found(rules: &RuleSet, given_up: bool) -> Result<Found, Failure> {
 }
 
 /// Installs the rules again, unless this process gave them up meanwhile.
-fn put_back(rules: &RuleSet) -> Result<Found, Failure> {
+fn put_back(rules: &RuleSet, config: &Config) -> Result<Found, Failure> {
     let clusters = lock(&GIVEN_UP);
     let given_up = clusters.contains(&rules.cluster);
     if !given_up {
-        install(rules)?;
+        install(rules, &config.paths.run_dir)?;
     }
     // Still under the lock: what is seen now is what was installed, as far as this process is concerned.
     let seen = found(rules, given_up);
