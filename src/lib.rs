@@ -5,9 +5,9 @@
 //! ```text
 //! model/   words         values: safe paths, entries, epochs, batches
 //! config   settings      the configuration file, all defaults
-//! decide/  judgement     pure: filter, dirty set, lineage, plan, blocks, delta
+//! decide/  judgement     pure: filter, dirty set, lineage, plan, blocks, delta, SNAT rules
 //! wire/    language      messages, frames, limits; the control protocol
-//! sys/     hands         files below an open root, watchers, links, locks
+//! sys/     hands         files below an open root, watchers, links, locks, the firewall
 //! index/   memory        the persistent index, the epoch history, the redo journal
 //! agent/   work          scan, pump, sender, receiver, sessions, the daemon
 //! cli/     conversation  one file per subcommand

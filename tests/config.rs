@@ -59,7 +59,11 @@ fn the_example_loads_and_shows_the_defaults() {
         ..small.nodes[0].clone()
     };
     assert_eq!(c.nodes[0], bare);
-    assert_eq!(c.vip.map(|v| v.wait), Some(Vip::WAIT));
+    let vip = c.vip.expect("the example has one");
+    assert_eq!(
+        (vip.wait, vip.flush_conntrack),
+        (Vip::WAIT, Vip::FLUSH_CONNTRACK)
+    );
     let s = &c.snat[0];
     assert_eq!((&s.out_interface, s.protocol, s.port), (&None, None, None));
     assert_eq!(Some(s.address), c.vip.map(|v| v.address));
@@ -145,7 +149,7 @@ fn values_other_than_the_defaults_are_read() {
         "{SMALL}exclude = ['*.tmp']\n[sync]\nwatcher = 'inotify'\ndurability = 'write'\ncompression = 'always'\n\
          settle = '1s'\nmax_delete = {{ percent = 10, count = 500 }}\nbandwidth_limit = '10MiB/s'\nscrub = '0'\n\
          preserve_days = 0\n[activation]\nactivate_timeout = '1m'\nflush_timeout = '0'\non_peer_active = 'refuse'\n\
-         on_stale = 'serve'\nsplit_brain = 'keep-node:b'\n[vip]\naddress = 'fd00::1'\nwait = '0'\n\
+         on_stale = 'serve'\nsplit_brain = 'keep-node:b'\n[vip]\naddress = 'fd00::1'\nwait = '0'\nflush_conntrack = true\n\
          [[snat]]\ndestination = '10.0.0.0/8'\naddress = '10.1.1.1'\nprotocol = 'udp'\nport = 53\nout_interface = 'eth0.7'\n\
          [[snat]]\ndestination = 'fd00::/64'\n[[hook]]\npaths = ['/srv/r/conf/']\non = ['activate', 'deactivate']\n\
          run = ['/bin/true']\ntimeout = '5s'\nvalidate = true\n"
@@ -173,6 +177,8 @@ fn values_other_than_the_defaults_are_read() {
         split_brain: SplitBrain::KeepNode(1),
     };
     assert_eq!(c.activation, activation);
+    let vip = c.vip.expect("there is one");
+    assert_eq!((vip.wait, vip.flush_conntrack), (Duration::ZERO, true));
     assert_eq!(c.snat[0].port, Some(53));
     assert_eq!(c.snat[1].address.to_string(), "fd00::1");
     assert_eq!(c.hooks[0].on, [HookEvent::Activate, HookEvent::Deactivate]);

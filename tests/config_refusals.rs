@@ -232,6 +232,27 @@ const APPENDED: &[(&str, &str, &str)] = &[
         "write it as \"ip link\" shows it",
     ),
     (
+        // A label of an address: no packet leaves by an interface of that name.
+        "[[snat]]\ndestination = '10.0.0.0/8'\naddress = '10.0.0.1'\nout_interface = 'eth0:0'",
+        "config.toml:15: snat.out_interface: \"eth0:0\" is no interface name",
+        "write it as \"ip link\" shows it",
+    ),
+    (
+        "[[snat]]\ndestination = 'fd00::/64'\naddress = '10.0.0.1'",
+        "config.toml:13: snat.destination: fd00::/64 and the address 10.0.0.1 are not of one family",
+        "write both as IPv4 or both as IPv6",
+    ),
+    (
+        "[vip]\naddress = '10.0.0.200'\n[[snat]]\ndestination = 'fd00::/64'",
+        "config.toml:15: snat.destination: fd00::/64 and the address 10.0.0.200 are not of one family",
+        "write both as IPv4 or both as IPv6",
+    ),
+    (
+        "[vip]\naddress = '10.0.0.200'\nflush_conntrack = 'yes'",
+        "config.toml:14: vip.flush_conntrack: this is of type string",
+        "write true or false without quotes",
+    ),
+    (
         "[paths]\nstate_dir = 'state'",
         "config.toml:13: paths.state_dir: \"state\" is not an absolute path",
         "write the whole path, from /",

@@ -33,6 +33,7 @@ pub mod scrub;
 pub mod serve;
 pub mod session;
 pub mod setup;
+pub mod snat;
 pub mod staging;
 pub mod standby;
 pub mod survey;

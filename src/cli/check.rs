@@ -140,6 +140,7 @@ fn all(ctx: &Context) -> Vec<Check> {
     checks.push(probe::directory("state directory", &c.state_dir(ctx.node)));
     checks.push(probe::directory("run directory", &c.run_dir(ctx.node)));
     checks.push(probe::watch(c, ctx.node));
+    checks.extend(probe::snat(c));
     checks.push(probe::link_program(&c.nodes[ctx.peer]));
     checks.push(match crate::agent::check_peer(c, ctx.node) {
         Ok(message) => Check::ok("peer", message),

@@ -29,6 +29,7 @@ pub mod progress;
 pub mod resolve;
 pub mod resume;
 pub mod resync;
+pub mod snat;
 pub mod status;
 pub mod status_text;
 pub mod term;
@@ -73,6 +74,7 @@ enum Command {
     Diff(diff::Args),
     Pause(pause::Args),
     Resume(resume::Args),
+    Snat(snat::Args),
     Check(check::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -111,6 +113,7 @@ fn dispatch(command: Command, globals: Globals) -> Result<Exit, Failure> {
         Command::Diff(a) => diff::run(&a, &globals.load()?),
         Command::Pause(a) => pause::run(&a, &globals.load()?),
         Command::Resume(a) => resume::run(&a, &globals.load()?),
+        Command::Snat(a) => snat::run(&a, &globals.load()?),
         Command::Check(a) => check::run(&a, globals),
         Command::Demo(a) => demo::run(&a, &globals),
         Command::Completions(a) => completions::run(&a),
@@ -168,6 +171,9 @@ mod tests {
             "syncctl resync --full --checksum --dry-run",
             "syncctl flush --timeout 5s",
             "syncctl verify --quick",
+            "syncctl snat apply --if-active --json",
+            "syncctl snat remove",
+            "syncctl --node a snat status",
             "syncctl completions bash",
             "syncctl man",
         ] {
@@ -180,6 +186,9 @@ mod tests {
             "syncctl status --lsb --watch",
             "syncctl flush --timeout soon",
             "syncctl completions dos",
+            "syncctl snat",
+            "syncctl snat flush",
+            "syncctl snat remove --if-active",
         ] {
             let code = Cli::try_parse_from(line.split(' ')).map_or_else(|e| e.exit_code(), |_| 0);
             assert_eq!(code, i32::from(Exit::Usage.code()), "{line}");

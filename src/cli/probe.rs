@@ -1,7 +1,9 @@
-//! What `syncctl check` looks at: roots, directories, the kernel's watch limits, the program of the link.
+//! What `syncctl check` looks at: roots, directories, the kernel's watch limits, the tools of the firewall, the program
+//! of the link.
 //!
 //! Each probe looks once, changes nothing and bounds its work; what it finds it puts in words with a remedy.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -13,12 +15,17 @@ use walkdir::WalkDir;
 use super::check::Check;
 use crate::config::{Config, Node, Watcher};
 use crate::decide::filter::Filter;
+use crate::decide::snat::RuleSet;
 use crate::model::path::RelPath;
+use crate::sys::addresses;
+use crate::sys::nat::{self, NatError, Tool};
 
 /// Most entries looked at when directories are counted.
 pub const MAX_WALK: usize = 1_000_000;
 /// The kernel's limit of inotify watches for each user.
 const WATCH_LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
+/// Bit of CAP_NET_ADMIN in a capability set.
+const CAP_NET_ADMIN: u32 = 12;
 /// Bit of CAP_SYS_ADMIN in a capability set.
 const CAP_SYS_ADMIN: u32 = 21;
 
@@ -97,11 +104,7 @@ pub(super) fn directory(title: &str, path: &Path) -> Check {
 
 /// The watch that is configured can cover the roots.
 pub(super) fn watch(config: &Config, node: usize) -> Check {
-    let privileged = std::fs::read_to_string("/proc/self/status")
-        .ok()
-        .and_then(|s| effective_capabilities(&s))
-        .is_some_and(|set| set >> CAP_SYS_ADMIN & 1 == 1);
-    match (config.sync.watcher, privileged) {
+    match (config.sync.watcher, has_capability(CAP_SYS_ADMIN)) {
         (Watcher::Auto | Watcher::Fanotify, true) => Check::ok(
             "watch",
             "fanotify may be used: one mark for each file system, no limit to the directories",
@@ -147,6 +150,14 @@ fn inotify((directories, more): Counted, limit: Option<u64>) -> Check {
     }
 }
 
+/// Whether this process has a capability, by its bit.
+fn has_capability(bit: u32) -> bool {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|s| effective_capabilities(&s))
+        .is_some_and(|set| set >> bit & 1 == 1)
+}
+
 fn effective_capabilities(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
@@ -176,6 +187,39 @@ fn count_directories(config: &Config, node: usize) -> Counted {
         }
     }
     (directories, false)
+}
+
+/// What the SNAT rules and the takeover of the virtual IP need; nothing where none of it is configured.
+pub(super) fn snat(config: &Config) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let rules = RuleSet::of(config);
+    if !rules.is_empty() {
+        let tool = Tool::find().and_then(|tool| tool.suffices(&rules).map(|()| tool));
+        checks.push(match tool {
+            Err(e) => Check::fail("snat", e.to_string(), e.hint()),
+            Ok(_) if !has_capability(CAP_NET_ADMIN) => Check::warn(
+                "snat",
+                "rules need CAP_NET_ADMIN, which this process does not have",
+                "run as root",
+            ),
+            Ok(tool) => Check::ok("snat", format!("rules are installed by {}", tool.name())),
+        });
+    }
+    let names = rules
+        .translations()
+        .filter_map(|s| s.out_interface.as_deref());
+    for name in names.collect::<BTreeSet<_>>() {
+        if !addresses::has_interface(name) {
+            let message = format!("this host has no interface {name}");
+            let remedy = "correct out_interface in [[snat]]; \"ip link\" shows the names";
+            checks.push(Check::warn("snat", message, remedy));
+        }
+    }
+    if config.vip.is_some_and(|v| v.flush_conntrack) && nat::find("conntrack").is_none() {
+        let e = NatError::Missing("conntrack");
+        checks.push(Check::warn("vip", e.to_string(), e.hint()));
+    }
+    checks
 }
 
 /// The program that carries the stream to the peer is there.

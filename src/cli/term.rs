@@ -71,6 +71,15 @@ pub fn error(f: &Failure) -> Result<(), Failure> {
     io::stderr().write_all(text.as_bytes()).map_err(broken)
 }
 
+/// Says on standard error what is not as it should be though the command went on.
+///
+/// # Errors
+/// A failure where nobody reads it.
+pub fn warning(text: &str) -> Result<(), Failure> {
+    let line = format!("warning: {}\n", printable(text));
+    io::stderr().write_all(line.as_bytes()).map_err(broken)
+}
+
 /// Whether a person looks at standard output.
 #[must_use]
 pub fn is_terminal() -> bool {

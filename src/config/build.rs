@@ -162,6 +162,7 @@ fn vip(s: &Section<'_>) -> Result<Vip, ConfigError> {
     Ok(Vip {
         address: ip(&s.required("address", "\"192.168.0.200\"")?)?,
         wait: s.or("wait", Vip::WAIT, Item::duration)?,
+        flush_conntrack: s.or("flush_conntrack", Vip::FLUSH_CONNTRACK, Item::flag)?,
     })
 }
 
@@ -209,7 +210,7 @@ fn snat(s: &Section<'_>, vip: Option<Vip>) -> Result<Snat, ConfigError> {
 
 fn interface(item: &Item<'_>) -> Result<String, ConfigError> {
     let s = item.text()?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || ".-_@:".contains(c);
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-_@".contains(c);
     if s.len() <= MAX_INTERFACE && s.chars().all(plain) && !s.starts_with(['-', '.']) {
         return Ok(s.to_owned());
     }

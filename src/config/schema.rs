@@ -49,7 +49,7 @@ pub(super) const SCHEMA: &[TableSchema] = &[
     },
     TableSchema {
         title: "[vip]",
-        keys: &["address", "wait"],
+        keys: &["address", "wait", "flush_conntrack"],
     },
     TableSchema {
         title: "[[snat]]",

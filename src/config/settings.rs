@@ -59,11 +59,15 @@ pub struct Vip {
     pub address: IpAddr,
     /// How long an activation waits for the address to appear on this node; zero to go on at once.
     pub wait: Duration,
+    /// Whether an activation makes the kernel forget the connections of the address that it tracks.
+    pub flush_conntrack: bool,
 }
 
 impl Vip {
     /// The `wait` where the file gives none.
     pub const WAIT: Duration = Duration::from_secs(5);
+    /// The `flush_conntrack` where the file gives none.
+    pub const FLUSH_CONNTRACK: bool = false;
 }
 
 /// A network: an address and how many of its leading bits count.

@@ -11,4 +11,5 @@ pub mod filter;
 pub mod guard;
 pub mod lineage;
 pub mod plan;
+pub mod snat;
 pub mod split_brain;

@@ -1,10 +1,12 @@
 //! Hands: the only layer that touches the operating system, kept thin.
 
+pub mod addresses;
 pub mod clock;
 pub mod control;
 pub mod link;
 pub mod lock;
 pub mod meta;
+pub mod nat;
 pub mod process;
 pub mod routes;
 pub mod service;
