@@ -20,6 +20,7 @@ use super::hints::Hints;
 use super::node::Node;
 use super::owner::{RECEIVES, Site, failed, held};
 use super::scrub::Scrub;
+use super::traffic::Traffic;
 use super::{door, setup};
 use crate::config::{Config, SplitBrain, Watcher};
 use crate::decide::guard::Limit;
@@ -98,12 +99,19 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
         "unreachable".clone_into(&mut s.peer.state);
         "not connected yet".clone_into(&mut s.peer.reason);
     });
-    service::ready();
+    let config = Arc::new(site.config.clone());
+    let guard = rt.enter();
+    // It says that this node is ready once the rules are in force.
+    let traffic = Traffic::begin(config, board.clone());
+    drop(guard);
     let result = engine.run(&mut events, rt.handle());
     if !detached {
         service::stopping();
     }
     drop(watcher);
+    // Said before the rules go: a reload of the firewall at this moment must not put them back.
+    board.update(|s| "standby".clone_into(&mut s.role));
+    traffic.end(&rt);
     let done = match result {
         Ok(ran) => close_activity(&site, &rt, owner, ran),
         Err(e) => Err(failed(e, "see syncctl check")),
@@ -183,10 +191,6 @@ fn close_activity(
 /// Settings that this version reads and checks and does not act upon yet: nobody shall rely on them.
 fn say_what_has_no_effect(config: &Config) {
     let idle = [
-        (
-            "[vip] and [[snat]]",
-            config.vip.is_some() || !config.snat.is_empty(),
-        ),
         ("[[hook]]", !config.hooks.is_empty()),
         ("[metrics]", config.metrics.textfile.is_some()),
         (

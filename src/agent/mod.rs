@@ -37,6 +37,7 @@ pub mod snat;
 pub mod staging;
 pub mod standby;
 pub mod survey;
+pub mod traffic;
 
 pub use daemon::{offline_status, run_daemon};
 pub use once::{Wish, check_peer, resync_once};

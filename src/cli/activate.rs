@@ -20,7 +20,7 @@ use crate::wire::control::Failure;
     syncctl activate                        as /etc/init.d/osm-failover start does\n  \
     syncctl activate --log /var/log/osm-failover.log")]
 pub struct Args {
-    /// Where syncd logs: \"syslog\", or the absolute path of a file that it appends to
+    /// Where syncd logs: "syslog", or the absolute path of a file that it appends to
     #[arg(long, value_name = "TARGET", default_value = "syslog", value_parser = super::daemon::log_target)]
     log: String,
 }

@@ -35,7 +35,7 @@ pub struct Cli {
     /// Which node of the configuration this is; without it the host name tells
     #[arg(long, global = true, value_name = "NAME", env = "OSM_NODE")]
     node: Option<String>,
-    /// Where to log: \"stderr\", \"syslog\", or the absolute path of a file that is appended to
+    /// Where to log: "stderr", "syslog", or the absolute path of a file that is appended to
     #[arg(long, global = true, value_name = "TARGET", default_value = STDERR, value_parser = log_target)]
     log: String,
     /// Leave the session of whoever started this: for syncctl activate

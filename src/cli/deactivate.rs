@@ -6,8 +6,10 @@ use super::context::Context;
 use super::exit::Exit;
 use super::pause::tell;
 use super::progress::Bar;
+use super::term;
 use crate::agent::launch;
 use crate::agent::owner::Site;
+use crate::agent::snat;
 use crate::config::value;
 use crate::wire::control::Failure;
 
@@ -21,7 +23,7 @@ use crate::wire::control::Failure;
     syncctl deactivate                 as /etc/init.d/osm-failover stop does\n  \
     syncctl deactivate --timeout 2m    give a large change more time")]
 pub struct Args {
-    /// Push no longer than this, as \"5s\" or \"2m\" [default: flush_timeout of the configuration]
+    /// Push no longer than this, as "5s" or "2m" [default: flush_timeout of the configuration]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     timeout: Option<Duration>,
 }
@@ -36,6 +38,12 @@ pub fn run(args: &Args, ctx: &Context) -> Result<Exit, Failure> {
     let bar = Bar::new(ctx.json);
     let outcome = launch::deactivate(&site, timeout, &mut |p| bar.show(p));
     drop(bar);
-    tell(ctx, &outcome?)?;
+    let outcome = outcome?;
+    // The process takes them out itself; one that crashed earlier could not.
+    if let Err(f) = snat::remove(&ctx.config) {
+        // That rules stay is no reason to fail: a stop that fails has nodes rebooted.
+        term::error(&f)?;
+    }
+    tell(ctx, &outcome)?;
     Ok(Exit::Done)
 }

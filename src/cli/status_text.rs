@@ -16,6 +16,12 @@ pub fn render(s: &Status) -> String {
     if s.role == "active" || !s.watch.backend.is_empty() {
         rows.push(("watch", watch(s)));
     }
+    if !s.activation.is_empty() {
+        rows.push(("active", printable(&s.activation)));
+    }
+    if !s.snat.state.is_empty() {
+        rows.push(("snat", snat(s)));
+    }
     if !s.watch.degraded.is_empty() {
         rows.push(("warning", printable(&s.watch.degraded)));
     }
@@ -114,6 +120,14 @@ fn at_stake(p: &Pending) -> Option<String> {
         size(p.bytes),
         span(p.oldest_ms)
     ))
+}
+
+fn snat(s: &Status) -> String {
+    let state = printable(&s.snat.state);
+    match s.snat.why.as_str() {
+        "" => state,
+        why => format!("{state}: {}", printable(why)),
+    }
 }
 
 fn peer(s: &Status) -> String {

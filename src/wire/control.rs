@@ -199,6 +199,9 @@ pub struct Status {
     /// How this node became active, in a sentence; empty while it is not.
     #[serde(default)]
     pub activation: String,
+    /// The SNAT rules, where any are configured and this node is active.
+    #[serde(default)]
+    pub snat: SnatStatus,
     /// Whether `syncctl pause` holds replication.
     pub paused: bool,
     /// Process id of the answering process, 0 if none runs.
@@ -207,6 +210,15 @@ pub struct Status {
     pub uptime_ms: u64,
     /// Counters since it started.
     pub totals: Totals,
+}
+
+/// What is known of the SNAT rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnatStatus {
+    /// `in-force`, `partial`, `absent` or `failed`; empty where none are wanted now.
+    pub state: String,
+    /// Why they are not in force; empty if they are.
+    pub why: String,
 }
 
 /// What is known of the peer.
