@@ -7,5 +7,6 @@ pub mod blocks;
 pub mod delta;
 pub mod dirty;
 pub mod filter;
+pub mod kept;
 pub mod lineage;
 pub mod plan;
