@@ -10,10 +10,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::apply::Receiving;
+use super::attend::Attendant;
 use super::board::Board;
 use super::engine::{Engine, Event, Parts};
 use super::hints::Hints;
 use super::owner::{Site, failed, held};
+use super::preserved::{Preserved, Tally};
 use super::scrub::Scrub;
 use super::standby::{End, Standby, Until};
 use super::{door, peer, setup, survey};
@@ -55,6 +57,7 @@ pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
     let settle = u64::try_from(site.config.sync.settle.as_millis()).unwrap_or(u64::MAX);
     let hints = Arc::new(Hints::new(settle, sender.clone()));
     let board = site.board("active", Some(hints.clone()));
+    let attendant = Attendant::start(&site, &board)?;
     let guard = rt.enter();
     door::open(&site, &rt, &board, &sender, false)?;
     let watcher = start_watch(&site, &node, &hints, &board)?;
@@ -83,6 +86,7 @@ pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
         .map_err(|e| failed(e, "see syncctl check"));
     rt.shutdown_timeout(Duration::from_secs(1));
     drop(owner);
+    drop(attendant);
     done
 }
 
@@ -292,6 +296,10 @@ pub fn offline_status(config: &Config, node: usize) -> Status {
     status.watch.backend = "none".into();
     status.peer.reason = "no process of osm-failover runs on this node".into();
     let dir = config.state_dir(node);
+    match Preserved::open(config, node).items() {
+        Ok(found) => status.preserved = Tally::of(&found.items).into(),
+        Err(f) => status.last_error = f.message,
+    }
     if !dir.join(crate::index::store::FILE).exists() {
         return status;
     }

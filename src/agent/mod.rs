@@ -1,6 +1,7 @@
 //! Work: scanning, watching, sending, receiving, and the daemon that ties them together.
 
 pub mod apply;
+pub mod attend;
 pub mod board;
 pub mod bulk;
 pub mod commands;
@@ -19,6 +20,7 @@ pub mod once;
 pub mod owner;
 pub mod peer;
 pub mod perform;
+pub mod preserved;
 pub mod receiver;
 pub mod redo;
 pub mod resolve;

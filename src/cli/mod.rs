@@ -20,6 +20,7 @@ pub mod exit;
 pub mod flush;
 pub mod man;
 pub mod pause;
+pub mod preserved;
 pub mod probe;
 pub mod progress;
 pub mod resume;
@@ -64,6 +65,7 @@ enum Command {
     Diff(diff::Args),
     Pause(pause::Args),
     Resume(resume::Args),
+    Preserved(preserved::Args),
     Check(check::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -90,6 +92,7 @@ fn dispatch(command: Command, globals: Globals) -> Result<Exit, Failure> {
         Command::Diff(a) => diff::run(&a, &globals.load()?),
         Command::Pause(a) => pause::run(&a, &globals.load()?),
         Command::Resume(a) => resume::run(&a, &globals.load()?),
+        Command::Preserved(a) => preserved::run(&a, &globals.load()?),
         Command::Check(a) => check::run(&a, globals),
         Command::Demo(a) => demo::run(&a, &globals),
         Command::Completions(a) => completions::run(&a),
@@ -123,7 +126,8 @@ mod tests {
     #[test]
     fn every_subcommand_and_argument_has_help() {
         let cli = Cli::command();
-        for sub in cli.get_subcommands() {
+        let all = cli.get_subcommands();
+        for sub in all.flat_map(|s| std::iter::once(s).chain(s.get_subcommands())) {
             assert!(sub.get_about().is_some(), "{}", sub.get_name());
             for arg in sub.get_arguments() {
                 assert!(
@@ -145,6 +149,11 @@ mod tests {
             "syncctl resync --full --checksum --dry-run",
             "syncctl flush --timeout 5s",
             "syncctl verify --quick",
+            "syncctl preserved list --json",
+            "syncctl preserved restore 1-s1 --to /x",
+            "syncctl preserved purge 1-s1 2-s1",
+            "syncctl preserved purge --older-than 7",
+            "syncctl preserved purge --all",
             "syncctl completions bash",
             "syncctl man",
         ] {
@@ -153,6 +162,10 @@ mod tests {
         for line in [
             "syncctl",
             "syncctl fly",
+            "syncctl preserved purge",
+            "syncctl preserved purge --all 1-s1",
+            "syncctl preserved purge --all --older-than 7",
+            "syncctl preserved show",
             "syncctl flush --timeout soon",
             "syncctl completions dos",
         ] {
