@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::hints::Hints;
+use crate::sys::clock;
 use crate::wire::control::{Problem, Status};
 
 /// Most problems kept one by one.
@@ -88,11 +89,7 @@ impl Board {
             operation.clone_into(&mut known.operation);
             cause.clone_into(&mut known.cause);
         } else if inner.problems.len() < MAX_PROBLEMS {
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_millis();
-            let since = u64::try_from(now).unwrap_or(u64::MAX);
+            let since = clock::unix_ms();
             let new = Problem {
                 path: path.into(),
                 operation: operation.into(),

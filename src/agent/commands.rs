@@ -103,6 +103,12 @@ impl Commands {
         }
     }
 
+    /// Whether every flush knows what it waits for: its cookies came back.
+    #[must_use]
+    pub fn is_barrier_seen(&self) -> bool {
+        self.flushes.iter().all(|f| f.upto.is_some())
+    }
+
     /// Ends flushes whose changes are all on the peer; `oldest` is the oldest change that is not.
     pub fn check_flush(&mut self, quiet: bool, oldest: Option<u64>) {
         self.flushes.retain(|f| {
@@ -197,6 +203,14 @@ impl Commands {
                 ..done("the peer is up to date")
             };
             let _ = w.replies.send(Answer::Done(outcome));
+        }
+    }
+
+    /// The peer was dialled for those who wait, and does not answer.
+    pub fn unreachable(&mut self, why: &str) {
+        for w in self.resyncs.drain(..) {
+            let text = format!("the peer cannot be reached: {why}");
+            let _ = w.replies.send(failure(4, text, "see syncctl check"));
         }
     }
 

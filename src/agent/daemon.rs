@@ -3,91 +3,177 @@
 //! It makes sure that this node has the newest data that can be had, starts the
 //! watch, then scans, then sends. The watch comes before the scan, so no change falls between them.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::stdio::dup2_stdin;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::activation::Activation;
 use super::apply::Receiving;
 use super::attend::Attendant;
 use super::board::Board;
-use super::engine::{Engine, Event, Parts};
+use super::dialer::keep_dialling;
+use super::engine::{Ended, Engine, Event, Parts, Ran};
 use super::hints::Hints;
-use super::owner::{Site, failed, held};
+use super::node::Node;
+use super::owner::{RECEIVES, Site, failed, held};
 use super::preserved::{Preserved, Tally};
 use super::scrub::Scrub;
-use super::standby::{End, Standby, Until};
-use super::{door, peer, setup, survey};
-use crate::config::{Config, Watcher};
+use super::{door, setup};
+use crate::config::{Config, SplitBrain, Watcher};
 use crate::index::store::Store;
-use crate::sys::link;
-use crate::sys::routes::Routes;
+use crate::sys::lock::Owner;
 use crate::sys::watch::{self, Choice, WatchRoot};
-use crate::wire::control::{Failure, Progress, Status};
-use crate::wire::message::Role;
+use crate::wire::control::{Answer, Failure, Outcome, Status};
+use crate::wire::message::{Message, Role};
 
-/// First and longest time between two attempts to reach the peer.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// Time between attempts that changes of the network call for: some hosts change theirs all the time.
-const CALLED: Duration = Duration::from_millis(500);
-/// Time between attempts while replication is halted.
-const HALTED: Duration = Duration::from_secs(30);
+/// How long a process that ends tries to say so.
+const TELL: Duration = Duration::from_secs(1);
 
-/// Runs the daemon of a node until it is told to stop.
+/// Runs the daemon of a node until it is told to stop; `detached` where `syncctl activate` started it.
 ///
 /// # Errors
 /// A failure with the exit code of its kind.
-pub fn run_daemon(config: Config, node: usize) -> Result<(), Failure> {
+pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Failure> {
     let site = Arc::new(Site::new(config, node));
-    let owner = site.own_in_place_of_serve("active").map_err(|e| held(&e))?;
+    let owner = site
+        .own_in_place_of(&[RECEIVES[0], RECEIVES[1], "resync"], "active")
+        .map_err(|e| held(&e))?;
+    if detached {
+        // The lock of the activation that started this one: the node's own takes its place.
+        let gone = File::open("/dev/null").and_then(|null| Ok(dup2_stdin(null)?));
+        gone.map_err(|e| failed(format!("cannot open /dev/null: {e}"), "see syncctl check"))?;
+    }
     let mut side = site.open()?;
     let claimed = side.node.claim_reserved();
     claimed.map_err(|e| failed(e, "see syncctl check"))?;
     say_what_has_no_effect(&site.config);
     let rt = setup::runtime()?;
-    let side = catch_up(&site, &rt, side)?;
-    let Receiving { mut node, .. } = side;
-    node.index_is_complete()
-        .map_err(|e| failed(e, "see syncctl check"))?;
-    node.epochs
-        .set_active(true)
-        .map_err(|e| failed(e, "see syncctl check"))?;
     let (sender, mut events) = setup::events();
     let settle = u64::try_from(site.config.sync.settle.as_millis()).unwrap_or(u64::MAX);
     let hints = Arc::new(Hints::new(settle, sender.clone()));
-    let board = site.board("active", Some(hints.clone()));
+    // It is no standby any more and not active yet; status shows the catch-up.
+    let board = site.board("standby", Some(hints.clone()));
+    board.update(|s| "becoming active".clone_into(&mut s.peer.reason));
     let attendant = Attendant::start(&site, &board)?;
     let guard = rt.enter();
     door::open(&site, &rt, &board, &sender, false)?;
-    let watcher = start_watch(&site, &node, &hints, &board)?;
-    let (down, ended) = mpsc::unbounded_channel();
-    rt.spawn(dialer(site.clone(), board.clone(), sender.clone(), ended));
     rt.spawn(stop_on_signals(sender.clone()));
     drop(guard);
-    let bulk = setup::spawn_bulk(sender)?;
+    let mut activation = Activation {
+        site: &site,
+        rt: &rt,
+        board: &board,
+        events: &mut events,
+        sender: &sender,
+    };
+    let (side, how) = activation.take_newest(side)?;
+    let node = open_activity(side)?;
+    let watcher = start_watch(&site, &node, &hints, &board)?;
+    let (down, ended) = mpsc::unbounded_channel();
+    let bulk = setup::spawn_bulk(sender.clone())?;
+    rt.spawn(keep_dialling(site.clone(), board.clone(), sender, ended));
     let parts = Parts {
         node,
         hints,
-        board,
+        board: board.clone(),
         party: site.party(Role::Active),
         bulk,
         scrub: Scrub::new(site.config.sync.scrub),
         down,
+        flush_timeout: site.config.activation.flush_timeout,
     };
+    let engine = Engine::new(parts);
+    tracing::info!("{} is active {how}", site.name());
+    board.update(|s| {
+        "active".clone_into(&mut s.role);
+        s.activation = how;
+        "unreachable".clone_into(&mut s.peer.state);
+        "not connected yet".clone_into(&mut s.peer.reason);
+    });
     if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!("no service manager to notify: {e}");
     }
-    tracing::info!("{} is active", site.name());
-    let result = Engine::new(parts).run(&mut events, rt.handle());
+    let result = engine.run(&mut events, rt.handle());
     drop(watcher);
-    let done = result
-        .map(|_| ())
-        .map_err(|e| failed(e, "see syncctl check"));
+    let done = match result {
+        Ok(ran) => close_activity(&site, &rt, owner, ran),
+        Err(e) => Err(failed(e, "see syncctl check")),
+    };
     rt.shutdown_timeout(Duration::from_secs(1));
-    drop(owner);
     drop(attendant);
     done
+}
+
+/// From here on this node's tree is what counts, and its changes are what the peer is brought to.
+fn open_activity(side: Receiving) -> Result<Node, Failure> {
+    let failed = |e: &dyn std::fmt::Display| failed(e, "see syncctl check");
+    let Receiving { mut node, .. } = side;
+    node.index_is_complete().map_err(|e| failed(&e))?;
+    let history = node.epochs.history();
+    if history.last().is_some_and(|e| e.node != node.name) && !node.epochs.catching_up() {
+        // The peer made the newest changes itself, so it has them.
+        let head = history.head();
+        let acked = node.store.number("acked").map_err(|e| failed(&e))?;
+        let noted = node.store.set_number("acked", acked.max(head));
+        noted.map_err(|e| failed(&e))?;
+    }
+    node.epochs.set_active(true).map_err(|e| failed(&e))?;
+    Ok(node)
+}
+
+/// The node is no longer active; whoever asked for that is told once it is so.
+fn close_activity(
+    site: &Site,
+    rt: &tokio::runtime::Runtime,
+    owner: Owner,
+    ran: Ran,
+) -> Result<(), Failure> {
+    let Ran {
+        mut node, ended, ..
+    } = ran;
+    let noted = node.epochs.set_active(false);
+    drop(node);
+    drop(owner);
+    let Some(Ended {
+        left,
+        peer,
+        waiting,
+    }) = ended
+    else {
+        return noted.map_err(|e| failed(e, "see syncctl check"));
+    };
+    if let Some(peer) = peer {
+        let why = left.why.clone();
+        let left = left.paths;
+        peer.send(Message::HandedOver { left, why });
+        peer.close();
+        rt.block_on(async { tokio::time::timeout(TELL, peer.finished()).await.ok() });
+    }
+    let message = match &left {
+        l if l.why.is_empty() => format!("everything is on {}", site.peer_name()),
+        l => format!(
+            "{} changed paths are not on {}: {}",
+            l.paths,
+            site.peer_name(),
+            l.why
+        ),
+    };
+    for replies in &waiting {
+        let _ = replies.send(Answer::Done(Outcome {
+            message: message.clone(),
+            left: Some(left.clone()),
+            ..Outcome::default()
+        }));
+    }
+    for replies in waiting {
+        // It is closed once the answer was written.
+        rt.block_on(async { tokio::time::timeout(TELL, replies.closed()).await.ok() });
+    }
+    noted.map_err(|e| failed(e, "see syncctl check"))
 }
 
 /// Settings that this version reads and checks and does not act upon yet: nobody shall rely on them.
@@ -99,6 +185,10 @@ fn say_what_has_no_effect(config: &Config) {
         ),
         ("[[hook]]", !config.hooks.is_empty()),
         ("[metrics]", config.metrics.textfile.is_some()),
+        (
+            "split_brain = \"merge-disjoint\"",
+            config.activation.split_brain == SplitBrain::MergeDisjoint,
+        ),
     ];
     for (what, set) in idle {
         if set {
@@ -108,48 +198,6 @@ fn say_what_has_no_effect(config: &Config) {
             );
         }
     }
-}
-
-/// Asks the peer whether it is ahead, and takes what this node lacks before it becomes active.
-fn catch_up(
-    site: &Site,
-    rt: &tokio::runtime::Runtime,
-    mut side: Receiving,
-) -> Result<Receiving, Failure> {
-    let (sender, mut events) = setup::events();
-    let peer = match setup::dial(site, rt, &sender) {
-        Ok(peer) => peer,
-        Err(f) if f.code == 2 => return Err(f),
-        Err(f) => {
-            tracing::warn!("{}; going on with the local data", f.message);
-            return Ok(side);
-        }
-    };
-    if side.node.index_fresh {
-        survey::adopt(&mut side.node).map_err(|e| failed(e, "see syncctl check"))?;
-    }
-    let board = site.board("standby", None);
-    let mut quiet = |_: &Progress| {};
-    let (rt, party) = (rt.handle().clone(), site.party(Role::Standby));
-    let mut standby = Standby::new(&mut events, sender, rt, board, party, &mut quiet);
-    standby.until = Until::CaughtUp;
-    standby.activating = true;
-    let (side, end) = standby.run(side, peer)?;
-    match end {
-        End::Done(report) => tracing::info!(
-            "caught up before becoming active: {} paths",
-            report.puts + report.deletes
-        ),
-        End::Nothing(text) => tracing::info!("{text}"),
-        End::Lost(why) => {
-            tracing::warn!("the peer could not be asked ({why}); going on with the local data")
-        }
-        // A split brain or a differing configuration halts replication, not the service.
-        End::Refused(f) if matches!(f.code, 2 | 5) => tracing::error!("{}", f.message),
-        End::Refused(f) => return Err(f),
-        End::Stopped => return Err(failed("interrupted", "start it again")),
-    }
-    Ok(side)
 }
 
 fn start_watch(
@@ -185,95 +233,7 @@ fn start_watch(
     Ok(watcher)
 }
 
-/// Keeps a session with the peer, with growing pauses between attempts that fail.
-async fn dialer(
-    site: Arc<Site>,
-    board: Arc<Board>,
-    events: mpsc::Sender<Event>,
-    mut ended: mpsc::UnboundedReceiver<()>,
-) {
-    let mut pause = BACKOFF.0;
-    let mut called = tokio::time::Instant::now();
-    let routes = match Routes::watch() {
-        Ok(routes) => Some(routes),
-        Err(e) => {
-            tracing::warn!(
-                "changes of the network are not told, so a peer that is back is found a little later: {e}"
-            );
-            None
-        }
-    };
-    loop {
-        let status = board.snapshot();
-        if status.paused {
-            if ended.recv().await.is_none() {
-                return;
-            }
-            continue;
-        }
-        match link::connect(&site.target(), &site.run_dir(), Duration::from_secs(5)).await {
-            Ok(link) => {
-                let peer = peer::start(link, site.style(), events.clone());
-                while ended.try_recv().is_ok() {}
-                let began = tokio::time::Instant::now();
-                if events.send(Event::Dialled(peer.clone())).await.is_err() {
-                    return;
-                }
-                peer.ended().await;
-                if began.elapsed() > Duration::from_secs(5) {
-                    pause = BACKOFF.0;
-                }
-            }
-            Err(e) => {
-                let why = format!("{} ({})", e.message, e.hint);
-                if events
-                    .send(Event::LinkDown { session: 0, why })
-                    .await
-                    .is_err()
-                {
-                    return;
-                }
-            }
-        }
-        let state = board.snapshot().peer.state;
-        let halted = state == "diverged" || state == "halted";
-        let wait = if halted { HALTED } else { jittered(pause) };
-        pause = (pause * 2).min(BACKOFF.1);
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            // A resume or a resync does not wait for the next attempt.
-            call = ended.recv() => if call.is_none() {
-                return;
-            },
-            () = network_changed(routes.as_ref()), if !halted && called.elapsed() > CALLED => {
-                called = tokio::time::Instant::now();
-                pause = BACKOFF.0;
-            }
-        }
-    }
-}
-
-/// Waits until the network changed, and has settled for a moment: one change of a link is told as several.
-async fn network_changed(routes: Option<&Routes>) {
-    let Some(routes) = routes else {
-        return std::future::pending().await;
-    };
-    if let Err(e) = routes.changed().await {
-        tracing::debug!("changes of the network: {e}");
-        return std::future::pending().await;
-    }
-    tokio::time::sleep(BACKOFF.0).await;
-}
-
-/// A pause shortened by up to a half, so that two nodes do not dial each other in step.
-fn jittered(pause: Duration) -> Duration {
-    let mut byte = [0u8; 1];
-    if getrandom::fill(&mut byte).is_err() {
-        return pause;
-    }
-    pause - pause.mul_f64(f64::from(byte[0]) / 512.0)
-}
-
+/// A signal has what is left pushed before the process ends, a second one does not wait for that.
 async fn stop_on_signals(events: mpsc::Sender<Event>) {
     let (Ok(mut term), Ok(mut int)) = (
         signal(SignalKind::terminate()),
@@ -281,11 +241,15 @@ async fn stop_on_signals(events: mpsc::Sender<Event>) {
     ) else {
         return;
     };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    loop {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        if events.send(Event::Stop).await.is_err() {
+            return;
+        }
     }
-    let _ = events.send(Event::Stop).await;
 }
 
 /// The status of a node that no process owns, read from its state.

@@ -95,7 +95,10 @@ async fn serve_one(mut conn: Conn, door: Door) {
             };
             let _ = conn.answer(&Answer::Error(refusal)).await;
         }
-        (Request::Stop | Request::Yield, _) => {
+        // Only an active node has anything to push; a process that is not (yet) active just ends.
+        (request @ (Request::Deactivate { .. } | Request::Yield), _)
+            if request == Request::Yield || board.snapshot().role != "active" =>
+        {
             let _ = events.send(Event::Stop).await;
             let message = "the process is ending".to_owned();
             let _ = conn

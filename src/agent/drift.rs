@@ -17,6 +17,7 @@ use crate::decide::kept::Origin;
 use crate::index::store::Row;
 use crate::model::entry::{Entry, Hash, Kind};
 use crate::model::path::TreePath;
+use crate::sys::clock;
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Seen, open_regular};
 
@@ -127,7 +128,7 @@ pub fn preserve(
     (origin, reason): (Origin, &str),
 ) -> io::Result<String> {
     let (slot, to) = (staging.fresh(), staging.preserved(path.root)?);
-    let id = format!("{}-{slot}", preserved::now());
+    let id = format!("{}-{slot}", clock::unix_ms());
     let what = (root_name, &path.path);
     let note = preserved::describe((dir, name), to, &id, what, (origin, reason))?;
     // Held until the file stands where the note says: nobody drops the note meanwhile.

@@ -8,9 +8,11 @@
 mod acks;
 mod answer;
 mod comparison;
+mod departure;
 mod large;
 mod look;
 mod meet;
+mod messages;
 mod pending;
 mod requests;
 
@@ -20,12 +22,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use self::departure::Departure;
+pub use self::departure::Ended;
 use super::board::Board;
 use super::bulk;
 use super::commands::{Commands, clear_cookie};
+use super::divergence::Changed;
 use super::hints::{Carried, Hints};
 use super::links::Departed;
-use super::meeting::{DIVERGED, Party};
+use super::meeting::Party;
 use super::node::Node;
 use super::peer::Peer;
 use super::resolve::ResolveError;
@@ -35,6 +40,7 @@ use super::scrub::Scrub;
 use super::session::Session;
 use crate::decide::dirty::DirtySet;
 use crate::index::store::StoreError;
+use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, TreePath};
 use crate::sys::watch;
 use crate::wire::control::{Answer, Request, ResyncReport};
@@ -132,6 +138,11 @@ pub struct Engine {
     acked: u64,
     /// Bytes of changed files noted while no session was live, and since when.
     unsent: (u64, Option<u64>),
+    /// What the peer changed after the given number, where both changed data on their own.
+    apart: Option<(Seq, Changed)>,
+    /// This engine is to end, and what it waits for.
+    departure: Option<Departure>,
+    flush_timeout: Duration,
 }
 
 /// What the engine works with.
@@ -150,6 +161,8 @@ pub struct Parts {
     pub scrub: Scrub,
     /// Rung when a session ended.
     pub down: mpsc::UnboundedSender<()>,
+    /// How long an active engine pushes what is left before it ends.
+    pub flush_timeout: Duration,
 }
 
 /// What an engine leaves.
@@ -162,6 +175,8 @@ pub struct Ran {
     pub why: String,
     /// What a dry run found that the peer lacks.
     pub lacking: ResyncReport,
+    /// How it ended where it was asked to.
+    pub ended: Option<Ended>,
 }
 
 impl Engine {
@@ -176,6 +191,7 @@ impl Engine {
             bulk,
             scrub,
             down,
+            flush_timeout,
         } = parts;
         let roots = Roots::new(&node);
         let mut engine = Self {
@@ -206,6 +222,9 @@ impl Engine {
             met_early: None,
             acked: 0,
             unsent: (0, None),
+            apart: None,
+            departure: None,
+            flush_timeout,
         };
         engine.acked = engine.node.store.number("acked").unwrap_or(0);
         if engine.party.role == Role::Active {
@@ -224,7 +243,7 @@ impl Engine {
         events: &mut mpsc::Receiver<Event>,
         rt: &tokio::runtime::Handle,
     ) -> Result<Ran, EngineError> {
-        loop {
+        let departed = loop {
             let event = if self.is_busy() {
                 events.try_recv().ok()
             } else {
@@ -236,15 +255,28 @@ impl Engine {
             if let Some(event) = event {
                 let stop = matches!(event, Event::Stop);
                 let over = self.handle(event)?;
-                if stop || (over && self.party.role == Role::Standby) {
-                    break;
+                // Whoever asks a second time does not want to wait.
+                let at_once = self.departure.is_some() || self.party.role == Role::Standby;
+                if (stop && at_once) || (over && self.party.role == Role::Standby) {
+                    break None;
+                }
+                if stop {
+                    self.depart(self.flush_timeout, None);
                 }
             }
             self.listen();
             self.work()?;
             self.after_work();
-        }
-        if let Some(s) = self.session.take() {
+            if let Some(departed) = self.departed() {
+                break Some(departed);
+            }
+        };
+        // A peer that asked for the end is told by whoever does the rest of it.
+        let asked = |s: &Session| {
+            let peer = departed.as_ref().and_then(|d| d.peer.as_ref());
+            peer.is_some_and(|p| p.session == s.peer.session)
+        };
+        if let Some(s) = self.session.take().filter(|s| !asked(s)) {
             s.peer.send(Message::Bye {
                 text: format!("{} stops", self.party.node),
             });
@@ -256,6 +288,7 @@ impl Engine {
             caught_up: self.caught_up,
             why: self.unreachable,
             lacking: self.lacking,
+            ended: departed,
         })
     }
 
@@ -362,78 +395,12 @@ impl Engine {
                 if self.session.is_none() && session == 0 {
                     self.unreachable.clone_from(&why);
                     self.tell_unreachable();
+                    self.commands.unreachable(&why);
+                    self.hopeless();
                 }
             }
             Event::Bulk(done) => self.bulk_done(done.0, done.1)?,
             Event::Command(request, replies) => self.command(request, replies),
-        }
-        Ok(false)
-    }
-
-    /// Handles a message of the session that is up; `true` tells that the session ended.
-    fn message(&mut self, message: Message) -> Result<bool, EngineError> {
-        let Some(session) = &mut self.session else {
-            return Ok(false);
-        };
-        match message {
-            Message::Hello(theirs) => self.met(&theirs)?,
-            Message::Refuse { code, text } => {
-                let state = if code == DIVERGED {
-                    "diverged"
-                } else {
-                    "halted"
-                };
-                self.halt(state, &text);
-            }
-            Message::Bye { text } => {
-                self.link_down(&text);
-                return Ok(true);
-            }
-            Message::Want { dir, names } => session.want(&dir, names),
-            Message::Asked {
-                puts,
-                deletes,
-                bytes,
-            } => {
-                session.asked();
-                self.commands.asked(puts, deletes, bytes);
-                if self.party.dry_run {
-                    self.lacking = ResyncReport {
-                        puts,
-                        deletes,
-                        bytes,
-                        ..ResyncReport::default()
-                    };
-                    self.caught_up = true;
-                    return Ok(true);
-                }
-            }
-            Message::Ack {
-                number,
-                wants,
-                problems,
-            } => self.acked(number, wants, problems)?,
-            Message::Failed { number, cause } => self.failed(number, &cause),
-            Message::Signature {
-                path,
-                basis,
-                size,
-                data,
-                last,
-            } => {
-                let _ = self
-                    .bulk
-                    .signatures
-                    .send((path, Some((basis, size, data, last))));
-            }
-            Message::Differences { paths } => self.differences(paths),
-            Message::Compared { paths } => self.commands.compared(paths),
-            other => {
-                let text = format!("{} sent a message that has no place here", self.party.peer);
-                tracing::warn!("{text}: {other:?}");
-                self.link_down(&text);
-                return Ok(true);
-            }
         }
         Ok(false)
     }

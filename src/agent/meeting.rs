@@ -5,7 +5,8 @@
 
 use super::node::Node;
 use crate::decide::lineage::{Verdict, verdict};
-use crate::model::epoch::Seq;
+use crate::decide::split_brain::{Kept, Policy, Side, settle};
+use crate::model::epoch::{Keep, Seq};
 use crate::wire::message::{Hello, PROTOCOL, Role, RootHello};
 
 /// Names this side knows of the meeting.
@@ -23,6 +24,12 @@ pub struct Party {
     pub full: bool,
     /// It only wants to know what would be done.
     pub dry_run: bool,
+    /// It is about to become active and asks an active peer to hand over.
+    pub takes_over: bool,
+    /// Which side a person ordered here to be kept.
+    pub keep: Keep,
+    /// What the configuration says about data that both nodes changed.
+    pub split_brain: Policy,
 }
 
 /// What follows from a meeting.
@@ -88,6 +95,8 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
             .number("tombs_forgotten")
             .unwrap_or(u64::MAX >> 1),
         dry_run: party.dry_run,
+        takes_over: party.takes_over,
+        keep: party.keep,
     }
 }
 
@@ -98,7 +107,7 @@ pub const DIVERGED: u8 = 5;
 #[must_use]
 pub fn diverged(party: &Party, since: Seq) -> String {
     format!(
-        "{} and {} both changed data after sequence {since}; nothing was changed. Decide which side to keep, move the other side's state directory away and run \"syncctl resync\" there: its own changes are preserved first",
+        "{} and {} both changed data after sequence {since}; nothing was changed. See what each side changed with \"syncctl resolve --keep local --dry-run\", then run \"syncctl resolve --keep local\" or \"--keep peer\": what the other side changed is preserved first",
         party.node, party.peer
     )
 }
@@ -111,7 +120,7 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
     }
     if ours.role == Role::Active && theirs.role == Role::Active {
         let text = format!(
-            "{} and {} are both active; stop syncd on the one that is not to be active",
+            "{} and {} are both active; deactivate the one that is not to be active",
             ours.node, theirs.node
         );
         return Course::Refused(6, text);
@@ -126,11 +135,25 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
         },
         Verdict::Blank if theirs.role == Role::Active => Course::Receive { since: 0 },
         Verdict::Blank => Course::Blank,
-        Verdict::Diverged { since } => Course::Diverged { since },
+        Verdict::Diverged { since } => match settled(ours, theirs, party) {
+            None => Course::Diverged { since },
+            Some(Kept::Ours) if theirs.role == Role::Active => {
+                Course::Refused(6, given_up_while_active(&theirs.node, &ours.node))
+            }
+            Some(Kept::Theirs) if ours.role == Role::Active => {
+                Course::Refused(6, given_up_while_active(&ours.node, &theirs.node))
+            }
+            // Without anything in common sequence numbers mean nothing.
+            Some(Kept::Ours) => Course::Send {
+                since,
+                full: since == 0 || all(since, ours, theirs),
+            },
+            Some(Kept::Theirs) => Course::Receive { since },
+        },
         Verdict::PeerBehind { .. } if theirs.role == Role::Active => Course::Refused(
             6,
             format!(
-                "{} is active with older data than {} holds; stop syncd on {0}, run \"syncctl resync\" there, and start it again",
+                "{} is active with older data than {} holds; deactivate {0}, then run \"syncctl resync\" there",
                 theirs.node, ours.node
             ),
         ),
@@ -157,6 +180,33 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
             }
         }
     }
+}
+
+/// Whether the side that receives gives up data of its own: both changed some, and the other side's are kept.
+#[must_use]
+pub fn gave_up(ours: &Hello, theirs: &Hello) -> bool {
+    matches!(
+        verdict(&ours.history, &theirs.history),
+        Verdict::Diverged { .. }
+    )
+}
+
+/// Which side is kept of two that diverged, if that is settled.
+fn settled(ours: &Hello, theirs: &Hello, party: &Party) -> Option<Kept> {
+    fn side(h: &Hello) -> Side<'_> {
+        Side {
+            node: &h.node,
+            epoch: h.history.last().map_or(0, |e| e.number),
+            keep: h.keep,
+        }
+    }
+    settle(&party.split_brain, side(ours), side(theirs))
+}
+
+fn given_up_while_active(active: &str, kept: &str) -> String {
+    format!(
+        "the data of {kept} are to be kept, but {active} is active with the other version; deactivate {active} first (move the service to {kept}, or \"syncctl deactivate\")"
+    )
 }
 
 /// The first thing on which the two sides must agree and do not.
@@ -238,6 +288,8 @@ mod tests {
             full: false,
             tombs_forgotten: 0,
             dry_run: false,
+            takes_over: false,
+            keep: Keep::Undecided,
         }
     }
 
@@ -249,6 +301,9 @@ mod tests {
             role: Role::Active,
             full: false,
             dry_run: false,
+            takes_over: false,
+            keep: Keep::Undecided,
+            split_brain: Policy::Manual,
         }
     }
 
@@ -325,6 +380,50 @@ mod tests {
                 full: true
             }
         );
+    }
+
+    #[test]
+    fn a_settled_split_brain_has_a_sender_and_never_an_active_receiver() {
+        let (act, sb) = (Role::Active, Role::Standby);
+        let own = |node: &str, role, id| {
+            let mut h = side(node, role, 5);
+            let mut epochs = h.history.epochs().to_vec();
+            epochs.push(Epoch {
+                number: 2,
+                id,
+                node: node.into(),
+                first: 6,
+            });
+            h.history = History::new(epochs, 9).expect("in order");
+            h
+        };
+        let course = |r1, k1, r2, k2| {
+            let (mut ours, mut theirs) = (own("a", r1, 7), own("b", r2, 8));
+            (ours.keep, theirs.keep) = (k1, k2);
+            judge(&ours, &theirs, &party())
+        };
+        use Keep::{Mine, Undecided, Yours};
+        let send = Course::Send {
+            since: 5,
+            full: false,
+        };
+        let receive = Course::Receive { since: 5 };
+        let halted = Course::Diverged { since: 5 };
+        for (r1, k1, r2, k2, want) in [
+            (sb, Undecided, sb, Undecided, &halted),
+            (act, Undecided, sb, Undecided, &halted),
+            (sb, Mine, sb, Undecided, &send),
+            (act, Mine, sb, Undecided, &send),
+            (act, Undecided, sb, Yours, &send),
+            (sb, Yours, act, Undecided, &receive),
+            (sb, Undecided, act, Mine, &receive),
+            (sb, Mine, sb, Mine, &halted),
+        ] {
+            assert_eq!(course(r1, k1, r2, k2), *want, "{r1:?} {k1:?} {r2:?} {k2:?}");
+        }
+        for (r1, k1, r2, k2) in [(act, Yours, sb, Undecided), (sb, Mine, act, Undecided)] {
+            assert!(matches!(course(r1, k1, r2, k2), Course::Refused(6, _)));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Work: scanning, watching, sending, receiving, and the daemon that ties them together.
 
+pub mod activation;
 pub mod apply;
 pub mod attend;
 pub mod board;
@@ -8,11 +9,14 @@ pub mod commands;
 pub mod compare;
 pub mod content;
 pub mod daemon;
+pub mod dialer;
+pub mod divergence;
 pub mod door;
 pub mod drift;
 pub mod engine;
 pub mod hints;
 pub mod incoming;
+pub mod launch;
 pub mod links;
 pub mod meeting;
 pub mod node;
@@ -36,5 +40,5 @@ pub mod standby;
 pub mod survey;
 
 pub use daemon::{offline_status, run_daemon};
-pub use once::{check_peer, resync_once};
+pub use once::{Wish, check_peer, resync_once};
 pub use serve::run_serve;

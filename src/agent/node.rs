@@ -109,6 +109,8 @@ pub struct Node {
     pub fine_times: bool,
     /// What an earlier process left in the journal.
     pub left: Left,
+    /// The index holds changes of this node's own that the peer goes on without.
+    pub has_tail: bool,
     /// This node's data are those that a split brain was decided against; what is moved aside says so.
     pub lost_split_brain: bool,
 }
@@ -168,6 +170,7 @@ impl Node {
             journal,
             fine_times,
             left,
+            has_tail: false,
             lost_split_brain: false,
         })
     }
@@ -225,6 +228,7 @@ impl Node {
     pub fn standing(&self) -> Standing {
         Standing {
             was_active: self.epochs.was_active(),
+            has_tail: self.has_tail,
             lost_split_brain: self.lost_split_brain,
         }
     }

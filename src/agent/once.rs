@@ -5,29 +5,59 @@
 use std::time::{Duration, Instant};
 
 use super::engine::Event;
-use super::owner::{Site, apply_failure, failed, held, refusal};
+use super::owner::{RECEIVES, Site, apply_failure, failed, held, refusal};
 use super::preserved::Keeper;
 use super::standby::{End, HELLO, Standby, Until};
-use super::{setup, survey};
+use super::{door, setup, survey};
 use crate::config::Config;
-use crate::wire::control::{Failure, Outcome, Progress, ResyncReport};
+use crate::model::epoch::Keep;
+use crate::wire::control::{Difference, Failure, Outcome, Progress, ResyncReport};
 use crate::wire::message::{Message, Role};
 
-/// `syncctl resync` where no process owns the node: dials the peer, brings the node that is behind up to date, ends.
+/// What a one-shot session is to do besides bringing the node that is behind up to date.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wish {
+    /// Compare everything.
+    pub full: bool,
+    /// Read every file again.
+    pub checksum: bool,
+    /// Change nothing.
+    pub dry_run: bool,
+    /// Which side is kept where both changed data on their own.
+    pub keep: Keep,
+    /// That both changed data is what is asked about, and no failure.
+    pub apart: bool,
+}
+
+/// `syncctl resync` and `syncctl resolve` where no process owns the node: dials the peer, brings the node that is behind
+/// up to date, ends.
 ///
 /// # Errors
 /// A failure with the exit code of its kind.
 pub fn resync_once(
     config: &Config,
     node: usize,
-    full: bool,
-    checksum: bool,
-    dry_run: bool,
+    wish: Wish,
     progress: &mut dyn FnMut(&Progress),
+    found: &mut dyn FnMut(Difference),
 ) -> Result<Outcome, Failure> {
+    let Wish {
+        full,
+        checksum,
+        dry_run,
+        keep,
+        ..
+    } = wish;
     let site = Site::new(config.clone(), node);
-    let owner = site.own_in_place_of_serve("resync").map_err(|e| held(&e))?;
+    let owner = site
+        .own_in_place_of(&RECEIVES, "resync")
+        .map_err(|e| held(&e))?;
     let mut side = site.open()?;
+    let rt = setup::runtime()?;
+    let (sender, mut events) = setup::events();
+    let board = site.board("standby", None);
+    // Whoever wants to make this node active meanwhile asks here, and gets it.
+    door::open(&site, &rt, &board, &sender, true)?;
     setup::prepare(&mut side)?;
     let drift = survey::changed_here(&mut side.node, &mut |paths| {
         progress(&Progress {
@@ -43,14 +73,12 @@ pub fn resync_once(
             .forget_hashes()
             .map_err(|e| failed(e, "see syncctl check"))?;
     }
-    let rt = setup::runtime()?;
-    let (sender, mut events) = setup::events();
-    let board = site.board("standby", None);
     let started = Instant::now();
     let peer = setup::dial(&site, &rt, &sender)?;
     let mut party = site.party(Role::Standby);
     party.full = full || checksum;
     party.dry_run = dry_run;
+    party.keep = keep;
     let handle = rt.handle().clone();
     let mut standby = Standby::new(&mut events, sender, handle, board, party, progress);
     standby.until = Until::CaughtUp;
@@ -93,6 +121,15 @@ pub fn resync_once(
             })
         }
         End::Refused(f) => Err(f),
+        End::Apart(diverged, ..) if !wish.apart => Err(diverged),
+        End::Apart(_, differences, more) => {
+            let message = apart(&differences, more, site.name(), site.peer_name());
+            differences.into_iter().for_each(found);
+            Ok(Outcome {
+                message,
+                ..Outcome::default()
+            })
+        }
         End::Lost(why) => Err(Failure {
             code: 4,
             message: format!("the session with {} ended: {why}", site.peer_name()),
@@ -103,6 +140,22 @@ pub fn resync_once(
             "run it again: it goes on where it stopped",
         )),
     }
+}
+
+/// In words, what each side changed.
+pub(super) fn apart(differences: &[Difference], more: bool, node: &str, peer: &str) -> String {
+    let of = |what: &str| {
+        let both = |d: &&Difference| d.what == what || d.what == "changed-on-both";
+        differences.iter().filter(both).count()
+    };
+    let least = if more { "at least " } else { "" };
+    format!(
+        "{} changed {least}{} paths, {} {least}{}; nothing was changed",
+        node,
+        of("changed-here"),
+        peer,
+        of("changed-on-peer")
+    )
 }
 
 /// `syncctl check`: meets the peer and says what it is, without any effect on either side.

@@ -10,10 +10,13 @@ use super::hints::Hints;
 use super::meeting::{DIVERGED, Party};
 use super::node::{Node, NodeError, RootSpec};
 use super::peer::Style;
-use crate::config::{Compression, Config, Durability};
+use crate::config::{Compression, Config, Durability, SplitBrain};
+use crate::decide::split_brain::Policy;
+use crate::model::epoch::Keep;
 use crate::sys::control::ControlClient;
 use crate::sys::link::{SshTarget, Target};
 use crate::sys::lock::{LockError, Owner};
+use crate::sys::process::{Process, Signal};
 use crate::wire::control::{Answer, Failure, PeerStatus, Request, Status};
 use crate::wire::frame::Compress;
 use crate::wire::message::Role;
@@ -21,8 +24,10 @@ use crate::wire::message::Role;
 /// Open files wanted for deep trees and many transfers.
 const FILES: u64 = 65_536;
 
-/// Time in which a `syncd serve` ends once it was asked to: it finishes the batch it is applying.
-const YIELD: Duration = Duration::from_secs(10);
+/// Time in which a process that receives ends once it was asked to: it finishes the batch it is applying.
+const YIELD: Duration = Duration::from_secs(5);
+/// What a process that only receives does, as the owner lock says.
+pub const RECEIVES: [&str; 2] = ["serve", "starting"];
 
 /// A node as the configuration describes it.
 pub struct Site {
@@ -121,6 +126,13 @@ impl Site {
             role,
             full: false,
             dry_run: false,
+            takes_over: false,
+            keep: Keep::Undecided,
+            split_brain: match self.config.activation.split_brain {
+                SplitBrain::KeepNewestEpoch => Policy::NewestEpoch,
+                SplitBrain::KeepNode(node) => Policy::Node(self.config.nodes[node].name.clone()),
+                SplitBrain::Manual | SplitBrain::MergeDisjoint => Policy::Manual,
+            },
         }
     }
 
@@ -161,26 +173,30 @@ impl Site {
         Ok(owner)
     }
 
-    /// Takes the owner lock; a `syncd serve` that holds it is asked to end, since all it does is to receive.
+    /// Takes the owner lock, in place of a process that does one of `yielding` and holds it: that one is asked to end, and
+    /// ended if it does not, since it only receives, and whatever it was doing is rolled forward by its successor.
     ///
     /// # Errors
-    /// As [`Self::own`]; a process that does not let go within [`YIELD`] still holds the lock.
-    pub fn own_in_place_of_serve(&self, what: &str) -> Result<Owner, LockError> {
-        let deadline = Instant::now() + YIELD;
+    /// As [`Self::own`]; where no signal ends the process it still holds the lock.
+    pub fn own_in_place_of(&self, yielding: &[&str], what: &str) -> Result<Owner, LockError> {
+        let begun = Instant::now();
         let mut asked = 0;
         loop {
-            match self.own(what) {
+            let held = match self.own(what) {
                 Err(LockError::Held { pid, what: theirs })
-                    if matches!(&*theirs, "serve" | "starting") && Instant::now() < deadline =>
+                    if yielding.contains(&&*theirs) && begun.elapsed() < 2 * YIELD =>
                 {
-                    if asked != pid && self.ask_to_yield() {
-                        asked = pid;
-                    }
-                    // The kernel tells nobody when a lock is free.
-                    std::thread::sleep(Duration::from_millis(5));
+                    pid
                 }
                 other => return other,
+            };
+            if begun.elapsed() > YIELD {
+                self.end_holder(held);
+            } else if asked != held && self.ask_to_yield() {
+                asked = held;
             }
+            // The kernel tells nobody when a lock is free.
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -192,6 +208,26 @@ impl Site {
             client.next_answer()
         });
         matches!(asked, Ok(Answer::Done(_)))
+    }
+
+    /// Ends a process that holds the lock and does not let go.
+    fn end_holder(&self, pid: u32) {
+        let ended = Process::open(pid).and_then(|process| {
+            let Some(process) = process else {
+                return Ok(());
+            };
+            // It was the holder before its number was looked up, and is still: the number was not given to another one.
+            let still = matches!(Owner::acquire(&self.run_dir()), Err(LockError::Held { pid: now, .. }) if now == pid);
+            if still {
+                tracing::warn!("process {pid} does not let go of this node and is ended");
+                process.signal(Signal::KILL)?;
+                process.wait(YIELD)?;
+            }
+            Ok(())
+        });
+        if let Err(e) = ended {
+            tracing::warn!("process {pid} cannot be ended: {e}");
+        }
     }
 
     /// Opens the node's state and rolls forward what an earlier process left.

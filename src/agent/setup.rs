@@ -70,20 +70,24 @@ pub fn dial(
     let timeout = site.config.activation.activate_timeout;
     let linked = rt
         .block_on(link::connect(&site.target(), &site.run_dir(), timeout))
-        .map_err(|e| {
-            let code = if e.category() == link::LinkCategory::Configuration {
-                2
-            } else {
-                4
-            };
-            Failure {
-                code,
-                message: e.message,
-                hint: e.hint,
-            }
-        })?;
+        .map_err(link_failure)?;
     let _guard = rt.enter();
     Ok(peer::start(linked, site.style(), events.clone()))
+}
+
+/// The failure that a link that did not come about is: exit code 4, or 2 where the configuration is at fault.
+#[must_use]
+pub fn link_failure(e: link::LinkError) -> Failure {
+    let code = if e.category() == link::LinkCategory::Configuration {
+        2
+    } else {
+        4
+    };
+    Failure {
+        code,
+        message: e.message,
+        hint: e.hint,
+    }
 }
 
 /// An index that knows nothing first learns what stands in the tree.

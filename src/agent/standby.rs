@@ -3,31 +3,42 @@
 //! All three run the same session; they differ in who dialled and when they end. A node in this role never sends
 //! changes of its own: it receives, or it answers a peer that is behind from an index that was complete.
 
+mod takeover;
+
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+pub use self::takeover::Takeover;
+use self::takeover::handed_over;
+use super::activation::IN_STEP;
 use super::apply::Receiving;
 use super::board::Board;
+use super::divergence::{Changed, differences};
 use super::engine::{Engine, Event, Parts, Ran};
 use super::hints::Hints;
-use super::meeting::{Course, DIVERGED, Party, diverged, hello, judge};
+use super::meeting::{Course, DIVERGED, Party, diverged, gave_up, hello, judge};
 use super::node::Node;
 use super::owner::{apply_failure, failed, refusal};
 use super::peer::Peer;
 use super::receiver::{Next, Receiver};
 use super::scrub::Scrub;
 use super::setup::spawn_bulk;
+use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
-use crate::wire::control::{Answer, Failure, Outcome, Progress, Request, ResyncReport};
+use crate::sys::clock;
+use crate::wire::control::{Answer, Difference, Failure, Outcome, Progress, Request, ResyncReport};
 use crate::wire::message::{Hello, Message, Role};
 
 /// Quiet time after which trees and index are brought to disk.
 const QUIET: Duration = Duration::from_secs(1);
 /// Time a peer has to say hello.
 pub(super) const HELLO: Duration = Duration::from_secs(20);
+
+/// A peer that said nothing for so long may be gone already, in milliseconds.
+const SILENCE_MS: u64 = 4000;
 
 /// What ends a session by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +60,8 @@ pub enum End {
     Lost(String),
     /// It cannot be.
     Refused(Failure),
+    /// Both changed data on their own, and this session was to tell what.
+    Apart(Failure, Vec<Difference>, bool),
     /// This process is to end.
     Stopped,
 }
@@ -67,10 +80,12 @@ pub struct Standby<'a> {
     pub party: Party,
     /// When to end.
     pub until: Until,
-    /// This node is about to become active: it only takes what it lacks, and not from an active peer.
-    pub activating: bool,
+    /// This node is about to become active: it only takes what it lacks.
+    pub takeover: Option<Takeover>,
     /// Paths changed here while nobody watched.
     pub drift: Vec<TreePath>,
+    /// When this node last stood where its peer stood, in milliseconds of this host's clock.
+    in_step: Option<u64>,
     /// Told how far it is.
     pub progress: &'a mut dyn FnMut(&Progress),
 }
@@ -93,8 +108,9 @@ impl<'a> Standby<'a> {
             board,
             party,
             until: Until::Told,
-            activating: false,
+            takeover: None,
             drift: Vec::new(),
+            in_step: None,
             progress,
         }
     }
@@ -118,20 +134,20 @@ impl<'a> Standby<'a> {
             let course = judge(&ours, &theirs, &self.party);
             tracing::info!("met {}: {course:?}", theirs.node);
             let end = match course {
-                _ if self.activating && theirs.role == Role::Active => {
-                    let text = format!(
-                        "{} is active; stop syncd there before it is started here",
-                        theirs.node
-                    );
-                    End::Refused(refusal(6, text))
+                course if self.takes_nothing(&theirs, &course) => {
+                    self.beside_active(&peer, &theirs.node)
                 }
-                Course::Send { .. } if self.activating => {
+                Course::Send { .. } if self.takeover.is_some() => {
                     End::Nothing(format!("{} is not ahead", theirs.node))
                 }
                 Course::Receive { since } => {
                     let mut receiver = Receiver::new(side, peer.clone(), self.board.clone(), since);
                     let (end, next) = self.receive(&mut receiver, &ours, &theirs)?;
                     side = receiver.finish();
+                    if let Some(ms) = self.in_step {
+                        let noted = side.node.store.set_number(IN_STEP, ms);
+                        noted.map_err(|e| failed(e, "see syncctl check"))?;
+                    }
                     if let Some(next) = next {
                         peer.close();
                         peer = next;
@@ -158,6 +174,7 @@ impl<'a> Standby<'a> {
                         End::Lost(ran.why)
                     }
                 }
+                Course::Diverged { since } => self.apart(&side.node, &peer, since)?,
                 other => refuse(&peer, other, &self.party),
             };
             if !matches!(end, End::Lost(_)) {
@@ -178,7 +195,8 @@ impl<'a> Standby<'a> {
     /// Waits for the peer's hello; another stream that is handed to us takes the place of this one.
     fn await_hello(&mut self, peer: &mut Peer, ours: &Hello) -> Result<Hello, End> {
         loop {
-            let wait = async { tokio::time::timeout(HELLO, self.events.recv()).await };
+            let patience = self.takeover.map_or(HELLO, |t| t.patience);
+            let wait = async { tokio::time::timeout(patience, self.events.recv()).await };
             match self.rt.block_on(wait) {
                 Err(_) => return Err(End::Lost("the peer did not say hello".into())),
                 Ok(None | Some(Event::Stop)) => return Err(End::Stopped),
@@ -195,6 +213,8 @@ impl<'a> Standby<'a> {
                 Ok(Some(Event::LinkDown { session, why })) if session == peer.session => {
                     return Err(End::Lost(why));
                 }
+                // Both sides must choose the same of two streams: that of the node that takes over.
+                Ok(Some(Event::LinkUp(next))) if self.takeover.is_some() => next.close(),
                 Ok(Some(Event::LinkUp(next))) => {
                     peer.close();
                     *peer = next;
@@ -222,8 +242,8 @@ impl<'a> Standby<'a> {
         ours: &Hello,
         theirs: &Hello,
     ) -> Result<(End, Option<Peer>), Failure> {
-        let mut caught_up = false;
-        let mut waiting = Vec::new();
+        receiver.side.node.lost_split_brain = gave_up(ours, theirs);
+        let (mut caught_up, mut waiting) = (false, Vec::new());
         receiver.report.direction = "receive".into();
         receiver.report.verdict = format!(
             "{} holds newer or equal data (sequence {}, here {})",
@@ -232,11 +252,20 @@ impl<'a> Standby<'a> {
             ours.history.head()
         );
         let session = receiver.session();
+        // An active peer that was asked to hand over goes on sending until it says that it has.
+        let hands_over = self.takeover.filter(|_| theirs.role == Role::Active);
+        let mut heard = Instant::now();
         loop {
             let wait = async { tokio::time::timeout(QUIET, self.events.recv()).await };
             let event = match self.rt.block_on(wait) {
+                Err(_) if hands_over.is_some_and(|t| heard.elapsed() >= t.patience) => {
+                    return Ok((End::Lost("it does not hand over".into()), None));
+                }
                 Err(_) => {
                     receiver.side.checkpoint().map_err(|e| apply_failure(&e))?;
+                    if caught_up {
+                        self.in_step = Some(clock::unix_ms().saturating_sub(SILENCE_MS));
+                    }
                     continue;
                 }
                 Ok(None | Some(Event::Stop)) => return Ok((End::Stopped, None)),
@@ -245,8 +274,16 @@ impl<'a> Standby<'a> {
             match event {
                 Event::Peer {
                     session: s,
+                    message: Message::HandedOver { left, why },
+                } if s == session => {
+                    let report = receiver.report.clone();
+                    return Ok((handed_over(report, &theirs.node, left, &why), None));
+                }
+                Event::Peer {
+                    session: s,
                     message,
                 } if s == session => {
+                    heard = Instant::now();
                     let begins = matches!(message, Message::Begin { .. });
                     let listed = matches!(message, Message::Listed);
                     let next = receiver.handle(message).map_err(|e| apply_failure(&e))?;
@@ -265,7 +302,11 @@ impl<'a> Standby<'a> {
                     });
                     match next {
                         Next::Go => {}
-                        Next::End(why) if caught_up && self.until == Until::CaughtUp => {
+                        Next::End(why)
+                            if caught_up
+                                && self.until == Until::CaughtUp
+                                && hands_over.is_none() =>
+                        {
                             tracing::debug!("the session ended: {why}");
                             return Ok((End::Done(receiver.report.clone()), None));
                         }
@@ -286,7 +327,7 @@ impl<'a> Standby<'a> {
                                     ),
                                 );
                             }
-                            if self.until == Until::CaughtUp {
+                            if self.until == Until::CaughtUp && hands_over.is_none() {
                                 return Ok((End::Done(receiver.report.clone()), None));
                             }
                         }
@@ -295,10 +336,14 @@ impl<'a> Standby<'a> {
                         caught_up = true;
                         self.in_sync();
                     }
+                    if caught_up {
+                        self.in_step = Some(clock::unix_ms());
+                    }
                 }
                 Event::LinkDown { session: s, why } if s == session => {
                     return Ok((End::Lost(why), None));
                 }
+                Event::LinkUp(next) if self.takeover.is_some() => next.close(),
                 Event::LinkUp(next) => {
                     return Ok((End::Lost("another session took over".into()), Some(next)));
                 }
@@ -314,6 +359,42 @@ impl<'a> Standby<'a> {
                     let _ = replies.send(self.answer(&request, caught_up));
                 }
                 _ => {}
+            }
+        }
+    }
+
+    /// Both changed data on their own: each tells the other what, and neither does anything.
+    fn apart(&mut self, node: &Node, peer: &Peer, since: Seq) -> Result<End, Failure> {
+        let here = Changed::here(node, since).map_err(|e| failed(e, "see syncctl check"))?;
+        peer.send(here.clone().message());
+        let text = diverged(&self.party, since);
+        peer.send(Message::Refuse {
+            code: DIVERGED,
+            text: text.clone(),
+        });
+        if !self.party.dry_run {
+            return Ok(End::Refused(refusal(DIVERGED, text)));
+        }
+        loop {
+            let wait = async { tokio::time::timeout(HELLO, self.events.recv()).await };
+            match self.rt.block_on(wait) {
+                Err(_) => return Ok(End::Lost("the peer does not tell what it changed".into())),
+                Ok(None | Some(Event::Stop)) => return Ok(End::Stopped),
+                Ok(Some(Event::Peer {
+                    session,
+                    message: Message::Changed { paths, more },
+                })) if session == peer.session => {
+                    let paths = paths.into_iter().collect();
+                    let (found, more) = differences(node, &here, &Changed { paths, more });
+                    return Ok(End::Apart(refusal(DIVERGED, text), found, more));
+                }
+                Ok(Some(Event::LinkDown { session, why })) if session == peer.session => {
+                    return Ok(End::Lost(why));
+                }
+                Ok(Some(Event::Command(request, replies))) => {
+                    let _ = replies.send(self.answer(&request, false));
+                }
+                Ok(Some(_)) => {}
             }
         }
     }
@@ -362,8 +443,9 @@ impl<'a> Standby<'a> {
             Request::Resync { .. } => elsewhere("a full resync"),
             Request::Flush { .. } => elsewhere("a flush"),
             Request::Verify { .. } => elsewhere("a comparison"),
+            Request::Resolve { .. } => elsewhere("a decision about both nodes' data"),
             Request::Pause | Request::Resume => elsewhere("pausing"),
-            Request::Serve | Request::Stop | Request::Yield => elsewhere("this"),
+            Request::Serve | Request::Deactivate { .. } | Request::Yield => elsewhere("this"),
         }
     }
 
@@ -386,6 +468,7 @@ impl<'a> Standby<'a> {
             bulk,
             scrub: Scrub::new(None),
             down,
+            flush_timeout: Duration::ZERO,
         };
         let mut engine = Engine::new(parts);
         engine
@@ -400,12 +483,11 @@ impl<'a> Standby<'a> {
 fn refuse(peer: &Peer, course: Course, party: &Party) -> End {
     let (code, text) = match course {
         Course::Refused(code, text) => (code, text),
-        Course::Diverged { since } => (DIVERGED, diverged(party, since)),
         Course::Idle => return End::Nothing("both nodes hold the same data".into()),
         Course::Blank => {
             return End::Nothing("neither node holds replicated data yet; start syncd on the one whose data are to be kept".into());
         }
-        Course::Stale | Course::Send { .. } | Course::Receive { .. } => {
+        Course::Stale | Course::Send { .. } | Course::Receive { .. } | Course::Diverged { .. } => {
             (6, format!("{} is active", party.peer))
         }
     };

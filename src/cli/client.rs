@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::context::Context;
 use super::exit::Exit;
-use super::text::span;
+use crate::model::span::span;
 use crate::wire::control::{Answer, Difference, Failure, MAX_LINE, Outcome, Progress, Request};
 
 /// Name of the control socket in the run directory.

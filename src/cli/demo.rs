@@ -14,8 +14,9 @@ use serde::Serialize;
 use super::client::{Event, ask_running};
 use super::context::Globals;
 use super::exit::Exit;
-use super::text::{count, size, span};
+use super::text::{count, size};
 use super::{status_text, term};
+use crate::model::span::span;
 use crate::wire::control::{Failure, Request, Status};
 use nodes::{FIRST, Nodes, ROOT, SECOND, failed};
 

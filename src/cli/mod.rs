@@ -9,11 +9,13 @@ use clap::{Parser, Subcommand};
 
 use crate::wire::control::Failure;
 
+pub mod activate;
 pub mod check;
 pub mod client;
 pub mod completions;
 pub mod context;
 pub mod daemon;
+pub mod deactivate;
 pub mod demo;
 pub mod diff;
 pub mod exit;
@@ -23,6 +25,7 @@ pub mod pause;
 pub mod preserved;
 pub mod probe;
 pub mod progress;
+pub mod resolve;
 pub mod resume;
 pub mod resync;
 pub mod status;
@@ -58,8 +61,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Activate(activate::Args),
+    Deactivate(deactivate::Args),
     Status(status::Args),
     Resync(resync::Args),
+    Resolve(resolve::Args),
     Flush(flush::Args),
     Verify(verify::Args),
     Diff(diff::Args),
@@ -85,8 +91,11 @@ pub fn run() -> ExitCode {
 
 fn dispatch(command: Command, globals: Globals) -> Result<Exit, Failure> {
     match command {
+        Command::Activate(a) => activate::run(&a, &globals.load()?),
+        Command::Deactivate(a) => deactivate::run(&a, &globals.load()?),
         Command::Status(a) => status::run(&a, &globals.load()?),
         Command::Resync(a) => resync::run(&a, &globals.load()?),
+        Command::Resolve(a) => resolve::run(&a, &globals.load()?),
         Command::Flush(a) => flush::run(&a, &globals.load()?),
         Command::Verify(a) => verify::run(&a, &globals.load()?),
         Command::Diff(a) => diff::run(&a, &globals.load()?),

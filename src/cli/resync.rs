@@ -5,7 +5,9 @@ use super::context::Context;
 use super::exit::Exit;
 use super::progress::Bar;
 use super::term;
-use super::text::{count, printable, size, span};
+use super::text::{count, printable, size};
+use crate::agent::{Wish, resync_once};
+use crate::model::span::span;
 use crate::wire::control::{Failure, Outcome, Request, ResyncReport};
 
 /// Bring the node that is behind up to date
@@ -78,20 +80,20 @@ fn through_owner_or_alone(args: &Args, ctx: &Context, bar: &Bar) -> Result<Outco
         // A process that only received is gone, or has nobody to receive from: this command does it itself.
         Ok(None) | Err(Failure { code: ALONE, .. }) => {
             let mut progress = |p: &_| bar.show(p);
-            crate::agent::resync_once(
-                &ctx.config,
-                ctx.node,
+            let wish = Wish {
                 full,
                 checksum,
                 dry_run,
-                &mut progress,
-            )
+                ..Wish::default()
+            };
+            // Whether both nodes changed data, `resolve` tells in detail.
+            resync_once(&ctx.config, ctx.node, wish, &mut progress, &mut drop)
         }
         Err(e) => Err(e),
     }
 }
 
-fn summary(outcome: &Outcome, dry_run: bool) -> String {
+pub(super) fn summary(outcome: &Outcome, dry_run: bool) -> String {
     let mut text = String::new();
     for part in [
         Some(outcome.message.as_str()),

@@ -1,6 +1,7 @@
 //! A node's state in words: first the answer for somebody who was woken up, then the figures behind it. Pure.
 
-use super::text::{count, moment, printable, size, span};
+use super::text::{count, moment, printable, size};
+use crate::model::span::span;
 use crate::wire::control::{Pending, PreservedStatus, Problem, Status};
 
 /// Renders a state: one line with the verdict, an empty line, one line for each fact.

@@ -49,6 +49,16 @@ pub fn json_line<T: Serialize>(value: &T) -> Result<(), Failure> {
     line(&serde_json::to_string(value).map_err(|e| broken(e.into()))?)
 }
 
+/// Writes a failure as one line of JSON to standard error.
+///
+/// # Errors
+/// As [`error`].
+pub fn error_json(f: &Failure) -> Result<(), Failure> {
+    let line = serde_json::to_string(f).map_err(|e| broken(e.into()))?;
+    let mut out = io::stderr().lock();
+    writeln!(out, "{line}").map_err(broken)
+}
+
 /// Says on standard error why a command failed and what to do.
 ///
 /// # Errors

@@ -18,19 +18,6 @@ pub fn size(bytes: u64) -> String {
     format!("{}.{} {name}", t / 10, t % 10)
 }
 
-/// A span of milliseconds, as `320 ms`, `2.1 s`, `3 min 2 s`, `3 h 12 min` or `4 d 3 h`.
-#[must_use]
-pub fn span(ms: u64) -> String {
-    let s = ms / 1000;
-    match s {
-        0 => format!("{ms} ms"),
-        1..60 => format!("{s}.{} s", ms % 1000 / 100),
-        60..3600 => format!("{} min {} s", s / 60, s % 60),
-        3600..86_400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
-        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
-    }
-}
-
 /// A count and its noun, as `1 path` or `12 paths`.
 #[must_use]
 pub fn count(n: u64, noun: &str) -> String {
@@ -90,6 +77,7 @@ pub fn printable(s: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::span::span;
 
     #[test]
     fn sizes() {

@@ -69,8 +69,10 @@ impl Origin {
 /// What is known of this node when something has to make way.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Standing {
-    /// It was active when it last changed data of its own, and took no other node's data since.
+    /// It was active when it ended, however that was, and took no other node's data since.
     pub was_active: bool,
+    /// Its index holds changes of its own that the other node goes on without.
+    pub has_tail: bool,
     /// Its data are those that a split brain was decided against.
     pub lost_split_brain: bool,
 }
@@ -81,6 +83,8 @@ pub fn origin(standing: Standing, row: Option<Seq>) -> Origin {
     match row {
         _ if standing.lost_split_brain => Origin::SplitBrain,
         _ if standing.was_active => Origin::Tail,
+        // The rows of a tail are set back to 0 when the other node's state is asked for in their place.
+        Some(0) if standing.has_tail => Origin::Tail,
         Some(0) => Origin::Found,
         _ => Origin::Edit,
     }
@@ -147,6 +151,10 @@ mod tests {
             was_active: true,
             ..Standing::default()
         };
+        let tail = Standing {
+            has_tail: true,
+            ..Standing::default()
+        };
         let lost = Standing {
             lost_split_brain: true,
             ..active
@@ -158,6 +166,9 @@ mod tests {
             (active, Some(7), Origin::Tail),
             (active, Some(0), Origin::Tail),
             (active, None, Origin::Tail),
+            (tail, Some(0), Origin::Tail),
+            (tail, Some(7), Origin::Edit),
+            (tail, None, Origin::Edit),
             (lost, None, Origin::SplitBrain),
         ] {
             assert_eq!(origin(standing, row), wanted, "{standing:?} {row:?}");

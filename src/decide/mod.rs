@@ -10,3 +10,4 @@ pub mod filter;
 pub mod kept;
 pub mod lineage;
 pub mod plan;
+pub mod split_brain;

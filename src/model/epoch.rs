@@ -26,6 +26,18 @@ pub struct Epoch {
     pub first: Seq,
 }
 
+/// Which side is kept where both nodes changed data on their own, as ordered on one of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Keep {
+    /// Nobody said.
+    #[default]
+    Undecided,
+    /// The side on which it was ordered.
+    Mine,
+    /// The other one.
+    Yours,
+}
+
 /// Why a list of epochs is no history.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {

@@ -8,3 +8,4 @@ pub mod batch;
 pub mod entry;
 pub mod epoch;
 pub mod path;
+pub mod span;

@@ -29,6 +29,14 @@ pub fn tick() -> Timestamp {
     }
 }
 
+/// Milliseconds since 1970 by this host's clock; never to be compared with another host's.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let now = clock_gettime(ClockId::Realtime);
+    let ms = now.tv_sec.saturating_mul(1000) + now.tv_nsec / 1_000_000;
+    u64::try_from(ms).unwrap_or(0)
+}
+
 /// Whether the file system of a directory gives each change of a file that was looked at a time of its own.
 ///
 /// # Errors

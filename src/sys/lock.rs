@@ -126,7 +126,10 @@ impl Owner {
 }
 
 /// Makes a directory that only its owner can enter, or takes that from others who could.
-fn private_dir(dir: &Path) -> Result<(), LockError> {
+///
+/// # Errors
+/// [`LockError::Io`].
+pub fn private_dir(dir: &Path) -> Result<(), LockError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

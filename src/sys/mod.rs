@@ -7,6 +7,8 @@ pub mod deep;
 pub mod link;
 pub mod lock;
 pub mod meta;
+pub mod process;
 pub mod routes;
+pub mod syslog;
 pub mod tree;
 pub mod watch;

@@ -33,6 +33,13 @@ pub enum Request {
         /// Only tell what would be done.
         dry_run: bool,
     },
+    /// Settle which side is kept where both nodes changed data on their own.
+    Resolve {
+        /// This node's data are kept, else the peer's.
+        keep_local: bool,
+        /// Only tell what each side changed.
+        dry_run: bool,
+    },
     /// Compare both trees by content and list the differences.
     Verify {
         /// Compare metadata and recorded hashes only, read no contents.
@@ -40,8 +47,11 @@ pub enum Request {
     },
     /// The caller's standard input and output are a peer's stream: take it over.
     Serve,
-    /// End the process in good order.
-    Stop,
+    /// Push what is left, then end the process.
+    Deactivate {
+        /// Push no longer than this many milliseconds.
+        timeout_ms: u64,
+    },
     /// End the process in good order if all it does is to receive: another one is to own the node.
     Yield,
 }
@@ -83,7 +93,7 @@ pub struct Difference {
     /// The path below it, escaped.
     pub path: String,
     /// What differs: `missing-on-peer`, `missing-here`, `type`, `content`, `size`, `mode`, `owner`, `mtime`, `target`,
-    /// `xattrs`, `links`; several are joined by commas.
+    /// `xattrs`, `links`; several are joined by commas. For `resolve`: `changed-here`, `changed-on-peer`, `changed-on-both`.
     pub what: String,
 }
 
@@ -101,6 +111,22 @@ pub struct Outcome {
     /// Number of differences, for `verify`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub differences: Option<u64>,
+    /// What is not on the peer, for `deactivate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
+}
+
+/// What was not on the peer when a node stopped being active.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Changed paths.
+    pub paths: u64,
+    /// Bytes of content among them, as far as known.
+    pub bytes: u64,
+    /// Age of the oldest in milliseconds.
+    pub oldest_ms: u64,
+    /// Why they are not there; empty if nothing is left.
+    pub why: String,
 }
 
 /// What a resync did, or would do with `--dry-run`.
@@ -162,6 +188,9 @@ pub struct Status {
     pub problems_more: u64,
     /// The last thing that went wrong, empty if nothing did.
     pub last_error: String,
+    /// How this node became active, in a sentence; empty while it is not.
+    #[serde(default)]
+    pub activation: String,
     /// Whether `syncctl pause` holds replication.
     pub paused: bool,
     /// Process id of the answering process, 0 if none runs.

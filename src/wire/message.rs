@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::batch::{Batch, Content, MAX_BATCH_OPS, Op};
 use crate::model::entry::{Entry, Hash, Kind};
-use crate::model::epoch::{History, Seq};
+use crate::model::epoch::{History, Keep, Seq};
 use crate::model::path::{TreePath, check_name};
 
 /// Version of the protocol; both sides must speak the same.
@@ -18,6 +18,8 @@ pub const MAX_ROOTS: usize = 256;
 pub const MAX_NAMES: usize = 16_384;
 /// Most extended attributes of one file.
 pub const MAX_XATTRS: usize = 1024;
+/// Most paths told as changed after the last state two nodes share.
+pub const MAX_CHANGED: usize = 4096;
 /// Longest target of a symbolic link in bytes (Linux `PATH_MAX`).
 pub const MAX_TARGET: usize = 4096;
 /// Longest text of a refusal or problem in bytes.
@@ -50,6 +52,10 @@ pub struct Hello {
     pub tombs_forgotten: Seq,
     /// It only wants to know what would be done.
     pub dry_run: bool,
+    /// It is about to become active and asks an active peer to hand over.
+    pub takes_over: bool,
+    /// Which side is kept if both changed data on their own.
+    pub keep: Keep,
 }
 
 /// What a node does in a session.
@@ -285,6 +291,20 @@ pub enum Message {
         /// Why.
         text: String,
     },
+    /// I am no longer active: I was asked to hand over, and everything I could send was acknowledged.
+    HandedOver {
+        /// Changed paths that are not on the other side.
+        left: u64,
+        /// Why they are not, for a person; empty if nothing is left.
+        why: String,
+    },
+    /// What I changed after the last state we share; the refusal of data that diverged follows.
+    Changed {
+        /// The first paths.
+        paths: Vec<TreePath>,
+        /// There are more.
+        more: bool,
+    },
 }
 
 /// A range of names: (`after`, `upto`], each open where `None`.
@@ -335,7 +355,10 @@ impl Message {
     pub fn check(&self) -> Result<(), Invalid> {
         match self {
             Self::Hello(h) => check_hello(h),
-            Self::Refuse { text, .. } | Self::Bye { text } | Self::Failed { cause: text, .. } => {
+            Self::Refuse { text, .. }
+            | Self::Bye { text }
+            | Self::Failed { cause: text, .. }
+            | Self::HandedOver { why: text, .. } => {
                 rule(text.len() <= MAX_TEXT, "a text is too long")
             }
             Self::Listing { entries, .. } => {
@@ -357,6 +380,9 @@ impl Message {
             }
             Self::Gone { paths } => {
                 rule(paths.len() <= MAX_NAMES, "a list of deletions is too long")
+            }
+            Self::Changed { paths, .. } => {
+                rule(paths.len() <= MAX_CHANGED, "a list of changes is too long")
             }
             Self::Settle { history, .. } => {
                 rule(history.check().is_ok(), "a history is not in order")

@@ -3,6 +3,7 @@
 //! Each user takes a part of it, so unused items are no defect here.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod background;
 pub mod history;
 pub mod kinds;
 pub mod netns;

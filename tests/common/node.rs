@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 /// Names of the two nodes in every configuration written here.
 pub const NODES: [&str; 2] = ["osm1", "osm2"];
 /// How long a process may take to end after a polite signal.
-const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two looks at the status.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -36,7 +36,7 @@ impl Side {
         NODES[self as usize]
     }
 
-    fn letter(self) -> &'static str {
+    pub(super) fn letter(self) -> &'static str {
         ["a", "b"][self as usize]
     }
 }
@@ -281,7 +281,7 @@ impl Pair {
         let log = File::options()
             .create(true)
             .append(true)
-            .open(self.dir().join(format!("{}.log", side.letter())))?;
+            .open(self.daemon_log(side))?;
         let child = self
             .launch(&self.options.syncd)
             .arg("--config")
@@ -467,6 +467,7 @@ impl Drop for Pair {
     fn drop(&mut self) {
         for side in [Side::A, Side::B] {
             self.kill(side);
+            self.kill_daemon(side);
             self.kill_serve(side);
         }
     }
@@ -478,7 +479,7 @@ pub fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-fn signal(pid: u32, s: Signal) {
+pub(super) fn signal(pid: u32, s: Signal) {
     if let Ok(pid) = i32::try_from(pid) {
         let _ = kill(Pid::from_raw(pid), s);
     }

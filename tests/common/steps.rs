@@ -72,6 +72,18 @@ pub fn start(pair: &mut Pair, side: Side) {
     pair.start(side).expect("syncd starts");
 }
 
+/// Makes a node active as a cluster manager does.
+pub fn activate(pair: &Pair, side: Side) {
+    let log = pair.daemon_log(side);
+    let (code, text) = ctl(pair, side, &["activate", "--log", &log]);
+    assert_eq!(code, 0, "{text}\n{}", tail(&pair.log(side)));
+}
+
+/// Has a node stop being active as a cluster manager does; what is not on the peer.
+pub fn deactivate(pair: &Pair, side: Side) -> Value {
+    json(pair, side, &["deactivate"])["left"].clone()
+}
+
 /// A change of the pair's configuration file.
 pub fn edit_config(pair: &Pair, edit: impl FnOnce(String) -> String) {
     let text = fs::read_to_string(pair.config()).expect("the configuration");
@@ -92,6 +104,13 @@ pub fn other_config_for_b(pair: &Pair, edit: impl FnOnce(String) -> String) {
 /// Runs `syncctl`; exit code, and everything it said.
 pub fn ctl(pair: &Pair, side: Side, args: &[&str]) -> (i32, String) {
     said(&pair.syncctl(side, args).expect("syncctl runs"))
+}
+
+/// As [`ctl`], which must end well.
+pub fn well(pair: &Pair, side: Side, args: &[&str]) -> String {
+    let (code, text) = ctl(pair, side, args);
+    assert_eq!(code, 0, "{args:?}: {text}");
+    text
 }
 
 /// As [`ctl`], again while a process of a session that just ended still owns the node.

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, ctl, ctl_when_free, flushed_equal, in_sync, signal, start, until, wait_equal,
+    LONG, ctl, ctl_when_free, flushed_equal, in_sync, noted, signal, start, until, wait_equal,
     wait_serve_gone,
 };
 use crate::options;
@@ -37,6 +37,12 @@ fn returned_with_a_tail() -> Pair {
     active(&pair, Side::B);
     fs::write(b.join("both"), "of the new active node").expect("a file");
     fs::remove_dir_all(b.join("d")).expect("removed");
+    // Before its own changes have numbers, B would seem to be behind.
+    let noted = until(
+        LONG,
+        noted(&pair, Side::B, |s| s["epoch"].as_u64() >= Some(2)),
+    );
+    assert!(noted, "{:?}", pair.status_of(Side::B));
     pair.restore().expect("the link is back");
     let follows = until(LONG, || {
         pair.status_of(Side::B)

@@ -210,7 +210,7 @@ fn two_nodes_that_wrote_while_apart_are_diverged() {
     }
     assert!(preserved(&pair, Side::A, "data").is_empty());
     assert!(preserved(&pair, Side::B, "data").is_empty());
-    // The way out that the message names: A's state goes, B's data win, A's are preserved.
+    // A node without its state takes the other one's data; its own are preserved.
     fs::rename(state(&pair, Side::A), pair.dir().join("state-of-a")).expect("moved away");
     let (code, said) = ctl_when_free(&pair, Side::A, &["resync"]);
     assert_eq!(code, 0, "{said}");

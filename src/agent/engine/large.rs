@@ -50,11 +50,11 @@ impl Engine {
             may_append,
             since,
         };
-        self.hand_over(job);
+        self.read_by_bulk(job);
     }
 
     /// Gives the bulk thread a file to read.
-    fn hand_over(&self, job: bulk::Job) {
+    fn read_by_bulk(&self, job: bulk::Job) {
         if self.bulk.jobs.send(job).is_err() {
             self.board
                 .failed("the thread that reads large files has ended; restart syncd".into());
@@ -150,7 +150,7 @@ impl Engine {
             may_append: false,
             since,
         };
-        self.hand_over(job);
+        self.read_by_bulk(job);
     }
 
     /// A large file of the round was read and sent.

@@ -3,10 +3,12 @@
 //! What a session may do is decided here once, by the hellos; the other modules only look at its phase.
 
 use super::{Engine, EngineError, PIECE};
+use crate::agent::divergence::Changed;
 use crate::agent::meeting::{Course, DIVERGED, diverged, hello, judge};
 use crate::agent::peer::Peer;
 use crate::agent::session::{Phase, Session};
 use crate::decide::dirty::Touch;
+use crate::model::epoch::Keep;
 use crate::model::path::{RelPath, RootId, TreePath};
 use crate::wire::message::{Hello, Message, Role};
 
@@ -70,6 +72,10 @@ impl Engine {
             self.node.epochs.open_with_next_change();
         }
         self.commands.session_ended(why);
+        // One that ended before anybody said hello came to nobody.
+        if self.is_handing_over() || matches!(session.phase, Phase::Meeting) {
+            self.hopeless();
+        }
     }
 
     /// Tells the board that no session is up; what halted replication stays to be seen there.
@@ -86,11 +92,17 @@ impl Engine {
 
     /// Takes the course that follows from both hellos.
     pub(super) fn met(&mut self, theirs: &Hello) -> Result<(), EngineError> {
-        let Some(session) = &mut self.session else {
+        let Some(session) = &self.session else {
             return Ok(());
         };
         let course = judge(&session.ours, theirs, &self.party);
         tracing::info!("met {}: {course:?}", theirs.node);
+        if theirs.takes_over && self.party.role == Role::Active {
+            self.hand_over();
+        }
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
         match course {
             Course::Send { .. } if !self.scanned => self.met_early = Some(Box::new(theirs.clone())),
             Course::Send { since, full } => {
@@ -120,31 +132,20 @@ impl Engine {
                     };
                 });
             }
-            Course::Refused(code, text) => {
-                session.peer.send(Message::Refuse {
-                    code,
-                    text: text.clone(),
-                });
-                self.halt("halted", &text);
-            }
+            Course::Refused(code, text) => self.refuse(code, &text),
             Course::Diverged { since } => {
+                let here = Changed::here(&self.node, since)?;
+                session.peer.send(here.message());
+                self.apart = Some((since, Changed::default()));
                 let text = diverged(&self.party, since);
-                session.peer.send(Message::Refuse {
-                    code: DIVERGED,
-                    text: text.clone(),
-                });
-                self.halt("diverged", &text);
+                self.refuse(DIVERGED, &text);
             }
             Course::Stale => {
                 let text = format!(
-                    "{} holds newer data than this active node; stop syncd here and run \"syncctl resync\"",
+                    "{} holds newer data than this active node; deactivate this node and run \"syncctl resync\"",
                     self.party.peer
                 );
-                session.peer.send(Message::Refuse {
-                    code: 6,
-                    text: text.clone(),
-                });
-                self.halt("halted", &text);
+                self.refuse(6, &text);
             }
             Course::Idle | Course::Blank | Course::Receive { .. } => {
                 session.peer.send(Message::Bye {
@@ -156,18 +157,41 @@ impl Engine {
         Ok(())
     }
 
-    /// Replication stands still until a person helped; the index stays current.
-    pub(super) fn halt(&mut self, state: &str, text: &str) {
+    /// There can be no session; a peer that takes over waits for another answer.
+    fn refuse(&mut self, code: u8, text: &str) {
+        if let Some(s) = &self.session
+            && !self.is_handing_over()
+        {
+            s.peer.send(Message::Refuse {
+                code,
+                text: text.to_owned(),
+            });
+        }
+        let state = if code == DIVERGED {
+            "diverged"
+        } else {
+            "halted"
+        };
+        self.halt(state, text, false);
+    }
+
+    /// Replication stands still until a person helped; the index stays current. A peer with which data diverged still
+    /// tells what it changed before it has `refused`, too.
+    pub(super) fn halt(&mut self, state: &str, text: &str, refused: bool) {
         tracing::error!("{text}");
+        text.clone_into(&mut self.unreachable);
+        self.hopeless();
         self.board.update(|s| {
             s.peer.state = state.to_owned();
             text.clone_into(&mut s.peer.reason);
             text.clone_into(&mut s.last_error);
         });
-        text.clone_into(&mut self.unreachable);
+        let stays = self.is_handing_over() || (state == "diverged" && !refused);
         if let Some(s) = &mut self.session {
             s.phase = Phase::Halted;
-            s.peer.close();
+            if !stays {
+                s.peer.close();
+            }
         }
         self.commands
             .halted(if state == "diverged" { 5 } else { 6 }, text);
@@ -186,6 +210,8 @@ impl Engine {
             }
         }
         self.party.full = false;
+        self.party.keep = Keep::Undecided;
+        self.apart = None;
         self.node.store.forget_tombs(head)?;
         if self.party.role == Role::Standby
             && let Some(s) = &self.session

@@ -45,7 +45,8 @@ impl Engine {
             }
             let first = [oldest, self.hints.pending().1, self.carried.oldest()];
             let first = first.into_iter().flatten().min();
-            let quiet = live && !scanning && behind == 0 && self.force.is_empty();
+            let there = live || self.leaves_nothing(behind);
+            let quiet = there && !scanning && behind == 0 && self.force.is_empty();
             self.commands.check_flush(quiet, first);
         }
         self.commands.expire(&self.unreachable, live);

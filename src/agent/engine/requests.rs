@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use super::{Engine, Replies};
 use crate::agent::commands::{done, failure};
+use crate::agent::divergence::{Changed, differences};
+use crate::agent::once::apart;
 use crate::agent::session::Phase;
+use crate::model::epoch::Keep;
 use crate::wire::control::{Answer, Outcome, Request, ResyncReport};
 use crate::wire::message::Role;
 
@@ -35,8 +38,15 @@ impl Engine {
                 checksum,
                 dry_run,
             } => self.resync(full, checksum, dry_run, replies),
+            Request::Resolve {
+                keep_local,
+                dry_run,
+            } => self.resolve_split(keep_local, dry_run, replies),
             Request::Verify { quick } => self.verify(quick, replies),
-            Request::Serve | Request::Stop | Request::Yield => {
+            Request::Deactivate { timeout_ms } => {
+                self.depart(Duration::from_millis(timeout_ms), Some(replies));
+            }
+            Request::Serve | Request::Yield => {
                 let _ = replies.send(failure(
                     1,
                     "this request is not for the engine",
@@ -101,6 +111,56 @@ impl Engine {
         self.party.full = full || checksum;
         // A new meeting compares anew.
         self.link_down("a resync was asked for");
+        let _ = self.down.send(());
+    }
+
+    /// Both nodes changed data on their own: tells what, or has this node's data be kept.
+    fn resolve_split(&mut self, keep_local: bool, dry_run: bool, replies: Replies) {
+        let (node, peer) = (&self.party.node, &self.party.peer);
+        let Some((since, there)) = &self.apart else {
+            let state = self.board.snapshot().peer.state;
+            let text = format!(
+                "nothing to decide: the data of {node} and {peer} have not diverged, as far as {node} knows (peer: {state})"
+            );
+            let _ = replies.send(Answer::Done(done(text)));
+            return;
+        };
+        if dry_run {
+            let here = match Changed::here(&self.node, *since) {
+                Ok(here) => here,
+                Err(e) => {
+                    let _ = replies.send(failure(1, e.to_string(), "see syncctl check"));
+                    return;
+                }
+            };
+            let (found, more) = differences(&self.node, &here, there);
+            let text = apart(&found, more, node, peer);
+            for difference in found {
+                let _ = replies.send(Answer::Difference(difference));
+            }
+            let _ = replies.send(Answer::Done(done(text)));
+            return;
+        }
+        if !keep_local {
+            let text = format!("{node} is active with the data that are to be given up");
+            let hint = format!(
+                "deactivate {node} first: move the service to {peer}, or run \"syncctl deactivate\""
+            );
+            let _ = replies.send(failure(6, text, hint));
+            return;
+        }
+        let verdict =
+            format!("the data of {node} are kept; what {peer} changed is preserved there");
+        let report = ResyncReport {
+            direction: "send".into(),
+            verdict,
+            ..ResyncReport::default()
+        };
+        self.commands.await_sync(report, replies);
+        self.party.keep = Keep::Mine;
+        self.board
+            .update(|s| "unreachable".clone_into(&mut s.peer.state));
+        self.link_down("it was decided which side is kept");
         let _ = self.down.send(());
     }
 

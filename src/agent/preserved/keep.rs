@@ -8,9 +8,10 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::notes::Mark;
-use super::{Item, Notes, Preserved, note_failed, now};
+use super::{Item, Notes, Preserved, note_failed};
 use crate::config::Config;
 use crate::decide::kept::{Kept, Limits, expired};
+use crate::sys::clock;
 use crate::wire::control::Failure;
 
 /// Longest time between two looks through the directories.
@@ -152,7 +153,7 @@ impl Keeper {
             bytes: i.size,
         };
         let kept: Vec<Kept> = items.iter().map(kept).collect();
-        let due = expired(&kept, now(), self.limits());
+        let due = expired(&kept, clock::unix_ms(), self.limits());
         let due: Vec<Item> = due.into_iter().map(|i| items[i].clone()).collect();
         if due.is_empty() {
             return Ok(false);

@@ -13,7 +13,6 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{self as rfs, AtFlags, Stat};
 
@@ -25,6 +24,7 @@ use super::node::PRESERVED;
 use crate::config::Config;
 use crate::decide::kept::Origin;
 use crate::model::path::{Escaped, RelPath, RootId};
+use crate::sys::clock;
 use crate::sys::deep;
 use crate::sys::tree::{Root, RootError, list};
 use crate::wire::control::Failure;
@@ -255,7 +255,7 @@ impl Preserved {
 
     /// A note stays as long as its file does, and while its root is not there to be looked at.
     fn drop_notes(&self, guard: &Guard) -> io::Result<()> {
-        let now = now();
+        let now = clock::unix_ms();
         guard.retain(&mut |note| {
             let shelf = self.shelves.iter().find(|s| s.name == note.root);
             let there = shelf.and_then(|s| s.open.as_ref().ok());
@@ -356,7 +356,7 @@ pub fn describe(
         root: root.to_owned(),
         path: path.to_string(),
         reason: reason.to_owned(),
-        time: now(),
+        time: clock::unix_ms(),
         origin: if kind == "socket" && origin != Origin::Replaced {
             Origin::Socket
         } else {
@@ -366,15 +366,6 @@ pub fn describe(
         size: (kind != "directory").then(|| deep::bytes(&stat)),
         shelf: rfs::fstat(shelf)?.st_ino,
     })
-}
-
-/// Milliseconds since 1970.
-#[must_use]
-pub fn now() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn failed(message: String) -> Failure {

@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self as rfs, RenameFlags};
 use rustix::io::Errno;
 
-use super::{Guard, Item, Open, Preserved, describe, failed, note_failed, now};
+use super::{Guard, Item, Open, Preserved, describe, failed, note_failed};
 use crate::decide::kept::Origin;
 use crate::model::path::{Escaped, PRIVATE_DIR, RelPath};
+use crate::sys::clock;
 use crate::sys::copy::copy;
 use crate::sys::tree::is_absent;
 use crate::wire::control::Failure;
@@ -221,7 +222,7 @@ fn put_back(
     at: (BorrowedFd<'_>, &[u8]),
 ) -> io::Result<Option<String>> {
     let (shelf, from) = (open.dir.as_fd(), item.name.as_slice());
-    let id = format!("{}-r{}", now(), std::process::id());
+    let id = format!("{}-r{}", clock::unix_ms(), std::process::id());
     let why = format!("replaced by the restored version {}", item.id());
     for _ in 0..TRIES {
         match rfs::renameat_with(shelf, from, at.0, at.1, RenameFlags::NOREPLACE) {

@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::client::{SHORT_WAIT, ask, ignore};
+use crate::cli::client::{LONG_WAIT, SHORT_WAIT, ask, ignore};
 use crate::cli::context::{Context, Globals};
 use crate::cli::exit::Exit;
 use crate::wire::control::{Failure, Request, Status};
@@ -253,7 +253,12 @@ impl Nodes {
     /// # Errors
     /// A failure where it does not end, or not well.
     pub(super) fn stop(&mut self) -> Result<(), Failure> {
-        ask(&self.context, &Request::Stop, SHORT_WAIT, &mut ignore)?;
+        ask(
+            &self.context,
+            &Request::Deactivate { timeout_ms: 10_000 },
+            LONG_WAIT,
+            &mut ignore,
+        )?;
         let Some(mut daemon) = self.daemon.take() else {
             return Ok(());
         };

@@ -3,11 +3,12 @@
 use serde::Serialize;
 
 use super::open;
-use crate::agent::preserved::{Item, Preserved, now};
+use crate::agent::preserved::{Item, Preserved};
 use crate::cli::context::Context;
 use crate::cli::exit::Exit;
 use crate::cli::term;
 use crate::cli::text::{count, printable, size};
+use crate::sys::clock;
 use crate::wire::control::Failure;
 
 const DAY: u64 = 24 * 3600 * 1000;
@@ -83,7 +84,7 @@ fn chosen(args: &Args, preserved: &Preserved) -> Result<Vec<Item>, Failure> {
     }
     let mut items = preserved.items()?.items;
     if let Some(days) = args.older_than {
-        let now = now();
+        let now = clock::unix_ms();
         items.retain(|i| now.saturating_sub(i.time) >= u64::from(days) * DAY);
     }
     Ok(items)

@@ -1,0 +1,177 @@
+//! What happens before a node becomes active: it takes the newest data that can be had, and says what they are.
+//!
+//! A cluster manager that is refused releases the whole group on both nodes, so whatever the peer does or does not do, the
+//! node becomes active in the end; only an order in the configuration stops it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::apply::Receiving;
+use super::board::Board;
+use super::engine::Event;
+use super::owner::{Site, failed};
+use super::peer::{self, Peer};
+use super::standby::{End, Standby, Takeover, Until};
+use super::{setup, survey};
+use crate::config::{OnPeerActive, OnStale};
+use crate::model::span::span;
+use crate::sys::{clock, link};
+use crate::wire::control::{Answer, Failure, Progress};
+use crate::wire::message::Role;
+
+/// Number in the index: when this node last stood where its active peer stood, in milliseconds of this host's clock.
+pub const IN_STEP: &str = "in_step_ms";
+
+/// What an activation works with.
+pub struct Activation<'a> {
+    /// The node.
+    pub site: &'a Site,
+    /// The runtime of links and sockets.
+    pub rt: &'a tokio::runtime::Runtime,
+    /// The status.
+    pub board: &'a Arc<Board>,
+    /// The process's events.
+    pub events: &'a mut mpsc::Receiver<Event>,
+    /// Where others put them.
+    pub sender: &'a mpsc::Sender<Event>,
+}
+
+impl Activation<'_> {
+    /// Asks the peer, takes what it has and this node lacks, has an active peer hand over. Returns how this node comes to
+    /// be active, in a sentence.
+    ///
+    /// # Errors
+    /// A failure where the configuration is at fault or forbids it, where this node's own state fails, or where it was
+    /// told to end.
+    pub fn take_newest(&mut self, mut side: Receiving) -> Result<(Receiving, String), Failure> {
+        let settings = &self.site.config.activation;
+        if settings.on_stale == OnStale::Serve {
+            let text = format!(
+                "{}, as on_stale says, without asking the peer",
+                local(&mut side)?
+            );
+            return Ok((side, text));
+        }
+        let patience = settings.activate_timeout;
+        let takeover = Takeover {
+            on_peer_active: settings.on_peer_active,
+            patience,
+        };
+        let alone = |side: &mut Receiving, why: &str| -> Result<String, Failure> {
+            let text = format!("{}: {} {why}", local(side)?, self.site.peer_name());
+            tracing::warn!("going on {text}");
+            Ok(text)
+        };
+        let peer = match self.dial(patience)? {
+            Ok(peer) => peer,
+            Err(why) => {
+                let text = alone(&mut side, &format!("cannot be reached ({why})"))?;
+                return Ok((side, text));
+            }
+        };
+        if side.node.index_fresh {
+            survey::adopt(&mut side.node).map_err(|e| failed(e, "see syncctl check"))?;
+        }
+        let (rt, board) = (self.rt.handle().clone(), self.board.clone());
+        let mut party = self.site.party(Role::Standby);
+        party.takes_over = settings.on_peer_active == OnPeerActive::Handover;
+        let mut quiet = |_: &Progress| {};
+        let sender = self.sender.clone();
+        let mut standby = Standby::new(self.events, sender, rt, board, party, &mut quiet);
+        standby.until = Until::CaughtUp;
+        standby.takeover = Some(takeover);
+        let (mut side, end) = standby.run(side, peer)?;
+        let text = match end {
+            End::Done(report) => format!(
+                "with the newest data ({}; {} paths taken)",
+                report.verdict,
+                report.puts + report.deletes
+            ),
+            End::Nothing(text) => format!("with the newest data ({text})"),
+            End::Apart(..) => alone(&mut side, "changed data of its own")?,
+            End::Lost(why) => alone(&mut side, &format!("was lost ({why})"))?,
+            // A split brain or a differing configuration halts replication, not the service.
+            End::Refused(f) if matches!(f.code, 2 | 5) => {
+                alone(&mut side, &format!("cannot be followed: {}", f.message))?
+            }
+            End::Refused(f) => return Err(f),
+            End::Stopped => return Err(interrupted()),
+        };
+        Ok((side, text))
+    }
+
+    /// Dials the peer, for as long as nobody tells this process to end; why it cannot be reached is no failure.
+    fn dial(&mut self, patience: Duration) -> Result<Result<Peer, String>, Failure> {
+        let (target, run_dir) = (self.site.target(), self.site.run_dir());
+        let dialled = self.rt.block_on(async {
+            tokio::select! {
+                linked = link::connect(&target, &run_dir, patience) => Some(linked),
+                () = told_to_end(self.events) => None,
+            }
+        });
+        match dialled {
+            None => Err(interrupted()),
+            Some(Ok(linked)) => {
+                let _guard = self.rt.enter();
+                let peer = peer::start(linked, self.site.style(), self.sender.clone());
+                Ok(Ok(peer))
+            }
+            Some(Err(e)) => {
+                let f = setup::link_failure(e);
+                Ok(Err(f.message))
+            }
+        }
+    }
+}
+
+/// Returns when this process is told to end; what else it is told before it met its peer is answered or dropped.
+async fn told_to_end(events: &mut mpsc::Receiver<Event>) {
+    loop {
+        match events.recv().await {
+            None | Some(Event::Stop) => return,
+            // The stream that this node dials counts.
+            Some(Event::LinkUp(peer)) => peer.close(),
+            Some(Event::Command(_, replies)) => {
+                let f = Failure {
+                    code: 3,
+                    message: "this node is about to become active".into(),
+                    hint: "try again in a moment".into(),
+                };
+                let _ = replies.send(Answer::Error(f));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn interrupted() -> Failure {
+    failed("interrupted before it was active", "start it again")
+}
+
+/// In words, what this node's own data are.
+fn local(side: &mut Receiving) -> Result<String, Failure> {
+    let node = &mut side.node;
+    let number = node.store.number(IN_STEP);
+    let since = number.map_err(|e| failed(e, "see syncctl check"))?;
+    let history = node.epochs.history();
+    let mut text = match history.last() {
+        None => return Ok("with local data that were never replicated".into()),
+        Some(epoch) => format!(
+            "with local data (sequence {}, epoch {} of {}",
+            history.head(),
+            epoch.number,
+            epoch.node
+        ),
+    };
+    if since > 0 {
+        let age = span(clock::unix_ms().saturating_sub(since));
+        text += &format!(", last in step with the peer {age} ago");
+    }
+    text += ")";
+    if node.epochs.catching_up() {
+        text += " which are between two states, since a catch-up was interrupted";
+    }
+    Ok(text)
+}

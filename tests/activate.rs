@@ -1,0 +1,11 @@
+//! Activation and deactivation by `syncctl`, as a cluster manager calls them: who is active afterwards, with which data,
+//! and what became of what could not be sent.
+
+mod common;
+
+#[path = "activate/calls.rs"]
+mod calls;
+#[path = "activate/handover.rs"]
+mod handover;
+#[path = "activate/split_brain.rs"]
+mod split_brain;
