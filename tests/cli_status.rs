@@ -1,7 +1,9 @@
 //! What `syncctl status` says: the verdict for every state, and the whole text.
 
 use osm_failover::cli::status_text::{render, verdict};
-use osm_failover::wire::control::{PeerStatus, Pending, Problem, Status, Totals, WatchStatus};
+use osm_failover::wire::control::{
+    PeerStatus, Pending, PreservedStatus, Problem, Status, Totals, WatchStatus,
+};
 
 fn status(role: &str, peer: &str) -> Status {
     Status {
@@ -96,6 +98,11 @@ fn the_whole_text_of_a_busy_node() {
         cause: "permission denied, run as root".into(),
         since: 1_793_588_645_000,
     };
+    s.preserved = PreservedStatus {
+        items: 3,
+        bytes: 3_565_158,
+        oldest: 1_793_588_645_000,
+    };
     s.problems = vec![problem];
     s.problems_more = 7;
     s.last_error = "link lost\x1b[2J".into();
@@ -119,6 +126,7 @@ osm1 is active, osm2 is catching up: 12 paths (3.4 MiB), oldest 2.1 s, would be 
   warning     9 directories are only scanned: raise fs.inotify.max_user_watches
   traffic     2.0 KiB sent, 10 B received, 31 operations in 2 batches, 1 session
   process     pid 42, up 3 h 12 min
+  preserved   3 versions, 3.4 MiB, oldest of 2026-11-02 03:04:05 UTC (syncctl preserved list)
   problem     ovd:a\\nb: read: permission denied, run as root (since 2026-11-02 03:04:05 UTC)
   problem     and 7 more
   last error  link lost\\u{1b}[2J

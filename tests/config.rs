@@ -125,6 +125,7 @@ fn the_defaults() {
         bandwidth_limit: None,
         scrub: Some(seconds(86_400)),
         preserve_days: 30,
+        preserve_size: Some(10 << 30),
     };
     assert_eq!(c.sync, sync);
     let activation = Activation {
@@ -148,7 +149,7 @@ fn values_other_than_the_defaults_are_read() {
     let c = parse(&format!(
         "{SMALL}exclude = ['*.tmp']\n[sync]\nwatcher = 'inotify'\ndurability = 'write'\ncompression = 'always'\n\
          settle = '1s'\nmax_delete = {{ percent = 10, count = 500 }}\nbandwidth_limit = '10MiB/s'\nscrub = '0'\n\
-         preserve_days = 0\n[activation]\nactivate_timeout = '1m'\nflush_timeout = '0'\non_peer_active = 'refuse'\n\
+         preserve_days = 0\npreserve_size = '500MiB'\n[activation]\nactivate_timeout = '1m'\nflush_timeout = '0'\non_peer_active = 'refuse'\n\
          on_stale = 'serve'\nsplit_brain = 'keep-node:b'\n[vip]\naddress = 'fd00::1'\nwait = '0'\nflush_conntrack = true\n\
          [[snat]]\ndestination = '10.0.0.0/8'\naddress = '10.1.1.1'\nprotocol = 'udp'\nport = 53\nout_interface = 'eth0.7'\n\
          [[snat]]\ndestination = 'fd00::/64'\n[[hook]]\npaths = ['/srv/r/conf/']\non = ['activate', 'deactivate']\n\
@@ -167,6 +168,7 @@ fn values_other_than_the_defaults_are_read() {
         bandwidth_limit: Some(10 << 20),
         scrub: None,
         preserve_days: 0,
+        preserve_size: Some(500 << 20),
     };
     assert_eq!(c.sync, sync);
     let activation = Activation {

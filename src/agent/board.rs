@@ -3,8 +3,8 @@
 //! Answering a question never waits for the engine, so `status` is quick however busy it is.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::hints::Hints;
 use crate::sys::clock;
@@ -35,6 +35,8 @@ pub struct Board {
     inner: Mutex<Inner>,
     started: Instant,
     hints: Option<Arc<Hints>>,
+    /// Whether somebody who waits for news is to look, and what wakes him.
+    bell: (Mutex<bool>, Condvar),
 }
 
 impl Board {
@@ -51,12 +53,29 @@ impl Board {
             inner: Mutex::new(inner),
             started: Instant::now(),
             hints,
+            bell: (Mutex::new(false), Condvar::new()),
         }
     }
 
     /// Changes the status.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
         change(&mut lock(&self.inner).status);
+    }
+
+    /// Has whoever waits for news look now.
+    pub fn ring(&self) {
+        *lock(&self.bell.0) = true;
+        self.bell.1.notify_all();
+    }
+
+    /// Waits until somebody rings, or until the time is over.
+    pub fn wait(&self, time: Duration) {
+        let rung = self
+            .bell
+            .1
+            .wait_timeout_while(lock(&self.bell.0), time, |rung| !*rung);
+        let (mut rung, _) = rung.unwrap_or_else(PoisonError::into_inner);
+        *rung = false;
     }
 
     /// Says what the engine holds beyond the dirty set: paths, bytes, time of the oldest.

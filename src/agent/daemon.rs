@@ -13,12 +13,14 @@ use tokio::sync::mpsc;
 
 use super::activation::Activation;
 use super::apply::Receiving;
+use super::attend::Attendant;
 use super::board::Board;
 use super::dialer::keep_dialling;
 use super::engine::{Ended, Engine, Event, Parts, Ran};
 use super::hints::Hints;
 use super::node::Node;
 use super::owner::{RECEIVES, Site, failed, held};
+use super::preserved::{Preserved, Tally};
 use super::scrub::Scrub;
 use super::traffic::Traffic;
 use super::{door, setup};
@@ -59,6 +61,7 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
     // It is no standby any more and not active yet; status shows the catch-up.
     let board = site.board("standby", Some(hints.clone()));
     board.update(|s| "becoming active".clone_into(&mut s.peer.reason));
+    let attendant = Attendant::start(&site, &board)?;
     let guard = rt.enter();
     door::open(&site, &rt, &board, &sender, false)?;
     rt.spawn(stop_on_signals(sender.clone()));
@@ -117,6 +120,7 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
         Err(e) => Err(failed(e, "see syncctl check")),
     };
     rt.shutdown_timeout(Duration::from_secs(1));
+    drop(attendant);
     done
 }
 
@@ -268,6 +272,10 @@ pub fn offline_status(config: &Config, node: usize) -> Status {
     status.watch.backend = "none".into();
     status.peer.reason = "no process of osm-failover runs on this node".into();
     let dir = config.state_dir(node);
+    match Preserved::open(config, node).items() {
+        Ok(found) => status.preserved = Tally::of(&found.items).into(),
+        Err(f) => status.last_error = f.message,
+    }
     if !dir.join(crate::index::store::FILE).exists() {
         return status;
     }

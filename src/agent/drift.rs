@@ -4,16 +4,16 @@
 //! did not come from replication (an edit made on the standby, the unreplicated tail of a crashed
 //! active node) is moved into the root's preserved directory by one rename, and noted. Nothing is ever destroyed here.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{self as rfs, RenameFlags};
-use serde::Serialize;
 
+use super::preserved;
 use super::staging::Staging;
+use crate::decide::kept::Origin;
 use crate::index::store::Row;
 use crate::model::entry::{Entry, Hash, Kind};
 use crate::model::path::TreePath;
@@ -115,15 +115,6 @@ pub fn hash_file(file: &mut File) -> io::Result<Hash> {
     }
 }
 
-#[derive(Serialize)]
-struct Note<'a> {
-    id: &'a str,
-    root: &'a str,
-    path: String,
-    reason: &'a str,
-    time: u64,
-}
-
 /// Moves what stands at `name` into the preserved directory of its root and notes it in `state_dir`.
 ///
 /// # Errors
@@ -134,29 +125,19 @@ pub fn preserve(
     root_name: &str,
     path: &TreePath,
     (dir, name): (BorrowedFd<'_>, &[u8]),
-    reason: &str,
+    (origin, reason): (Origin, &str),
 ) -> io::Result<String> {
     let (slot, to) = (staging.fresh(), staging.preserved(path.root)?);
-    let time = clock::unix_ms();
-    let id = format!("{time}-{slot}");
-    let note = Note {
-        id: &id,
-        root: root_name,
-        path: path.path.to_string(),
-        reason,
-        time,
-    };
-    let mut line = serde_json::to_vec(&note).map_err(io::Error::other)?;
-    line.push(b'\n');
+    let id = format!("{}-{slot}", clock::unix_ms());
+    let what = (root_name, &path.path);
+    let note = preserved::describe((dir, name), to, &id, what, (origin, reason))?;
+    // Held until the file stands where the note says: nobody drops the note meanwhile.
+    let notes = preserved::Notes::of(state_dir).lock()?;
     // The note comes first: a preserved file nobody knows of is as good as lost.
-    let mut log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(state_dir.join("preserved.jsonl"))?;
-    log.write_all(&line)?;
-    log.sync_data()?;
-    rfs::renameat_with(dir, name, to, id.as_str(), RenameFlags::NOREPLACE)?;
+    notes.noted(&note, || {
+        let how = RenameFlags::NOREPLACE;
+        Ok(rfs::renameat_with(dir, name, to, id.as_str(), how)?)
+    })?;
     rfs::fsync(to)?;
     tracing::warn!(
         "{root_name}:{}: {reason}; the local version is preserved as {id}",

@@ -182,6 +182,15 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
     }
 }
 
+/// Whether the side that receives gives up data of its own: both changed some, and the other side's are kept.
+#[must_use]
+pub fn gave_up(ours: &Hello, theirs: &Hello) -> bool {
+    matches!(
+        verdict(&ours.history, &theirs.history),
+        Verdict::Diverged { .. }
+    )
+}
+
 /// Which side is kept of two that diverged, if that is settled.
 fn settled(ours: &Hello, theirs: &Hello, party: &Party) -> Option<Kept> {
     fn side(h: &Hello) -> Side<'_> {

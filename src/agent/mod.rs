@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod apply;
+pub mod attend;
 pub mod board;
 pub mod bulk;
 pub mod commands;
@@ -23,6 +24,7 @@ pub mod once;
 pub mod owner;
 pub mod peer;
 pub mod perform;
+pub mod preserved;
 pub mod receiver;
 pub mod redo;
 pub mod resolve;

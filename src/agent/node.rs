@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::decide::filter::Filter;
+use crate::decide::kept::Standing;
 use crate::index::epochs::{Epochs, EpochsError};
 use crate::index::journal::{Journal, JournalError, Left};
 use crate::index::store::{Store, StoreError};
@@ -110,6 +111,10 @@ pub struct Node {
     pub fine_times: bool,
     /// What an earlier process left in the journal.
     pub left: Left,
+    /// The index holds changes of this node's own that the peer goes on without.
+    pub has_tail: bool,
+    /// This node's data are those that a split brain was decided against; what is moved aside says so.
+    pub lost_split_brain: bool,
 }
 
 impl Node {
@@ -172,6 +177,8 @@ impl Node {
             journal,
             fine_times,
             left,
+            has_tail: false,
+            lost_split_brain: false,
         })
     }
 
@@ -221,6 +228,16 @@ impl Node {
         self.store.set_number("head", head)?;
         self.epochs.set_head(head);
         Ok(())
+    }
+
+    /// What counts when something has to make way here.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing {
+            was_active: self.epochs.was_active(),
+            has_tail: self.has_tail,
+            lost_split_brain: self.lost_split_brain,
+        }
     }
 
     /// The stamp of a file that was looked at after `tick` ([`clock::tick`]), as its row keeps it.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::Event;
 use super::owner::{RECEIVES, Site, apply_failure, failed, held, refusal};
+use super::preserved::Keeper;
 use super::standby::{End, HELLO, Standby, Until};
 use super::{door, setup, survey};
 use crate::config::Config;
@@ -91,6 +92,7 @@ pub fn resync_once(
             .map_err(|e| failed(e, "see syncctl check"))?;
     }
     drop(owner);
+    Keeper::new(&site.config, site.node).tick(&mut || true);
     rt.shutdown_timeout(Duration::from_millis(500));
     match end {
         End::Done(mut report) => {

@@ -15,6 +15,7 @@ use super::board::Board;
 use super::compare::Comparison;
 use super::incoming::Broken;
 use super::peer::Peer;
+use super::perform::Outcome;
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::wire::control::ResyncReport;
@@ -133,8 +134,7 @@ impl Receiver {
                 let outcome = self.side.settle(&gone, history)?;
                 self.side.node.index_is_complete()?;
                 self.report.deletes += gone.len() as u64;
-                self.report.preserved += outcome.preserved;
-                self.report.problems += outcome.problems.len() as u64;
+                self.count(&outcome);
                 self.peer.send(Message::Ack {
                     number,
                     wants: outcome.wants,
@@ -185,6 +185,14 @@ impl Receiver {
             }
         }
         Ok(Next::Go)
+    }
+
+    fn count(&mut self, outcome: &Outcome) {
+        self.report.preserved += outcome.preserved;
+        self.report.problems += outcome.problems.len() as u64;
+        if outcome.preserved > 0 {
+            self.board.ring();
+        }
     }
 
     fn tell(&mut self) {
@@ -260,8 +268,7 @@ impl Receiver {
             Ok(outcome) => {
                 self.report.puts += puts;
                 self.report.bytes += inline;
-                self.report.preserved += outcome.preserved;
-                self.report.problems += outcome.problems.len() as u64;
+                self.count(&outcome);
                 self.peer.send(Message::Ack {
                     number,
                     wants: outcome.wants,

@@ -5,6 +5,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use super::attend::Attendant;
 use super::owner::{Site, apply_failure, failed, held};
 use super::standby::{End, Standby};
 use super::{door, peer, setup};
@@ -30,6 +31,7 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     let rt = setup::runtime()?;
     let (sender, mut events) = setup::events();
     let board = site.board("standby", None);
+    let attendant = Attendant::start(&site, &board)?;
     let guard = rt.enter();
     door::open(&site, &rt, &board, &sender, true)?;
     let stdio = link::stdio().map_err(|e| {
@@ -47,6 +49,7 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     let (mut side, end) = standby.run(side, peer)?;
     side.checkpoint().map_err(|e| apply_failure(&e))?;
     drop(owner);
+    drop(attendant);
     rt.shutdown_timeout(Duration::from_millis(500));
     match end {
         End::Refused(f) => Err(f),

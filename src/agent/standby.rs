@@ -20,7 +20,7 @@ use super::board::Board;
 use super::divergence::{Changed, differences};
 use super::engine::{Engine, Event, Parts, Ran};
 use super::hints::Hints;
-use super::meeting::{Course, DIVERGED, Party, diverged, hello, judge};
+use super::meeting::{Course, DIVERGED, Party, diverged, gave_up, hello, judge};
 use super::node::Node;
 use super::owner::{apply_failure, failed, refusal};
 use super::peer::Peer;
@@ -243,8 +243,8 @@ impl<'a> Standby<'a> {
         ours: &Hello,
         theirs: &Hello,
     ) -> Result<(End, Option<Peer>), Failure> {
-        let mut caught_up = false;
-        let mut waiting = Vec::new();
+        receiver.side.node.lost_split_brain = gave_up(ours, theirs);
+        let (mut caught_up, mut waiting) = (false, Vec::new());
         receiver.report.direction = "receive".into();
         receiver.report.verdict = format!(
             "{} holds newer or equal data (sequence {}, here {})",

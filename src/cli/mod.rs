@@ -24,6 +24,7 @@ pub mod exit;
 pub mod flush;
 pub mod man;
 pub mod pause;
+pub mod preserved;
 pub mod probe;
 pub mod progress;
 pub mod resolve;
@@ -75,6 +76,7 @@ enum Command {
     Pause(pause::Args),
     Resume(resume::Args),
     Snat(snat::Args),
+    Preserved(preserved::Args),
     Check(check::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -114,6 +116,7 @@ fn dispatch(command: Command, globals: Globals) -> Result<Exit, Failure> {
         Command::Pause(a) => pause::run(&a, &globals.load()?),
         Command::Resume(a) => resume::run(&a, &globals.load()?),
         Command::Snat(a) => snat::run(&a, &globals.load()?),
+        Command::Preserved(a) => preserved::run(&a, &globals.load()?),
         Command::Check(a) => check::run(&a, globals),
         Command::Demo(a) => demo::run(&a, &globals),
         Command::Completions(a) => completions::run(&a),
@@ -147,7 +150,8 @@ mod tests {
     #[test]
     fn every_subcommand_and_argument_has_help() {
         let cli = Cli::command();
-        for sub in cli.get_subcommands() {
+        let all = cli.get_subcommands();
+        for sub in all.flat_map(|s| std::iter::once(s).chain(s.get_subcommands())) {
             assert!(sub.get_about().is_some(), "{}", sub.get_name());
             for arg in sub.get_arguments() {
                 assert!(
@@ -174,6 +178,11 @@ mod tests {
             "syncctl snat apply --if-active --json",
             "syncctl snat remove",
             "syncctl --node a snat status",
+            "syncctl preserved list --json",
+            "syncctl preserved restore 1-s1 --to /x",
+            "syncctl preserved purge 1-s1 2-s1",
+            "syncctl preserved purge --older-than 7",
+            "syncctl preserved purge --all",
             "syncctl completions bash",
             "syncctl man",
         ] {
@@ -184,6 +193,10 @@ mod tests {
             "syncctl fly",
             "syncctl status --lsb --ocf",
             "syncctl status --lsb --watch",
+            "syncctl preserved purge",
+            "syncctl preserved purge --all 1-s1",
+            "syncctl preserved purge --all --older-than 7",
+            "syncctl preserved show",
             "syncctl flush --timeout soon",
             "syncctl completions dos",
             "syncctl snat",

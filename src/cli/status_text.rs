@@ -2,7 +2,7 @@
 
 use super::text::{count, moment, printable, size};
 use crate::model::span::span;
-use crate::wire::control::{Pending, Problem, Status};
+use crate::wire::control::{Pending, PreservedStatus, Problem, Status};
 
 /// Renders a state: one line with the verdict, an empty line, one line for each fact.
 #[must_use]
@@ -31,6 +31,9 @@ pub fn render(s: &Status) -> String {
             "process",
             format!("pid {}, up {}", s.pid, span(s.uptime_ms)),
         ));
+    }
+    if s.preserved.items > 0 {
+        rows.push(("preserved", preserved(&s.preserved)));
     }
     rows.extend(s.problems.iter().map(|p| ("problem", problem(p))));
     if s.problems_more > 0 {
@@ -196,6 +199,15 @@ fn traffic(s: &Status) -> String {
         count(t.operations, "operation"),
         count(t.batches, "batch"),
         count(t.sessions, "session")
+    )
+}
+
+fn preserved(p: &PreservedStatus) -> String {
+    format!(
+        "{}, {}, oldest of {} (syncctl preserved list)",
+        count(p.items, "version"),
+        size(p.bytes),
+        moment(p.oldest)
     )
 }
 

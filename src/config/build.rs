@@ -248,6 +248,9 @@ fn sync(s: &Section<'_>) -> Result<Sync, ConfigError> {
             Ok(Some(i.duration()?).filter(|t| !t.is_zero()))
         })?,
         preserve_days: s.or("preserve_days", d.preserve_days, days)?,
+        preserve_size: s.or("preserve_size", d.preserve_size, |i| {
+            i.parsed(value::size, value::SIZE_FORM)
+        })?,
     })
 }
 

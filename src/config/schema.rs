@@ -72,6 +72,7 @@ pub(super) const SCHEMA: &[TableSchema] = &[
             "bandwidth_limit",
             "scrub",
             "preserve_days",
+            "preserve_size",
         ],
     },
     TableSchema {

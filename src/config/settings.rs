@@ -177,6 +177,8 @@ pub struct Sync {
     pub scrub: Option<Duration>,
     /// Days that preserved files are kept; 0 keeps them until they are purged by hand.
     pub preserve_days: u32,
+    /// Bytes that preserved files may take, the oldest go first; `None` for no limit.
+    pub preserve_size: Option<u64>,
 }
 
 impl Default for Sync {
@@ -194,6 +196,7 @@ impl Default for Sync {
             bandwidth_limit: None,
             scrub: Some(Duration::from_secs(24 * 3600)),
             preserve_days: 30,
+            preserve_size: Some(10 << 30),
         }
     }
 }

@@ -13,6 +13,8 @@ pub const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 pub const DURATION_FORM: &str =
     "write a whole number and a unit, as \"200ms\", \"5s\", \"1m\", \"24h\" or \"7d\"";
 /// What a size looks like, for hints.
+pub const SIZE_FORM: &str = "write bytes, as \"10GiB\", \"500MiB\" or \"1TB\"; \"0\" for no limit";
+/// What a rate looks like, for hints.
 pub const RATE_FORM: &str =
     "write bytes each second, as \"10MiB/s\", \"500KiB/s\" or \"1GB/s\"; \"0\" for no limit";
 /// What a network looks like, for hints.
@@ -66,21 +68,34 @@ pub fn duration(s: &str) -> Result<Duration, String> {
 /// # Errors
 /// What is wrong with the text.
 pub fn rate(s: &str) -> Result<Option<u64>, String> {
-    let (number, unit) = split_unit(s);
-    let n: u64 = number
-        .parse()
-        .map_err(|_| format!("{} is not a rate", quoted(s)))?;
-    let factor: u64 = match unit.strip_suffix("/s").unwrap_or(unit) {
+    bytes(s, s.strip_suffix("/s").unwrap_or(s), "a rate")
+}
+
+/// A number of bytes, as `10GiB`; `0` is no limit.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn size(s: &str) -> Result<Option<u64>, String> {
+    bytes(s, s, "a size")
+}
+
+fn bytes(s: &str, amount: &str, what: &str) -> Result<Option<u64>, String> {
+    let bad = || format!("{} is not {what}", quoted(s));
+    let (number, unit) = split_unit(amount);
+    let n: u64 = number.parse().map_err(|_| bad())?;
+    let factor: u64 = match unit {
         "B" => 1,
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
         "kB" | "KB" => 1000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
         "" if n == 0 => 1,
         "" => return Err(format!("{} has no unit", quoted(s))),
-        _ => return Err(format!("{} is not a rate", quoted(s))),
+        _ => return Err(bad()),
     };
     let bytes = n
         .checked_mul(factor)
@@ -267,6 +282,21 @@ mod tests {
         }
         for bad in ["", "10", "10MiB/h", "fast", "18446744073709551615GiB/s"] {
             assert!(rate(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("10GiB", Some(10 << 30)),
+            ("1TB", Some(1_000_000_000_000)),
+            ("7B", Some(7)),
+            ("0", None),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "10", "10GiB/s", "much", "18446744073709551615TiB"] {
+            assert!(size(bad).is_err(), "{bad}");
         }
     }
 

@@ -158,7 +158,8 @@ impl Epochs {
         Ok(seq)
     }
 
-    /// Takes over the peer's history: this node's data is now the peer's.
+    /// Takes over the peer's history: this node's data is now the peer's, and what stands here beside it from now on is
+    /// no longer a change of a node that was active.
     ///
     /// # Errors
     /// [`EpochsError::Io`] where the file cannot be written.
@@ -167,6 +168,7 @@ impl Epochs {
         doc.reserved = doc.reserved.max(history.head() + RESERVE);
         doc.history = history;
         doc.catching_up = false;
+        doc.active = false;
         self.open_next = true;
         self.write_if_changed(doc)
     }
@@ -256,6 +258,9 @@ mod tests {
             2,
             "a new activation, a new epoch"
         );
+        let history = again.history().clone();
+        again.adopt(history).expect("adopted");
+        assert!(!again.was_active(), "it follows from now on");
     }
 
     #[test]

@@ -213,6 +213,45 @@ pub fn escape(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
+/// The bytes that [`escape`] wrote as this text; `None` where it never writes such a text.
+///
+/// Escaping loses nothing, so an escaped path in a file or on a command line stands for exact bytes. The notes of preserved
+/// files rely on it: whatever `escape` wrote once must be read here for ever.
+#[must_use]
+pub fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
+        rest = &rest[at + 1..];
+        let (kind, after) = (rest.chars().next()?, rest.get(1..)?);
+        rest = match kind {
+            '\\' => push(&mut bytes, b'\\', after),
+            'n' => push(&mut bytes, b'\n', after),
+            'r' => push(&mut bytes, b'\r', after),
+            't' => push(&mut bytes, b'\t', after),
+            'x' => {
+                let (hex, after) = (after.get(..2)?, after.get(2..)?);
+                push(&mut bytes, u8::from_str_radix(hex, 16).ok()?, after)
+            }
+            'u' => {
+                let (hex, after) = after.strip_prefix('{')?.split_once('}')?;
+                let c = char::from_u32(u32::from_str_radix(hex, 16).ok()?)?;
+                bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                after
+            }
+            _ => return None,
+        };
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Some(bytes)
+}
+
+fn push<'t>(bytes: &mut Vec<u8>, byte: u8, after: &'t str) -> &'t str {
+    bytes.push(byte);
+    after
+}
+
 /// A name or path as bytes, shown escaped.
 pub struct Escaped<'a>(pub &'a [u8]);
 
@@ -331,6 +370,39 @@ mod tests {
     fn control_bytes_are_escaped() {
         let p = RelPath::parse(b"a\n\x1b[31m\xff").expect("safe");
         assert_eq!(p.to_string(), "a\\n\\u{1b}[31m\\xff");
+    }
+
+    #[test]
+    fn escaped_text_is_read_back() {
+        for (text, bytes) in [
+            ("a/b c", &b"a/b c"[..]),
+            ("a\\\\b", b"a\\b"),
+            ("\\n\\t\\r\\u{1b}[31m", b"\n\t\r\x1b[31m"),
+            ("\\xff\\xfe", b"\xff\xfe"),
+            ("\\u{85}ü", "\u{85}ü".as_bytes()),
+        ] {
+            assert_eq!(unescape(text).as_deref(), Some(bytes), "{text}");
+            assert_eq!(Escaped(bytes).to_string(), text);
+        }
+        for bad in [
+            "\\",
+            "\\q",
+            "\\x1",
+            "\\xzz",
+            "\\u{}",
+            "\\u{d800}",
+            "\\u{1b",
+            "\\ü",
+        ] {
+            assert_eq!(unescape(bad), None, "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn escaping_loses_nothing(bytes: Vec<u8>) {
+            proptest::prop_assert_eq!(unescape(&Escaped(&bytes).to_string()), Some(bytes));
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 pub mod addresses;
 pub mod clock;
 pub mod control;
+pub mod copy;
+pub mod deep;
 pub mod link;
 pub mod lock;
 pub mod meta;

@@ -210,6 +210,20 @@ pub struct Status {
     pub uptime_ms: u64,
     /// Counters since it started.
     pub totals: Totals,
+    /// What was moved aside on this node because replication did not put it there.
+    #[serde(default)]
+    pub preserved: PreservedStatus,
+}
+
+/// How much was moved aside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreservedStatus {
+    /// Files and the like; `syncctl preserved list` lists them.
+    pub items: u64,
+    /// Bytes they take.
+    pub bytes: u64,
+    /// When the oldest was moved aside, in milliseconds since 1970; 0 if there is none.
+    pub oldest: u64,
 }
 
 /// What is known of the SNAT rules.

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, activate, ctl, deactivate, edit_config, idle, preserved, until, wait_equal, well,
+    LONG, activate, ctl, deactivate, edit_config, idle, json, preserved, until, wait_equal, well,
 };
 use crate::options;
 
@@ -74,6 +74,10 @@ fn the_active_side_is_kept() {
     assert!(kept.iter().any(|k| k.0.contains("both")), "{kept:?}");
     assert!(kept.iter().any(|k| k.0.contains("osm1")), "{kept:?}");
     assert_eq!(kept.len(), 2, "{kept:?}");
+    let listed = json(&pair, Side::A, &["preserved", "list"]);
+    for item in listed["items"].as_array().expect("items") {
+        assert_eq!(item["origin"], "split-brain", "{item}");
+    }
     write(&pair, Side::B, "later", "and on it goes");
     wait_equal(&pair, "data");
 }

@@ -37,9 +37,13 @@ fn crashed_with_a_tail() -> Pair {
         .parse()
         .expect("a pid");
     signal(serve, "STOP");
+    // In one piece: of more batches than may be on their way at a time, the last would get no number.
+    let syncd = pair.pid(Side::A).and_then(|p| p.try_into().ok());
+    signal(syncd.expect("a pid"), "STOP");
     for name in ["tail 1", "tail 2", "both"] {
         fs::write(a.join(name), format!("the tail of {name}")).expect("a file");
     }
+    signal(syncd.expect("a pid"), "CONT");
     pair.wait_status(LONG, "noting the tail", |s| {
         s["sequence"].as_u64() >= sequence.map(|n| n + 3)
     })

@@ -9,6 +9,7 @@ use rustix::fs::{self as rfs, AtFlags};
 
 use super::{Fault, Performer, Place};
 use crate::agent::drift;
+use crate::decide::kept;
 use crate::index::store::Row;
 use crate::model::entry::Stamp;
 use crate::model::path::TreePath;
@@ -219,11 +220,14 @@ impl Performer<'_> {
         at: (BorrowedFd<'_>, &[u8]),
         reason: &str,
     ) -> Result<(), Fault> {
-        let root = self
-            .node
+        let node = &mut *self.node;
+        let root = node
             .root(path.root)
             .map_or(String::new(), |r| r.root.name.clone());
-        drift::preserve(self.staging, &self.node.state_dir, &root, path, at, reason)
+        let row = node.store.lookup(path)?;
+        let origin = kept::origin(node.standing(), row.map(|r| r.seq));
+        let why = (origin, reason);
+        drift::preserve(self.staging, &node.state_dir, &root, path, at, why)
             .map_err(Fault::of("preserve the local version"))?;
         self.outcome.preserved += 1;
         self.touch(path);

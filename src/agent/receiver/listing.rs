@@ -33,7 +33,8 @@ impl Receiver {
     /// Everything this node changed after the common past, asked for path by path; from now on it counts as found here.
     pub(super) fn ask_for_tail(&mut self, since: Seq) -> Result<(), ApplyError> {
         let node = &mut self.side.node;
-        if node.epochs.history().head() <= since {
+        node.has_tail = node.epochs.history().head() > since;
+        if !node.has_tail {
             return Ok(());
         }
         let mut after = (since, i64::MAX);
