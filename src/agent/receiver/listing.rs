@@ -203,7 +203,7 @@ impl Receiver {
             self.side
                 .node
                 .store
-                .update(row.id, &row.entry, &row.stamp, row.seq)?;
+                .refine(row.id, &row.entry, &row.stamp)?;
         }
         Ok(row)
     }
