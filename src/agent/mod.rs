@@ -19,6 +19,7 @@ pub mod once;
 pub mod owner;
 pub mod peer;
 pub mod perform;
+pub mod pool;
 pub mod receiver;
 pub mod redo;
 pub mod resolve;
