@@ -7,7 +7,6 @@
 
 mod prepare;
 
-use std::fs::File;
 use std::io;
 
 use self::prepare::Prepared;
@@ -15,13 +14,13 @@ use super::incoming::Incoming;
 use super::node::{Node, NodeError};
 use super::perform::{Fault, Outcome, Performer, Planned, Replay};
 use super::redo::{Record, Source, Step};
-use super::staging::Staging;
+use super::staging::{Slots, Staging};
 use crate::index::epochs::EpochsError;
 use crate::index::journal::JournalError;
 use crate::index::store::StoreError;
 use crate::model::batch::Batch;
 use crate::model::epoch::{History, Seq};
-use crate::model::path::{RootId, TreePath};
+use crate::model::path::TreePath;
 use crate::wire::message::PathProblem;
 
 /// Bytes of records after which tree and index are synced and the journal is emptied.
@@ -147,25 +146,10 @@ impl Receiving {
             let path = op.path().clone();
             match self.prepare(op, &mut prepared) {
                 Ok(step) => prepared.steps.push((seq, step)),
-                Err(Fault::Want) => prepared.outcome.wants.push(path),
-                Err(Fault::Index(e)) => return Err(e.into()),
-                Err(Fault::Problem { operation, cause })
-                    if cause.contains("os error 28") || cause.contains("os error 122") =>
-                {
-                    self.discard(&prepared.steps);
-                    return Err(ApplyError::Stage(io::Error::other(format!(
-                        "cannot {operation}: {cause}"
-                    ))));
-                }
-                Err(Fault::Problem { operation, cause }) => {
-                    prepared.outcome.problems.push(PathProblem {
-                        path,
-                        operation,
-                        cause,
-                    });
-                }
+                Err(fault) => self.leave_out(path, fault, &mut prepared)?,
             }
         }
+        self.fill(&mut prepared)?;
         let Prepared {
             steps,
             slots,
@@ -192,6 +176,32 @@ impl Receiving {
         Ok(outcome)
     }
 
+    /// Leaves out an operation that cannot be prepared; a full disk ends the batch, since the rest would fail as well.
+    fn leave_out(
+        &self,
+        path: TreePath,
+        fault: Fault,
+        prepared: &mut Prepared,
+    ) -> Result<(), ApplyError> {
+        match fault {
+            Fault::Want => prepared.outcome.wants.push(path),
+            Fault::Index(e) => return Err(e.into()),
+            Fault::Problem { operation, cause }
+                if cause.contains("os error 28") || cause.contains("os error 122") =>
+            {
+                self.discard(&prepared.steps);
+                let text = format!("cannot {operation}: {cause}");
+                return Err(ApplyError::Stage(io::Error::other(text)));
+            }
+            Fault::Problem { operation, cause } => prepared.outcome.problems.push(PathProblem {
+                path,
+                operation,
+                cause,
+            }),
+        }
+        Ok(())
+    }
+
     /// Ends a round of comparing: removes `gone`, then this node's data is `history`'s.
     ///
     /// # Errors
@@ -213,7 +223,7 @@ impl Receiving {
             history: Some(history),
             steps,
         };
-        self.commit(&record, &[])?;
+        self.commit(&record, &Slots::default())?;
         self.perform(&record, None)
     }
 
@@ -255,7 +265,7 @@ impl Receiving {
         self.first = false;
     }
 
-    fn commit(&mut self, record: &Record, slots: &[(RootId, File)]) -> Result<(), ApplyError> {
+    fn commit(&mut self, record: &Record, slots: &Slots) -> Result<(), ApplyError> {
         if self.is_durable() && !slots.is_empty() {
             self.staging.sync(slots).map_err(ApplyError::Stage)?;
         }

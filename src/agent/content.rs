@@ -1,15 +1,15 @@
 //! Small contents, which travel inside their operation.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use super::node::Node;
 use crate::model::batch::Content;
 use crate::model::entry::{Hash, Stamp};
-use crate::model::path::TreePath;
-use crate::sys::tree::{Look, look_at, open_regular};
+use crate::model::path::{RelPath, RootId, TreePath};
+use crate::sys::tree::{Look, look_at, open_unchecked};
 
 /// Files up to this many bytes travel inside their operation; larger ones as transfers.
 pub const INLINE_MAX: u64 = 128 * 1024;
@@ -26,23 +26,53 @@ pub struct Small {
     pub content: Content,
 }
 
+/// The directory that was opened last: files are mostly asked for directory by directory.
+///
+/// To be kept for a moment only. Who reads through it must know the file by its stamp, since the directory may be
+/// elsewhere by then.
+#[derive(Debug, Default)]
+pub struct LastDir(Option<(RootId, RelPath, OwnedFd)>);
+
+impl LastDir {
+    /// The directory of a path, open.
+    fn of(&mut self, node: &Node, path: &TreePath) -> io::Result<BorrowedFd<'_>> {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let parent = path.path.parent().ok_or_else(missing)?;
+        let known = |(root, dir, _): &(RootId, RelPath, _)| *root == path.root && *dir == parent;
+        if !self.0.as_ref().is_some_and(known) {
+            let root = &node.root(path.root).ok_or_else(missing)?.root;
+            let fd = root.open_dir(&parent)?;
+            self.0 = Some((path.root, parent, fd));
+        }
+        self.0
+            .as_ref()
+            .map(|(_, _, fd)| fd.as_fd())
+            .ok_or_else(missing)
+    }
+}
+
 /// Reads a small file; `None` where it is not, before and after, the one that `stamp`, as a row keeps it, describes.
 ///
 /// # Errors
 /// What the system says.
-pub fn read_steady(node: &Node, path: &TreePath, stamp: &Stamp) -> io::Result<Option<Small>> {
-    let missing = || io::Error::from(io::ErrorKind::NotFound);
-    let root = &node.root(path.root).ok_or_else(missing)?.root;
-    let (dir, name) = root.open_parent(&path.path)?;
-    let mut file = open_regular(dir.as_fd(), name)?;
-    let same =
-        |f: &File| matches!(look_at(f.as_fd(), b""), Ok(Look::There(s)) if stamp.is_of(&s.stamp));
+pub fn read_steady(
+    node: &Node,
+    path: &TreePath,
+    stamp: &Stamp,
+    last: &mut LastDir,
+) -> io::Result<Option<Small>> {
+    let dir = last.of(node, path)?;
+    let file = open_unchecked(dir, path.path.name().unwrap_or_default())?;
+    let same = |f: &File| matches!(look_at(f.as_fd(), b""), Ok(Look::There(s)) if s.entry.kind.is_file() && stamp.is_of(&s.stamp));
     if stamp.size > INLINE_MAX || !same(&file) {
         return Ok(None);
     }
-    let mut bytes = Vec::new();
-    (&mut file).take(INLINE_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 != stamp.size || !same(&file) {
+    let mut bytes = vec![0; usize::try_from(stamp.size).unwrap_or_default()];
+    match file.read_exact_at(&mut bytes, 0) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    if !same(&file) {
         return Ok(None);
     }
     let hash = Hash::of(&bytes);

@@ -103,7 +103,8 @@ impl Incoming {
                 })?)
             }
         };
-        let (slot, file) = staging.create(path.root, 0o600)?;
+        let slot = staging.fresh();
+        let file = staging.create(path.root, &slot, 0o600)?;
         let mut open = Open {
             root: path.root,
             slot,

@@ -24,6 +24,7 @@ pub mod once;
 pub mod owner;
 pub mod peer;
 pub mod perform;
+pub mod pool;
 pub mod preserved;
 pub mod receiver;
 pub mod redo;

@@ -4,6 +4,7 @@
 //! step first looks at what stands there, so doing it again is harmless. A file
 //! appears by one rename, complete with owner, mode and attributes. One step that fails never stops the others.
 
+mod fill;
 mod in_place;
 mod put;
 mod remove;
@@ -13,9 +14,11 @@ mod slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::fs::{self as rfs, RenameFlags};
 
+pub use self::fill::Filling;
 pub use self::replay::{Planned, Replay};
 use super::node::Node;
 use super::redo::Step;
@@ -23,7 +26,7 @@ use super::staging::Staging;
 use crate::index::store::StoreError;
 use crate::model::entry::Timestamp;
 use crate::model::epoch::Seq;
-use crate::model::path::TreePath;
+use crate::model::path::{RootId, TreePath};
 use crate::sys::meta::{MetaError, Pin};
 use crate::sys::tree::{Look, Seen, is_absent, look_at};
 use crate::wire::message::PathProblem;
@@ -91,12 +94,18 @@ pub struct Performer<'a> {
     /// Directories whose entries changed; their times are set at the end.
     touched: BTreeSet<TreePath>,
     times: BTreeMap<TreePath, Timestamp>,
+    /// Number of the step that is being done.
+    at: usize,
+    /// Slots filled ahead, by the number of their step.
+    filled: BTreeMap<usize, Result<(RootId, String), Fault>>,
+    /// The directory of the file that was put last: files mostly come directory by directory.
+    last: Option<(TreePath, Rc<OwnedFd>)>,
     pub(super) outcome: Outcome,
 }
 
 /// The place of a path: its open directory, its name there, what stands there.
 pub(super) struct Place {
-    pub(super) dir: OwnedFd,
+    pub(super) dir: Rc<OwnedFd>,
     pub(super) name: Vec<u8>,
     pub(super) have: Option<Seen>,
     socket: bool,
@@ -117,6 +126,9 @@ impl<'a> Performer<'a> {
             sync,
             touched: BTreeSet::new(),
             times: BTreeMap::new(),
+            at: 0,
+            filled: BTreeMap::new(),
+            last: None,
             outcome: Outcome::default(),
         }
     }
@@ -126,7 +138,49 @@ impl<'a> Performer<'a> {
     /// # Errors
     /// [`StoreError`] where the index fails; the record is then to be done again.
     pub fn run(mut self, steps: &[(Seq, Step)]) -> Result<Outcome, StoreError> {
-        for (seq, step) in steps {
+        self.fill_ahead(steps);
+        let done = self.go_through(steps);
+        for (root, name) in std::mem::take(&mut self.filled).into_values().flatten() {
+            // Its step failed before it came to use it.
+            self.staging.discard(root, &name);
+        }
+        done?;
+        self.set_times()?;
+        Ok(self.outcome)
+    }
+
+    /// Brings the contents that the steps carry into slots, side by side. In a replay most of them are in place already.
+    fn fill_ahead(&mut self, steps: &[(Seq, Step)]) {
+        if self.replay.is_some() {
+            return;
+        }
+        let carried = fill::carried(steps);
+        let named: Vec<_> = carried.map(|c| (self.staging.fresh(), c)).collect();
+        let staging = &*self.staging;
+        let done = staging
+            .pool
+            .map(&named, |(name, (_, root, entry, bytes, sparse))| {
+                let (root, sparse) = (*root, *sparse);
+                let filling = Filling {
+                    root,
+                    name,
+                    entry,
+                    bytes,
+                    sparse,
+                };
+                filling.fill(staging).map(drop)
+            });
+        for ((name, (at, root, ..)), done) in named.into_iter().zip(done) {
+            self.filled.insert(at, done.map(|()| (root, name)));
+        }
+    }
+
+    fn go_through(&mut self, steps: &[(Seq, Step)]) -> Result<(), StoreError> {
+        for (at, (seq, step)) in steps.iter().enumerate() {
+            self.at = at;
+            if !matches!(step, Step::Put { .. }) {
+                self.last = None;
+            }
             if let Some(replay) = &mut self.replay {
                 replay.at += 1;
             }
@@ -155,8 +209,7 @@ impl<'a> Performer<'a> {
                 Err(Fault::Index(e)) => return Err(e),
             }
         }
-        self.set_times()?;
-        Ok(self.outcome)
+        Ok(())
     }
 
     pub(super) fn problem(&mut self, path: &TreePath, operation: String, cause: String) {
@@ -171,11 +224,31 @@ impl<'a> Performer<'a> {
     /// Opens the directory of a path and looks at its name; `None` where the directory does not exist.
     pub(super) fn place(&self, path: &TreePath) -> Result<Option<Place>, Fault> {
         let root = &self.node.root(path.root).ok_or(Fault::Want)?.root;
-        let (dir, name) = match root.open_parent(&path.path) {
-            Ok(found) => found,
+        let dir = match root.open_parent(&path.path) {
+            Ok((dir, _)) => dir,
             Err(e) if is_absent(&e) => return Ok(None),
             Err(e) => return Err(Fault::of("open the directory")(e)),
         };
+        Self::place_in(Rc::new(dir), path).map(Some)
+    }
+
+    /// As [`Self::place`], for a file that is put. The directory stays open for the next one; every other step lets go of
+    /// it, since it may move or remove it.
+    fn place_of_file(&mut self, path: &TreePath) -> Result<Option<Place>, Fault> {
+        let parent = path.path.parent().map(|p| TreePath::new(path.root, p));
+        if let Some((at, dir)) = &self.last
+            && Some(at) == parent.as_ref()
+        {
+            return Self::place_in(dir.clone(), path).map(Some);
+        }
+        let place = self.place(path)?;
+        let dir = place.as_ref().map(|p| p.dir.clone());
+        self.last = parent.zip(dir);
+        Ok(place)
+    }
+
+    fn place_in(dir: Rc<OwnedFd>, path: &TreePath) -> Result<Place, Fault> {
+        let name = path.path.name().unwrap_or_default();
         let look = look_at(dir.as_fd(), name).map_err(Fault::of("look at it"))?;
         let socket = look == Look::Socket;
         let have = if let Look::There(seen) = look {
@@ -183,12 +256,12 @@ impl<'a> Performer<'a> {
         } else {
             None
         };
-        Ok(Some(Place {
+        Ok(Place {
             dir,
             name: name.to_vec(),
             have,
             socket,
-        }))
+        })
     }
 
     fn touch(&mut self, path: &TreePath) {

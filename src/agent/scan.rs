@@ -5,12 +5,12 @@
 //! not by descriptors, so it needs no more memory than the depth of the tree. Deletions it finds are told
 //! only at its end: what is missing here may be found there, moved.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::node::Node;
 use crate::index::store::{NodeId, Row, StoreError};
 use crate::model::path::TreePath;
-use crate::sys::tree::{Look, is_absent, list, look_at};
+use crate::sys::tree::{Look, Seen, is_absent, list, look_at};
 
 /// Rows read from the index at a time.
 const PAGE: usize = 2048;
@@ -37,6 +37,21 @@ pub struct Found {
     pub seen: u64,
 }
 
+/// A name that differs from its row.
+pub struct Differs<'a> {
+    /// The directory it is in, open.
+    pub dir: BorrowedFd<'a>,
+    /// Its path.
+    pub path: TreePath,
+    /// What stands there, where it can be replicated.
+    pub seen: Option<Seen>,
+    /// What the index says.
+    pub row: Option<Row>,
+}
+
+/// What is done with a name that differs.
+pub type Visit<'v> = dyn FnMut(&mut Node, &mut Found, Differs<'_>) -> Result<(), StoreError> + 'v;
+
 /// Scans under way.
 #[derive(Default)]
 pub struct Scanner {
@@ -62,11 +77,27 @@ impl Scanner {
         self.stack.is_empty() && self.waiting.is_empty() && self.missing.is_empty()
     }
 
-    /// Compares one more directory.
+    /// Compares one more directory, and names what differs.
     ///
     /// # Errors
     /// [`StoreError`] where the index fails.
     pub fn step(&mut self, node: &mut Node) -> Result<Found, StoreError> {
+        self.step_with(node, &mut |_, found, differs| {
+            found.differ.push(differs.path);
+            Ok(())
+        })
+    }
+
+    /// As [`Self::step`]; what stands in a directory and differs is given to `visit` in place of being named. Rows may be
+    /// put for it at once: a subdirectory is entered if it has one.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the index or `visit` fails.
+    pub fn step_with(
+        &mut self,
+        node: &mut Node,
+        visit: &mut Visit<'_>,
+    ) -> Result<Found, StoreError> {
         let mut found = Found::default();
         if self.stack.is_empty() {
             match self.waiting.pop() {
@@ -86,7 +117,7 @@ impl Scanner {
         let Some(entered) = &level.entered else {
             let (dir, id) = (level.dir.clone(), level.id);
             level.entered = Some(Vec::new());
-            if !self.compare(node, &dir, id, &mut found)? {
+            if !self.compare(node, (&dir, id), &mut found, visit)? {
                 self.stack.pop();
             }
             return Ok(found);
@@ -133,9 +164,9 @@ impl Scanner {
     fn compare(
         &mut self,
         node: &mut Node,
-        dir: &TreePath,
-        id: NodeId,
+        (dir, id): (&TreePath, NodeId),
         found: &mut Found,
+        visit: &mut Visit<'_>,
     ) -> Result<bool, StoreError> {
         let Some(r) = node.root(dir.root) else {
             return Ok(false);
@@ -156,45 +187,52 @@ impl Scanner {
             }
         };
         let mut rows = Rows {
-            node,
             id,
             page: Vec::new().into_iter(),
             last: Vec::new(),
             done: false,
         };
-        let mut row = rows.next()?;
+        let mut ahead = rows.next(node)?;
         for name in names {
             found.seen += 1;
-            while let Some((known, _)) = row.take_if(|(known, _)| *known < name) {
+            while let Some((known, _)) = ahead.take_if(|(known, _)| *known < name) {
                 self.missing
                     .extend(dir.path.join(&known).map(|p| TreePath::new(dir.root, p)));
-                row = rows.next()?;
+                ahead = rows.next(node)?;
             }
-            let here = row.take_if(|(known, _)| *known == name);
+            let here = ahead.take_if(|(known, _)| *known == name);
             if here.is_some() {
-                row = rows.next()?;
+                ahead = rows.next(node)?;
             }
             let Ok(path) = dir.path.join(&name) else {
                 continue;
             };
-            let differs = match look_at(fd.as_fd(), &name) {
-                Ok(Look::There(seen)) => here.as_ref().is_none_or(|(_, r)| r.stamp != seen.stamp),
-                Ok(Look::Absent | Look::Socket) => here.is_some(),
+            let (path, row) = (TreePath::new(dir.root, path), here.map(|(_, row)| row));
+            let seen = match look_at(fd.as_fd(), &name) {
+                Ok(Look::There(seen)) if row.as_ref().is_some_and(|r| r.stamp == seen.stamp) => {
+                    continue;
+                }
+                Ok(Look::There(seen)) => Some(*seen),
+                Ok(Look::Absent | Look::Socket) if row.is_some() => None,
+                Ok(Look::Absent | Look::Socket) => continue,
                 Err(e) => {
-                    found
-                        .unreadable
-                        .push((TreePath::new(dir.root, path.clone()), e.to_string()));
-                    false
+                    found.unreadable.push((path, e.to_string()));
+                    continue;
                 }
             };
-            if differs {
-                found.differ.push(TreePath::new(dir.root, path));
-            }
+            let dir = fd.as_fd();
+            let differs = Differs {
+                dir,
+                path,
+                seen,
+                row,
+            };
+            visit(node, found, differs)?;
         }
-        while let Some((known, _)) = row {
+        while let Some((known, _)) = ahead {
             self.missing
                 .extend(dir.path.join(&known).map(|p| TreePath::new(dir.root, p)));
-            row = rows.next()?;
+            ahead = rows.next(node)?;
         }
         if self.missing.len() > MAX_HELD {
             found.missing.append(&mut self.missing);
@@ -204,16 +242,15 @@ impl Scanner {
 }
 
 /// The rows of a directory in order of names, a page at a time.
-struct Rows<'a> {
-    node: &'a mut Node,
+struct Rows {
     id: NodeId,
     page: std::vec::IntoIter<(Vec<u8>, Row)>,
     last: Vec<u8>,
     done: bool,
 }
 
-impl Rows<'_> {
-    fn next(&mut self) -> Result<Option<(Vec<u8>, Row)>, StoreError> {
+impl Rows {
+    fn next(&mut self, node: &Node) -> Result<Option<(Vec<u8>, Row)>, StoreError> {
         if let Some((name, row)) = self.page.next() {
             self.last.clone_from(&name);
             return Ok(Some((name, row)));
@@ -221,7 +258,7 @@ impl Rows<'_> {
         if self.done {
             return Ok(None);
         }
-        let page = self.node.store.children(self.id, Some(&self.last), PAGE)?;
+        let page = node.store.children(self.id, Some(&self.last), PAGE)?;
         self.done = page.len() < PAGE;
         self.page = page.into_iter();
         let first = self.page.next();

@@ -22,7 +22,7 @@ const MAX_FLIGHT: usize = 16;
 /// Bytes of content that may wait for their acknowledgement.
 const MAX_FLIGHT_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of content in one batch.
-const MAX_BATCH_BYTES: usize = 1024 * 1024;
+pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
 /// Wanted paths held before the listing waits.
 const MAX_WANTS: usize = 20_000;
 /// Transfers of a round under way at a time.

@@ -3,6 +3,7 @@
 //! A slot is invisible to everybody else (0700) and becomes part of the tree by
 //! one rename. Slots that no redo record names are left-overs and are swept when a receiver starts.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self as rfs, AtFlags, Mode, OFlags};
 
 use super::node::{Node, PRESERVED, STAGING};
+use super::pool::Pool;
 use crate::model::path::RootId;
 
 struct Area {
@@ -17,10 +19,44 @@ struct Area {
     preserved: OwnedFd,
 }
 
+/// Slots up to which each is synced by itself; more are synced as their file systems.
+pub const FEW_SLOTS: usize = 16;
+
+/// New slots that must survive power loss.
+#[derive(Debug, Default)]
+pub struct Slots {
+    roots: BTreeSet<RootId>,
+    /// As long as they are few.
+    files: Vec<File>,
+    many: bool,
+}
+
+impl Slots {
+    /// Takes in a slot of a root; without its file the whole file system is synced.
+    pub fn add(&mut self, root: RootId, file: Option<File>) {
+        self.roots.insert(root);
+        match file {
+            Some(file) if !self.many && self.files.len() < FEW_SLOTS => self.files.push(file),
+            _ => {
+                self.many = true;
+                self.files.clear();
+            }
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.roots.is_empty()
+    }
+}
+
 /// The staging areas of all roots.
 pub struct Staging {
     areas: Vec<Area>,
     next: u64,
+    /// Who fills slots.
+    pub pool: Pool,
 }
 
 impl Staging {
@@ -36,7 +72,11 @@ impl Staging {
             })
         };
         let areas = node.roots.iter().map(open).collect::<io::Result<_>>()?;
-        Ok(Self { areas, next: 0 })
+        Ok(Self {
+            areas,
+            next: 0,
+            pool: Pool::new(),
+        })
     }
 
     fn area(&self, root: RootId) -> io::Result<&Area> {
@@ -67,21 +107,16 @@ impl Staging {
         format!("s{}", self.next)
     }
 
-    /// Makes an empty file in a new slot, readable for its owner alone unless `mode` says otherwise.
+    /// Makes an empty file in the slot `name`, which is a [`Self::fresh`] one, readable for its owner alone unless `mode`
+    /// says otherwise.
     ///
     /// # Errors
     /// What the system says.
-    pub fn create(&mut self, root: RootId, mode: u32) -> io::Result<(String, File)> {
-        let name = self.fresh();
+    pub fn create(&self, root: RootId, name: &str, mode: u32) -> io::Result<File> {
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rfs::openat(
-            self.dir(root)?,
-            name.as_str(),
-            flags,
-            Mode::from_raw_mode(mode),
-        )?;
-        Ok((name, File::from(fd)))
+        let fd = rfs::openat(self.dir(root)?, name, flags, Mode::from_raw_mode(mode))?;
+        Ok(File::from(fd))
     }
 
     /// Removes a slot that holds no directory; a missing one is fine.
@@ -118,22 +153,17 @@ impl Staging {
     ///
     /// # Errors
     /// What the system says.
-    pub fn sync(&self, slots: &[(RootId, File)]) -> io::Result<()> {
-        const FEW: usize = 16;
-        let mut roots: Vec<RootId> = slots.iter().map(|(r, _)| *r).collect();
-        roots.sort_unstable();
-        roots.dedup();
-        if slots.len() > FEW {
-            for root in roots {
-                rfs::syncfs(self.dir(root)?)?;
-            }
-            return Ok(());
-        }
-        for (_, file) in slots {
+    pub fn sync(&self, slots: &Slots) -> io::Result<()> {
+        for file in &slots.files {
             file.sync_all()?;
         }
-        for root in roots {
-            rfs::fsync(self.dir(root)?)?;
+        for root in &slots.roots {
+            let dir = self.dir(*root)?;
+            if slots.many {
+                rfs::syncfs(dir)?;
+            } else {
+                rfs::fsync(dir)?;
+            }
         }
         Ok(())
     }

@@ -3,11 +3,11 @@
 use std::os::fd::AsFd;
 
 use super::node::Node;
-use super::scan::Scanner;
+use super::scan::{Differs, Scanner};
 use crate::index::store::StoreError;
 use crate::model::path::{RelPath, TreePath};
 use crate::sys::meta::xattrs_of;
-use crate::sys::tree::{Look, look_at};
+use crate::sys::tree::{Look, Seen, look_at};
 
 /// Fills an index that knows nothing with what stands in the tree. The rows count as found here (sequence number 0): what
 /// differs from the active node's is preserved before it is replaced.
@@ -19,9 +19,12 @@ pub fn adopt(node: &mut Node) -> Result<u64, StoreError> {
     let mut scanner = all(node);
     node.store.begin()?;
     while !scanner.is_idle() {
-        let found = scanner.step(node)?;
-        for path in found.differ {
+        let found = scanner.step_with(node, &mut |node, _, differs| {
             // The walk enters a directory as soon as it has a row.
+            count += u64::from(adopt_found(node, differs)?);
+            Ok(())
+        })?;
+        for path in found.differ {
             count += u64::from(adopt_one(node, &path)?);
         }
     }
@@ -29,6 +32,27 @@ pub fn adopt(node: &mut Node) -> Result<u64, StoreError> {
     Ok(count)
 }
 
+/// Takes in what the walk sees in a directory.
+fn adopt_found(node: &mut Node, found: Differs<'_>) -> Result<bool, StoreError> {
+    let Differs {
+        dir,
+        path,
+        seen,
+        row,
+    } = found;
+    let Some(Seen { mut entry, stamp }) = seen else {
+        return Ok(false);
+    };
+    if node.excluded(&path, entry.kind.is_dir()) {
+        return Ok(false);
+    }
+    entry.xattrs = xattrs_of(dir, path.path.name().unwrap_or_default()).unwrap_or_default();
+    node.store
+        .put_over(&path, row.as_ref(), &entry, &stamp, 0)?;
+    Ok(true)
+}
+
+/// Takes in what stands at a path the walk only named: a root, or a path that was known and is gone.
 fn adopt_one(node: &mut Node, path: &TreePath) -> Result<bool, StoreError> {
     let Some(r) = node.root(path.root) else {
         return Ok(false);

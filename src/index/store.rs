@@ -13,11 +13,12 @@ mod rest;
 mod tests;
 mod write;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::model::entry::{Entry, Stamp};
 use crate::model::epoch::Seq;
@@ -66,7 +67,8 @@ pub struct Row {
     pub stamp: Stamp,
 }
 
-#[derive(Serialize, Deserialize)]
+/// What stands in `data`, one after the other as in a tuple.
+#[derive(Deserialize)]
 struct Data {
     entry: Entry,
     stamp: Stamp,
@@ -80,6 +82,8 @@ pub struct Store {
     roots: Vec<NodeId>,
     /// Ids of directories looked up lately.
     dirs: HashMap<TreePath, NodeId>,
+    /// There may be tombstones: where there is none, none has to be removed for each path that is put.
+    tombs: Cell<bool>,
 }
 
 const SCHEMA: &str = "
@@ -161,7 +165,9 @@ impl Store {
             path,
             roots: Vec::new(),
             dirs: HashMap::new(),
+            tombs: Cell::new(true),
         };
+        store.count_tombs()?;
         for name in roots {
             let id = store.root_row(name)?;
             store.roots.push(id);
@@ -198,6 +204,7 @@ impl Store {
     /// Drops the changes since [`Self::begin`].
     pub fn rollback(&mut self) {
         self.dirs.clear();
+        self.tombs.set(true);
         if let Err(e) = self.db.execute_batch("ROLLBACK") {
             tracing::debug!("nothing to roll back in the index: {e}");
         }

@@ -333,14 +333,22 @@ fn open_hop(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<Owned
 /// # Errors
 /// What the system says; `EINVAL` where the name is no regular file.
 pub fn open_regular(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<File> {
-    // O_NONBLOCK keeps a fifo that took the file's place from blocking us; it means nothing to a regular file.
-    let flags =
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = File::from(rfs::openat(dir, name, flags, Mode::empty())?);
+    let file = open_unchecked(dir, name)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     Ok(file)
+}
+
+/// As [`open_regular`], for who looks at what was opened before it is read: it may be of any kind but a link.
+///
+/// # Errors
+/// What the system says.
+pub fn open_unchecked(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<File> {
+    // O_NONBLOCK keeps a fifo that took the file's place from blocking us; it means nothing to a regular file.
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(File::from(rfs::openat(dir, name, flags, Mode::empty())?))
 }
 
 /// Looks at a name in an open directory without following it; an empty name is the directory itself.
@@ -434,66 +442,5 @@ pub fn list(dir: BorrowedFd<'_>, top: bool) -> io::Result<Vec<Vec<u8>>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn root(dir: &Path) -> Root {
-        Root::open(RootId(0), "r", dir).expect("opens")
-    }
-
-    fn rel(p: &str) -> RelPath {
-        RelPath::parse(p.as_bytes()).expect("safe")
-    }
-
-    #[test]
-    fn no_link_leads_out() {
-        let out = tempfile::tempdir().expect("temp dir");
-        std::fs::write(out.path().join("secret"), b"x").expect("written");
-        let dir = tempfile::tempdir().expect("temp dir");
-        std::os::unix::fs::symlink(out.path(), dir.path().join("link")).expect("linked");
-        let r = root(dir.path());
-        assert!(r.open_file(&rel("link/secret")).is_err());
-        assert!(r.open_file(&rel("link")).is_err());
-        assert_eq!(r.look(&rel("link/secret")).expect("looked"), Look::Absent);
-        assert!(
-            matches!(r.look(&rel("link")).expect("looked"), Look::There(s) if matches!(s.entry.kind, Kind::Symlink { .. }))
-        );
-    }
-
-    #[test]
-    fn paths_longer_than_path_max_are_walked() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let r = root(dir.path());
-        let name = "d".repeat(200);
-        let mut path = RelPath::root();
-        for _ in 0..40 {
-            let fd = r.open_dir(&path).expect("opens");
-            rfs::mkdirat(&fd, name.as_str(), Mode::RWXU).expect("made");
-            path = path.join(name.as_bytes()).expect("safe");
-        }
-        assert!(path.as_bytes().len() > 8000);
-        assert!(r.open_dir(&path).is_ok());
-        assert!(matches!(r.look(&path).expect("looked"), Look::There(_)));
-    }
-
-    #[test]
-    fn a_fifo_in_a_files_place_does_not_block() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let r = root(dir.path());
-        rfs::mkfifoat(r.fd(), "p", Mode::RWXU).expect("made");
-        assert!(r.open_file(&rel("p")).is_err());
-    }
-
-    #[test]
-    fn a_replaced_root_is_noticed() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let path = dir.path().join("r");
-        std::fs::create_dir(&path).expect("made");
-        let r = root(&path);
-        assert!(r.is_in_place());
-        std::fs::remove_dir(&path).expect("removed");
-        assert!(!r.is_in_place());
-        std::fs::create_dir(&path).expect("made");
-        assert!(!r.is_in_place());
-    }
-}
+#[path = "tree/tests.rs"]
+mod tests;

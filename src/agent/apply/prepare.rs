@@ -5,10 +5,11 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{self as rfs, AtFlags};
 
-use super::Receiving;
-use crate::agent::perform::{Fault, Outcome};
+use super::{ApplyError, Receiving};
+use crate::agent::drift;
+use crate::agent::perform::{Fault, Filling, Outcome};
 use crate::agent::redo::{Source, Step};
-use crate::agent::{content, drift};
+use crate::agent::staging::{FEW_SLOTS, Slots};
 use crate::decide::plan::before_moves;
 use crate::model::batch::{Batch, Content, Op};
 use crate::model::entry::{Entry, Kind};
@@ -26,10 +27,20 @@ pub(super) struct Prepared {
     inline: bool,
     sync: bool,
     pub(super) steps: Vec<(Seq, Step)>,
-    /// Slots to be synced, and their roots.
-    pub(super) slots: Vec<(RootId, File)>,
+    /// Slots to be synced.
+    pub(super) slots: Slots,
+    /// Contents on their way into slots.
+    contents: Vec<Carried>,
     moves: Vec<(TreePath, TreePath)>,
     pub(super) outcome: Outcome,
+}
+
+/// A content that goes into the slot of a step.
+struct Carried {
+    /// Number of the step.
+    at: usize,
+    bytes: Vec<u8>,
+    sparse: bool,
 }
 
 impl Prepared {
@@ -40,17 +51,16 @@ impl Prepared {
             inline: sync && inline <= INLINE_JOURNAL,
             sync,
             steps: Vec::with_capacity(batch.ops.len()),
-            slots: Vec::new(),
+            slots: Slots::default(),
+            contents: Vec::new(),
             moves: Vec::new(),
             outcome: Outcome::default(),
         }
     }
 
-    fn keep(&mut self, root: RootId, file: File) {
-        // Many slots are synced as a file system, so their files need not stay open.
-        const MOST: usize = 32;
-        if self.sync && self.slots.len() < MOST {
-            self.slots.push((root, file));
+    fn keep(&mut self, root: RootId, file: Option<File>) {
+        if self.sync {
+            self.slots.add(root, file);
         }
     }
 }
@@ -99,6 +109,47 @@ impl Receiving {
         }
     }
 
+    /// Fills the slots of the contents that the batch carries; what cannot be is left out of its steps.
+    pub(super) fn fill(&mut self, prepared: &mut Prepared) -> Result<(), ApplyError> {
+        let contents = std::mem::take(&mut prepared.contents);
+        let (steps, staging) = (&prepared.steps, &self.staging);
+        // Many slots are synced as a file system, so their files need not stay open.
+        let open = prepared.sync && contents.len() <= FEW_SLOTS;
+        let done = staging.pool.map(&contents, |carried| {
+            let Some(Step::Put {
+                path,
+                entry,
+                source: Source::Slot { name, .. },
+                ..
+            }) = steps.get(carried.at).map(|(_, step)| step)
+            else {
+                return Err(Fault::Want);
+            };
+            let filling = Filling {
+                root: path.root,
+                name,
+                entry,
+                bytes: &carried.bytes,
+                sparse: carried.sparse,
+            };
+            let file = filling.fill(staging)?;
+            Ok((path.root, open.then_some(file)))
+        });
+        // From the last, so that the numbers of those before stay right.
+        for (carried, done) in contents.iter().zip(done).rev() {
+            match done {
+                Ok((root, file)) => prepared.keep(root, file),
+                Err(fault) => {
+                    let (_, step) = prepared.steps.remove(carried.at);
+                    if let Step::Put { path, .. } = step {
+                        self.leave_out(path, fault, prepared)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn inode(&self, path: &TreePath) -> Result<u64, Fault> {
         let root = &self.node.root(path.root).ok_or(Fault::Want)?.root;
         match root.look(&path.path) {
@@ -116,31 +167,21 @@ impl Receiving {
         content: Content,
         prepared: &mut Prepared,
     ) -> Result<(Source, Vec<u8>), Fault> {
+        let sparse = matches!(content, Content::Sparse(_));
         match content {
             Content::Keep => Ok((Source::Keep, Vec::new())),
             Content::Link(target) => Ok((Source::Link(target), Vec::new())),
             Content::Inline(bytes) if prepared.inline => Ok((Source::Inline(bytes), Vec::new())),
             Content::Sparse(bytes) if prepared.inline => Ok((Source::Sparse(bytes), Vec::new())),
-            Content::Inline(ref bytes) | Content::Sparse(ref bytes) => {
-                let mode = entry.mode & 0o777;
-                let (name, file) = self
-                    .staging
-                    .create(path.root, mode)
-                    .map_err(Fault::of("create it"))?;
-                let sparse = matches!(content, Content::Sparse(_));
-                let written = content::write(&file, bytes, sparse).map_err(Fault::of("write it"));
-                if let Err(e) = written.and_then(|()| Ok(meta::dress(file.as_fd(), entry, mode)?)) {
-                    self.staging.discard(path.root, &name);
-                    return Err(e);
-                }
-                prepared.keep(path.root, file);
-                Ok((
-                    Source::Slot {
-                        name,
-                        linked: false,
-                    },
-                    Vec::new(),
-                ))
+            Content::Inline(bytes) | Content::Sparse(bytes) => {
+                // The slots of a batch are filled side by side once all are known.
+                let at = prepared.steps.len();
+                prepared.contents.push(Carried { at, bytes, sparse });
+                let source = Source::Slot {
+                    name: self.staging.fresh(),
+                    linked: false,
+                };
+                Ok((source, Vec::new()))
             }
             Content::Staged(id) | Content::Append(id) => self.arrived(path, entry, id, prepared),
             Content::From(from) => {
@@ -184,7 +225,7 @@ impl Receiving {
                 }
             }
         };
-        prepared.keep(path.root, done.file);
+        prepared.keep(path.root, Some(done.file));
         Ok((source, blocks))
     }
 

@@ -9,7 +9,7 @@ use crate::agent::node::RootSpec;
 use crate::model::batch::{Content, Op};
 use crate::model::entry::{Entry, Hash, Kind, Timestamp};
 use crate::model::epoch::Epoch;
-use crate::model::path::RelPath;
+use crate::model::path::{RelPath, RootId};
 
 fn receiving(dir: &Path) -> Receiving {
     let root = dir.join("root");

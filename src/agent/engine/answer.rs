@@ -4,11 +4,11 @@
 //! that is remembered until it was sent.
 
 use super::{Engine, EngineError};
-use crate::agent::content::{INLINE_MAX, Small, read_steady};
+use crate::agent::content::{INLINE_MAX, LastDir, Small, read_steady};
 use crate::agent::links::first_name;
 use crate::agent::node::Node;
 use crate::agent::round::Want;
-use crate::agent::session::{Phase, Session};
+use crate::agent::session::{MAX_BATCH_BYTES, Phase, Session};
 use crate::decide::dirty::Touch;
 use crate::index::store::Row;
 use crate::model::batch::{Content, Op};
@@ -19,9 +19,10 @@ use crate::sys::tree::is_absent;
 use crate::wire::message::{Have, Message, Role};
 
 /// Wants answered at a time.
-const PIECE: usize = 256;
-/// Bytes of content read for wants at a time.
-const PIECE_BYTES: u64 = 1024 * 1024;
+const PIECE: usize = 512;
+/// Bytes of content after which a piece ends. With one more small file it still is one batch: a small rest behind a large
+/// batch would hold everything up until both were acknowledged.
+const PIECE_BYTES: u64 = MAX_BATCH_BYTES as u64 * 3 / 4;
 
 /// What answering a want comes to.
 enum Reply {
@@ -61,17 +62,40 @@ impl Engine {
 
     /// Answers the next wants, as many as make a piece.
     fn answer_wants(&mut self) -> Result<(), EngineError> {
-        let mut ops = Vec::new();
+        let wanted = |s: &Session| matches!(&s.phase, Phase::Round(r) if !r.wants.is_empty());
+        if !self.session.as_ref().is_some_and(wanted) {
+            return Ok(());
+        }
+        // What is learned of each file is kept at once for all of them.
+        self.node.store.begin()?;
+        let ops = match self.gather() {
+            Ok(ops) => ops,
+            Err(e) => {
+                self.node.store.rollback();
+                return Err(e);
+            }
+        };
+        self.node.store.commit()?;
+        let since = self.hints.now();
+        if let Some(session) = &mut self.session {
+            session.push(ops, since);
+        }
+        Ok(())
+    }
+
+    /// The operations that answer the next wants.
+    fn gather(&mut self) -> Result<Vec<(Seq, Op)>, EngineError> {
+        let (mut ops, mut last) = (Vec::new(), LastDir::default());
         let mut bytes = 0;
         for _ in 0..PIECE {
             let Some(session) = &mut self.session else {
-                return Ok(());
+                return Ok(ops);
             };
             if !session.may_transfer() || bytes > PIECE_BYTES {
                 break;
             }
             let Phase::Round(round) = &mut session.phase else {
-                return Ok(());
+                return Ok(ops);
             };
             if session.dry_run {
                 // A listing begins with the root itself, unasked; whoever only counts gets nothing.
@@ -81,7 +105,7 @@ impl Engine {
                 break;
             };
             let alone = session.retried.contains_key(&want.path);
-            match reply(&mut self.node, &want, alone)? {
+            match reply(&mut self.node, &want, alone, &mut last)? {
                 Reply::Ops(new) => {
                     if let Some((
                         _,
@@ -106,11 +130,7 @@ impl Engine {
                 Reply::Problem(cause) => self.cannot_read(want.path, &cause)?,
             }
         }
-        let since = self.hints.now();
-        if let Some(session) = &mut self.session {
-            session.push(ops, since);
-        }
-        Ok(())
+        Ok(ops)
     }
 
     /// Sends the further names of files, once the files themselves are there.
@@ -125,13 +145,13 @@ impl Engine {
         if !can {
             return Ok(());
         }
-        let mut ops = Vec::new();
+        let (mut ops, mut last) = (Vec::new(), LastDir::default());
         for path in round.links.drain(..).collect::<Vec<_>>() {
             let want = Want {
                 path,
                 have: Have::Nothing,
             };
-            match reply(&mut self.node, &want, false)? {
+            match reply(&mut self.node, &want, false, &mut last)? {
                 Reply::Ops(new) => ops.extend(new),
                 // No further name of anything any more.
                 Reply::Bulk | Reply::Later => self.changed_meanwhile(want.path)?,
@@ -194,7 +214,12 @@ impl Engine {
 }
 
 /// What the peer is to be sent for a path it wants.
-fn reply(node: &mut Node, want: &Want, alone: bool) -> Result<Reply, EngineError> {
+fn reply(
+    node: &mut Node,
+    want: &Want,
+    alone: bool,
+    last: &mut LastDir,
+) -> Result<Reply, EngineError> {
     let path = &want.path;
     let head = node.epochs.history().head();
     let Some(row) = node.store.lookup(path)? else {
@@ -232,13 +257,19 @@ fn reply(node: &mut Node, want: &Want, alone: bool) -> Result<Reply, EngineError
             },
         );
     }
-    small(node, want, &row, alone)
+    small(node, want, &row, alone, last)
 }
 
 /// What the peer is to be sent for a small file: its content, unless it has that already.
-fn small(node: &mut Node, want: &Want, row: &Row, alone: bool) -> Result<Reply, EngineError> {
+fn small(
+    node: &mut Node,
+    want: &Want,
+    row: &Row,
+    alone: bool,
+    last: &mut LastDir,
+) -> Result<Reply, EngineError> {
     let path = &want.path;
-    let Small { hash, content } = match read_steady(node, path, &row.stamp) {
+    let Small { hash, content } = match read_steady(node, path, &row.stamp, last) {
         Ok(Some(small)) => small,
         Ok(None) => return Ok(Reply::Later),
         Err(e) if is_absent(&e) => return Ok(Reply::Later),
@@ -253,7 +284,7 @@ fn small(node: &mut Node, want: &Want, row: &Row, alone: bool) -> Result<Reply, 
         hash: Some(hash),
     };
     if row.entry.kind.hash().is_none() {
-        node.store.update(row.id, &entry, &row.stamp, row.seq)?;
+        node.store.refine(row.id, &entry, &row.stamp)?;
     }
     let content = match (linked(node, row, alone)?, &want.have) {
         (Some(first), _) => Content::Link(first),

@@ -35,13 +35,20 @@ impl Performer<'_> {
         if self.went_on(path) {
             return Ok(());
         }
-        let Some(place) = self.place(path)? else {
+        let in_run = !entry.kind.is_dir() && self.replay.is_none();
+        let place = if in_run {
+            self.place_of_file(path)?
+        } else {
+            self.last = None;
+            self.place(path)?
+        };
+        let Some(place) = place else {
             return Err(Fault::Problem {
                 operation: "create it".into(),
                 cause: "its directory is missing".into(),
             });
         };
-        let row = self.node.store.lookup(path)?;
+        let mut row = self.node.store.lookup(path)?;
         match (&entry.kind, source) {
             (Kind::Dir, _) => self.put_dir(path, entry, &place, row.as_ref())?,
             (Kind::File { .. }, Source::Keep) => {
@@ -52,7 +59,11 @@ impl Performer<'_> {
             }
             _ => self.put_other(path, entry, source, &place, row.as_ref())?,
         }
-        self.record(seq, path, entry, &place, blocks)
+        if !entry.kind.is_dir() && place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir()) {
+            // Its row went with what stood there.
+            row = self.node.store.lookup(path)?;
+        }
+        self.record(seq, path, entry, &place, (row.as_ref(), blocks))
     }
 
     /// A root is never made anew: it only gets its metadata.
@@ -167,7 +178,7 @@ impl Performer<'_> {
         path: &TreePath,
         entry: &Entry,
         place: &Place,
-        blocks: &[u8],
+        (row, blocks): (Option<&Row>, &[u8]),
     ) -> Result<(), Fault> {
         let look = look_at(place.dir.as_fd(), &place.name).map_err(Fault::of("look at it"))?;
         let Look::There(seen) = look else {
@@ -177,7 +188,8 @@ impl Performer<'_> {
             });
         };
         // The active node's own rows count from 0 where it found its tree; here 0 stands for what was never compared.
-        let id = self.node.store.put(path, entry, &seen.stamp, seq.max(1))?;
+        let store = &mut self.node.store;
+        let id = store.put_over(path, row, entry, &seen.stamp, seq.max(1))?;
         if id.is_none() {
             // Its directory is not in the index; without a row of its own it would pass for a local file.
             tracing::warn!(

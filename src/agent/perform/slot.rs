@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{self as rfs, AtFlags};
 
-use super::{Fault, Performer};
+use super::{Fault, Filling, Performer};
+use crate::agent::drift;
 use crate::agent::redo::Source;
-use crate::agent::{content, drift};
 use crate::index::store::Row;
 use crate::model::entry::Entry;
 use crate::model::path::TreePath;
@@ -33,18 +33,18 @@ impl Performer<'_> {
                 Ok(name.clone())
             }
             Source::Inline(bytes) | Source::Sparse(bytes) => {
-                let (name, file) = self
-                    .staging
-                    .create(path.root, entry.mode & 0o777)
-                    .map_err(Fault::of("create it"))?;
-                let sparse = matches!(source, Source::Sparse(_));
-                let written = content::write(&file, bytes, sparse).map_err(Fault::of("write it"));
-                let done = written
-                    .and_then(|()| Ok(meta::dress(file.as_fd(), entry, entry.mode & 0o777)?));
-                if let Err(e) = done {
-                    self.staging.discard(path.root, &name);
-                    return Err(e);
+                if let Some(filled) = self.filled.remove(&self.at) {
+                    return filled.map(|(_, name)| name);
                 }
+                let name = self.staging.fresh();
+                let filling = Filling {
+                    root: path.root,
+                    name: &name,
+                    entry,
+                    bytes,
+                    sparse: matches!(source, Source::Sparse(_)),
+                };
+                filling.fill(self.staging)?;
                 Ok(name)
             }
             Source::Link(target) => self.link_slot(path, target, entry),

@@ -204,7 +204,7 @@ impl Receiver {
             self.side
                 .node
                 .store
-                .update(row.id, &row.entry, &row.stamp, row.seq)?;
+                .refine(row.id, &row.entry, &row.stamp)?;
         }
         Ok(row)
     }

@@ -5,7 +5,7 @@
 
 use super::{ResolveError, Resolver};
 use crate::agent::bulk;
-use crate::agent::content::{self, Small};
+use crate::agent::content::{self, LastDir, Small};
 use crate::agent::links::{Written, other_names, relink, stands};
 use crate::agent::node::Node;
 use crate::index::store::Row;
@@ -29,20 +29,21 @@ impl Resolver<'_> {
             // Nobody waits for the content: it is read when the peer asks.
             return self.note_names(path, &entry, seen, row);
         }
-        let Small { hash, content } = match content::read_steady(self.node, path, &seen.stamp) {
-            Ok(Some(small)) => small,
-            Ok(None) => {
-                self.out.unsteady.push(path.clone());
-                return Ok(());
-            }
-            Err(e) if is_absent(&e) => return Ok(()),
-            Err(e) => {
-                self.out
-                    .problems
-                    .push((path.clone(), "read", e.to_string()));
-                return Ok(());
-            }
-        };
+        let Small { hash, content } =
+            match content::read_steady(self.node, path, &seen.stamp, &mut LastDir::default()) {
+                Ok(Some(small)) => small,
+                Ok(None) => {
+                    self.out.unsteady.push(path.clone());
+                    return Ok(());
+                }
+                Err(e) if is_absent(&e) => return Ok(()),
+                Err(e) => {
+                    self.out
+                        .problems
+                        .push((path.clone(), "read", e.to_string()));
+                    return Ok(());
+                }
+            };
         entry.kind = Kind::File {
             size: seen.stamp.size,
             hash: Some(hash),

@@ -12,6 +12,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Sql`].
     pub fn tomb(&self, path: &TreePath, seq: Seq) -> Result<()> {
+        self.tombs.set(true);
         self.db
             .prepare_cached("INSERT OR REPLACE INTO tombstone VALUES (?,?,?)")
             .and_then(|mut s| {
@@ -27,11 +28,25 @@ impl Store {
 
     /// Something stands at `path` again.
     pub(super) fn untomb(&self, path: &TreePath) -> Result<()> {
+        if !self.tombs.get() {
+            return Ok(());
+        }
         self.db
             .prepare_cached("DELETE FROM tombstone WHERE root=? AND path=?")
             .and_then(|mut s| s.execute(params![self.root_key(path.root), path.path.as_bytes()]))
             .map_err(self.sql())
             .map(|_| ())
+    }
+
+    /// Looks whether there is any tombstone.
+    pub(super) fn count_tombs(&self) -> Result<()> {
+        let any = self
+            .db
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM tombstone)")
+            .and_then(|mut s| s.query_row([], |r| r.get(0)))
+            .map_err(self.sql())?;
+        self.tombs.set(any);
+        Ok(())
     }
 
     /// Up to `limit` paths deleted after `after`, in order of sequence number.
@@ -90,6 +105,7 @@ impl Store {
         if gone > 0 && seq > self.number("tombs_forgotten")? {
             self.set_number("tombs_forgotten", seq)?;
         }
+        self.count_tombs()?;
         Ok(gone as u64)
     }
 

@@ -4,7 +4,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Data, NodeId, Result, Store, StoreError};
+use super::{NodeId, Result, Row, Store, StoreError};
 use crate::model::entry::{Entry, Kind, Stamp, Timestamp};
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
@@ -50,7 +50,23 @@ impl Store {
         stamp: &Stamp,
         seq: Seq,
     ) -> Result<Option<NodeId>> {
-        if let Some(old) = self.lookup(path)? {
+        let old = self.lookup(path)?;
+        self.put_over(path, old.as_ref(), entry, stamp, seq)
+    }
+
+    /// As [`Self::put`], for who has just looked the row up.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn put_over(
+        &mut self,
+        path: &TreePath,
+        old: Option<&Row>,
+        entry: &Entry,
+        stamp: &Stamp,
+        seq: Seq,
+    ) -> Result<Option<NodeId>> {
+        if let Some(old) = old {
             if old.entry.kind.is_dir() == entry.kind.is_dir() {
                 self.update(old.id, entry, stamp, seq)?;
                 self.untomb(path)?;
@@ -67,6 +83,20 @@ impl Store {
         self.untomb(path)?;
         self.insert(dir, path.path.name().unwrap_or_default(), entry, stamp, seq)
             .map(Some)
+    }
+
+    /// Notes more of what is known of an unchanged row, as its hash: neither its place in the order of changes nor its
+    /// inode moves.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn refine(&self, id: NodeId, entry: &Entry, stamp: &Stamp) -> Result<()> {
+        let data = self.encode(entry, stamp)?;
+        self.db
+            .prepare_cached("UPDATE node SET data=? WHERE id=?")
+            .and_then(|mut s| s.execute(params![data, id]))
+            .map_err(self.sql())
+            .map(|_| ())
     }
 
     /// Changes a row in place.
@@ -115,7 +145,7 @@ impl Store {
             for mut row in rows {
                 if let Kind::File { hash, .. } = &mut row.entry.kind {
                     *hash = None;
-                    self.update(row.id, &row.entry, &row.stamp, row.seq)?;
+                    self.refine(row.id, &row.entry, &row.stamp)?;
                 }
             }
         }
@@ -222,10 +252,8 @@ impl Store {
     }
 
     fn encode(&self, entry: &Entry, stamp: &Stamp) -> Result<Vec<u8>> {
-        let data = Data {
-            entry: entry.clone(),
-            stamp: *stamp,
-        };
-        postcard::to_allocvec(&data).map_err(|e| StoreError::Row(self.path.clone(), e.to_string()))
+        // As [`Data`] is read.
+        postcard::to_allocvec(&(entry, stamp))
+            .map_err(|e| StoreError::Row(self.path.clone(), e.to_string()))
     }
 }

@@ -50,6 +50,11 @@ impl Batch {
         self.events.len()
     }
 
+    /// Whether no event is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
     /// Gives all events to the sink.
     pub(super) fn give(&mut self, sink: &dyn Sink) {
         if !self.events.is_empty() {

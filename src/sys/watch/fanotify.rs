@@ -35,6 +35,9 @@ use crate::model::path::{RootId, TreePath};
 const BUFFER: usize = 256 * 1024;
 /// How often a missing root is looked for, ms.
 const GONE_MS: u32 = 500;
+/// Pause after a read that brought nothing of the roots, ms. A mark sees its whole filesystem, and being woken for each
+/// event there would cost whoever makes them and this thread more than the events themselves.
+const FOREIGN_MS: u32 = 1;
 
 const COMMON: u64 = libc::FAN_CREATE
     | libc::FAN_DELETE
@@ -171,11 +174,16 @@ impl Drain {
             if queue {
                 self.drain(&mut buffer);
             }
+            let foreign = queue && self.batch.is_empty();
             if self.roots.any_gone() {
                 self.recheck_roots(&[]);
             }
             self.handles.close();
             self.batch.give(&*self.sink);
+            if foreign {
+                // A failure shows in the next round's wait.
+                let _ = wait([(bell.as_fd(), PollFlags::IN)], Some(FOREIGN_MS));
+            }
         }
     }
 
