@@ -7,5 +7,7 @@ mod common;
 mod calls;
 #[path = "activate/handover.rs"]
 mod handover;
+#[path = "activate/random.rs"]
+mod random;
 #[path = "activate/split_brain.rs"]
 mod split_brain;

@@ -151,17 +151,18 @@ fn close_activity(
     let Ran {
         mut node, ended, ..
     } = ran;
-    let noted = node.epochs.set_active(false);
-    drop(node);
-    drop(owner);
+    // Without a flush there may be changes that nobody noted: then it ended as in a crash, and is looked over.
     let Some(Ended {
         left,
         peer,
         waiting,
     }) = ended
     else {
-        return noted.map_err(|e| failed(e, "see syncctl check"));
+        return Ok(());
     };
+    let noted = node.epochs.set_active(false);
+    drop(node);
+    drop(owner);
     if let Some(peer) = peer {
         let why = left.why.clone();
         let left = left.paths;

@@ -85,12 +85,6 @@ pub fn resync_once(
     standby.drift = drift;
     let (mut side, end) = standby.run(side, peer)?;
     side.checkpoint().map_err(|e| apply_failure(&e))?;
-    if !dry_run && matches!(end, End::Done(_)) {
-        side.node
-            .epochs
-            .set_active(false)
-            .map_err(|e| failed(e, "see syncctl check"))?;
-    }
     drop(owner);
     Keeper::new(&site.config, site.node).tick(&mut || true);
     rt.shutdown_timeout(Duration::from_millis(500));

@@ -27,6 +27,7 @@ use super::peer::Peer;
 use super::receiver::{Next, Receiver};
 use super::scrub::Scrub;
 use super::setup::spawn_bulk;
+use super::survey;
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::sys::clock;
@@ -142,6 +143,7 @@ impl<'a> Standby<'a> {
                     End::Nothing(format!("{} is not ahead", theirs.node))
                 }
                 Course::Receive { since } => {
+                    self.survey(&mut side.node)?;
                     let mut receiver = Receiver::new(side, peer.clone(), self.board.clone(), since);
                     let (end, next) = self.receive(&mut receiver, &ours, &theirs)?;
                     side = receiver.finish();
@@ -314,6 +316,8 @@ impl<'a> Standby<'a> {
                         Next::End(why) => return Ok((End::Lost(why), None)),
                         Next::CaughtUp => {
                             caught_up = true;
+                            let inactive = receiver.side.node.epochs.set_active(false);
+                            inactive.map_err(|e| failed(e, "see syncctl check"))?;
                             self.in_sync();
                             for replies in waiting.drain(..) {
                                 let _ = mpsc::UnboundedSender::send(
@@ -362,6 +366,30 @@ impl<'a> Standby<'a> {
                 _ => {}
             }
         }
+    }
+
+    /// A node that was active when its process ended may hold changes that not even its index knows: they are its tail
+    /// as well, and must not pass for the newest data at its next activation.
+    fn survey(&mut self, node: &mut Node) -> Result<(), Failure> {
+        if !node.epochs.was_active() || !self.drift.is_empty() || self.party.dry_run {
+            return Ok(());
+        }
+        let progress = &mut *self.progress;
+        let found = survey::changed_here(node, &mut |paths| {
+            progress(&Progress {
+                phase: "scanning".into(),
+                paths,
+                ..Progress::default()
+            });
+        });
+        self.drift = found.map_err(|e| failed(e, "see syncctl check"))?;
+        if !self.drift.is_empty() {
+            tracing::warn!(
+                "this node was active when its process ended, and {} of its paths were changed without being noted",
+                self.drift.len()
+            );
+        }
+        Ok(())
     }
 
     /// Both changed data on their own: each tells the other what, and neither does anything.

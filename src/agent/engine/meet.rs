@@ -73,7 +73,11 @@ impl Engine {
         }
         self.commands.session_ended(why);
         // One that ended before anybody said hello came to nobody.
-        if self.is_handing_over() || matches!(session.phase, Phase::Meeting) {
+        let unmet = matches!(session.phase, Phase::Meeting);
+        if unmet {
+            self.commands.unreachable(why);
+        }
+        if unmet || self.is_handing_over() {
             self.hopeless();
         }
     }

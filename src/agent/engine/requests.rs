@@ -128,10 +128,10 @@ impl Engine {
             verdict,
             ..ResyncReport::default()
         };
-        self.commands.await_sync(report, replies);
         self.party.full = full || checksum;
         // A new meeting compares anew.
         self.link_down("a resync was asked for");
+        self.commands.await_sync(report, replies);
         let _ = self.down.send(());
     }
 
@@ -177,11 +177,11 @@ impl Engine {
             verdict,
             ..ResyncReport::default()
         };
-        self.commands.await_sync(report, replies);
         self.party.keep = Keep::Mine;
         self.board
             .update(|s| "unreachable".clone_into(&mut s.peer.state));
         self.link_down("it was decided which side is kept");
+        self.commands.await_sync(report, replies);
         let _ = self.down.send(());
     }
 

@@ -1,0 +1,171 @@
+//! Activations, deactivations, crashes and cuts in any order, as a confused cluster manager could bring them about: every
+//! file that was ever written stands in the tree in the end, or among what is preserved on one of the nodes.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use crate::common::node::{Pair, Side};
+use crate::common::random::Random;
+use crate::common::steps::{
+    LONG, activate, ctl, ctl_when_free, idle, preserved, until, wait_equal,
+};
+use crate::options;
+
+/// Steps of one history.
+const STEPS: u64 = 40;
+/// Names that are written, so that both nodes write the same ones.
+const NAMES: u64 = 12;
+
+struct World {
+    pair: Pair,
+    random: Random,
+    cut: bool,
+    /// Contents written so far: where, under which name, by which step.
+    written: BTreeMap<String, String>,
+    told: Vec<String>,
+}
+
+fn is_active(pair: &Pair, side: Side) -> bool {
+    pair.status_of(side).is_ok_and(|s| s["role"] == "active")
+}
+
+impl World {
+    fn tell(&mut self, what: String) {
+        self.told.push(what);
+    }
+
+    fn step(&mut self, n: u64) {
+        let side = if self.random.once_in(2) {
+            Side::A
+        } else {
+            Side::B
+        };
+        match self.random.below(10) {
+            0 | 1 => {
+                self.tell(format!("{n}: activate {}", side.name()));
+                activate(&self.pair, side);
+            }
+            2 => {
+                self.tell(format!("{n}: deactivate {}", side.name()));
+                let (code, text) = ctl(&self.pair, side, &["deactivate", "--timeout", "2s"]);
+                assert_eq!(code, 0, "{text}");
+            }
+            3 => {
+                self.tell(format!("{n}: kill {}", side.name()));
+                self.pair.kill_daemon(side);
+            }
+            4 if self.cut => {
+                self.tell(format!("{n}: mend"));
+                self.pair.restore().expect("mended");
+                self.cut = false;
+            }
+            4 => {
+                self.tell(format!("{n}: cut"));
+                self.pair.cut().expect("cut");
+                self.cut = true;
+            }
+            5 => {
+                self.tell(format!("{n}: flush {}", side.name()));
+                ctl(&self.pair, side, &["flush", "--timeout", "1s"]);
+            }
+            6 => {
+                self.tell(format!("{n}: resync {}", side.name()));
+                ctl(&self.pair, side, &["resync"]);
+            }
+            _ if is_active(&self.pair, side) => {
+                for i in 0..=self.random.below(4) {
+                    let name = format!("f{}", self.random.below(NAMES));
+                    let content = format!("{} {n} {i}", side.name());
+                    self.tell(format!("{n}: write {name} on {}", side.name()));
+                    // A name that is written again takes its former content away, on purpose; unless another node did.
+                    let at = self.pair.root(side, "data").join(&name);
+                    let former = fs::read_to_string(&at).unwrap_or_default();
+                    self.written.remove(&former);
+                    fs::write(&at, &content).expect("a file");
+                    self.written.insert(content, name);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Both nodes stopped, joined again, and one of them active with everything settled.
+    fn settle(&mut self) {
+        if self.cut {
+            self.pair.restore().expect("mended");
+        }
+        for side in [Side::A, Side::B] {
+            let (code, text) = ctl(&self.pair, side, &["deactivate", "--timeout", "5s"]);
+            assert_eq!(code, 0, "{text}");
+        }
+        let (code, text) = ctl_when_free(&self.pair, Side::A, &["resync"]);
+        if code == 5 {
+            let (code, text) = ctl_when_free(&self.pair, Side::A, &["resolve", "--keep", "local"]);
+            assert_eq!(code, 0, "{text}");
+        } else {
+            assert_eq!(code, 0, "{text}");
+        }
+        activate(&self.pair, Side::A);
+        let in_step = until(LONG, || {
+            self.pair
+                .status()
+                .is_ok_and(|s| s["peer"]["state"] == "in-sync")
+        });
+        assert!(in_step, "{:?}", self.pair.status());
+        self.pair.flush().expect("flushed");
+    }
+
+    fn check(&self) {
+        let tree = self.pair.root(Side::A, "data");
+        let mut there: Vec<String> = (0..NAMES)
+            .filter_map(|i| fs::read_to_string(tree.join(format!("f{i}"))).ok())
+            .collect();
+        for side in [Side::A, Side::B] {
+            let kept = preserved(&self.pair, side, "data");
+            there.extend(
+                kept.into_iter()
+                    .filter_map(|(_, c)| String::from_utf8(c).ok()),
+            );
+        }
+        let lost: Vec<_> = self
+            .written
+            .iter()
+            .filter(|(content, _)| !there.contains(content))
+            .collect();
+        assert!(
+            lost.is_empty(),
+            "lost: {lost:?}\n{}\nA: {}\nB: {}",
+            self.told.join("\n"),
+            self.pair.log(Side::A),
+            self.pair.log(Side::B)
+        );
+    }
+}
+
+fn history(seed: u64) {
+    let mut options = options!();
+    options.tables = "[activation]\nactivate_timeout = \"2s\"\n".into();
+    let mut world = World {
+        pair: idle(options),
+        random: Random::new(seed),
+        cut: false,
+        written: BTreeMap::new(),
+        told: vec![format!("OSM_SEED={seed}")],
+    };
+    activate(&world.pair, Side::A);
+    for n in 0..STEPS {
+        world.step(n);
+    }
+    world.settle();
+    world.check();
+    wait_equal(&world.pair, "data");
+}
+
+/// Three histories, or the one of `OSM_SEED`.
+#[test]
+fn no_order_of_events_loses_what_was_written() {
+    match std::env::var("OSM_SEED").ok().and_then(|s| s.parse().ok()) {
+        Some(seed) => history(seed),
+        None => (1..=3).for_each(history),
+    }
+}
