@@ -3,6 +3,7 @@
 //! Answering a question never waits for the engine, so `status` is quick however busy it is.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,8 @@ pub struct Board {
     inner: Mutex<Inner>,
     started: Instant,
     hints: Option<Arc<Hints>>,
+    /// Whether what halts replication may pass by itself.
+    passes: AtomicBool,
     /// Whether somebody who waits for news is to look, and what wakes him.
     bell: (Mutex<bool>, Condvar),
 }
@@ -53,8 +56,21 @@ impl Board {
             inner: Mutex::new(inner),
             started: Instant::now(),
             hints,
+            passes: AtomicBool::new(false),
             bell: (Mutex::new(false), Condvar::new()),
         }
+    }
+
+    /// Says whether what halts replication may pass by itself, as where two nodes are active for a while.
+    pub fn expect_a_change(&self, passes: bool) {
+        self.passes.store(passes, Ordering::Relaxed);
+    }
+
+    /// Whether replication is halted by something that only a person can change.
+    #[must_use]
+    pub fn waits_for_a_person(&self) -> bool {
+        let state = self.snapshot().peer.state;
+        (state == "diverged" || state == "halted") && !self.passes.load(Ordering::Relaxed)
     }
 
     /// Changes the status.

@@ -69,8 +69,7 @@ pub async fn keep_dialling(
                 }
             }
         }
-        let state = board.snapshot().peer.state;
-        let halted = state == "diverged" || state == "halted";
+        let halted = board.waits_for_a_person();
         let wait = if halted { HALTED } else { jittered(pause) };
         pause = (pause * 2).min(BACKOFF.1);
         tokio::select! {

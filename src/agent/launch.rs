@@ -42,7 +42,7 @@ pub struct Launch {
 /// # Errors
 /// The daemon's own failure where it could not become active, or one that says why it could not be started.
 pub fn activate(site: &Site, launch: &Launch) -> Result<Outcome, Failure> {
-    let lock = open_lock(site)?;
+    let lock = open_lock(&site.run_dir())?;
     lock.lock()
         .map_err(|e| failed(format!("cannot lock {LOCK}: {e}"), "run it as root"))?;
     if let Some(status) = already(site)? {
@@ -98,9 +98,8 @@ fn done(message: String, status: Status) -> Outcome {
     }
 }
 
-fn open_lock(site: &Site) -> Result<File, Failure> {
-    let dir = site.run_dir();
-    private_dir(&dir).map_err(|e| super::owner::held(&e))?;
+fn open_lock(dir: &Path) -> Result<File, Failure> {
+    private_dir(dir).map_err(|e| super::owner::held(&e))?;
     let path = dir.join(LOCK);
     let opened = OpenOptions::new()
         .read(true)
@@ -236,7 +235,30 @@ pub fn deactivate(
     timeout: Duration,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Outcome, Failure> {
-    let lock = open_lock(site)?;
+    let run_dir = site.run_dir();
+    let name = site.name();
+    deactivate_in(&Place { name, run_dir }, timeout, progress)
+}
+
+/// Where a node's process is found, all that is needed to end it.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// What the node is called in messages.
+    pub name: &'a str,
+    /// Its run-time directory.
+    pub run_dir: PathBuf,
+}
+
+/// As [`deactivate`], where the configuration cannot be read.
+///
+/// # Errors
+/// As [`deactivate`].
+pub fn deactivate_in(
+    place: &Place<'_>,
+    timeout: Duration,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Outcome, Failure> {
+    let lock = open_lock(&place.run_dir)?;
     let until = Instant::now() + timeout + 4 * ENDING;
     let mut outcome = None;
     loop {
@@ -247,9 +269,9 @@ pub fn deactivate(
                 return Err(failed(format!("cannot lock {LOCK}: {e}"), "run it as root"));
             }
         };
-        match Owner::acquire(&site.run_dir()) {
+        match Owner::acquire(&place.run_dir) {
             Err(LockError::Held { pid, what }) if what == "active" => {
-                let left = end_daemon(site, pid, timeout, progress)?;
+                let left = end_daemon(place, pid, timeout, progress)?;
                 outcome = outcome.or(left);
             }
             // Who is just starting says in a moment what it is.
@@ -259,13 +281,13 @@ pub fn deactivate(
             Ok(_) | Err(LockError::Held { .. }) => {}
         }
         if Instant::now() > until {
-            let text = format!("an activation of {} is still under way", site.name());
+            let text = format!("an activation of {} is still under way", place.name);
             return Err(failed(text, "see syncctl status; run it again"));
         }
         std::thread::sleep(LOOK);
     }
     Ok(outcome.unwrap_or_else(|| Outcome {
-        message: format!("{} was not active", site.name()),
+        message: format!("{} was not active", place.name),
         left: Some(Left::default()),
         ..Outcome::default()
     }))
@@ -273,7 +295,7 @@ pub fn deactivate(
 
 /// Has the daemon with this number end: it is asked, then told, then ended.
 fn end_daemon(
-    site: &Site,
+    place: &Place<'_>,
     pid: u32,
     timeout: Duration,
     progress: &mut dyn FnMut(&Progress),
@@ -282,7 +304,7 @@ fn end_daemon(
     let Some(process) = Process::open(pid).map_err(unclear)? else {
         return Ok(None);
     };
-    let asked = ask_to_end(site, timeout, progress);
+    let asked = ask_to_end(&place.run_dir, timeout, progress);
     if let Ok(outcome) = asked
         && process.wait(ENDING).map_err(unclear)?
     {
@@ -295,7 +317,7 @@ fn end_daemon(
             let why = "the process did not answer and was ended".to_owned();
             let message = format!(
                 "{}: {why}; what it had not sent is kept and found at the next start",
-                site.name()
+                place.name
             );
             return Ok(Some(Outcome {
                 message,
@@ -314,11 +336,11 @@ fn end_daemon(
 }
 
 fn ask_to_end(
-    site: &Site,
+    run_dir: &Path,
     timeout: Duration,
     progress: &mut dyn FnMut(&Progress),
 ) -> io::Result<Outcome> {
-    let mut client = ControlClient::connect(&site.run_dir())?;
+    let mut client = ControlClient::connect(run_dir)?;
     client.set_read_timeout(Some(timeout + ENDING))?;
     let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
     client.send(&Request::Deactivate { timeout_ms })?;

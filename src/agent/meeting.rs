@@ -103,6 +103,9 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
 /// Exit code, and code of a refusal, where both nodes changed data.
 pub const DIVERGED: u8 = 5;
 
+/// Exit code, and code of a refusal, where the nodes' roles do not go together.
+pub const REFUSED: u8 = 6;
+
 /// In words, that both nodes changed data after what they share, and what to do.
 #[must_use]
 pub fn diverged(party: &Party, since: Seq) -> String {
@@ -123,7 +126,7 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
             "{} and {} are both active; deactivate the one that is not to be active",
             ours.node, theirs.node
         );
-        return Course::Refused(6, text);
+        return Course::Refused(REFUSED, text);
     }
     let all = |since: Seq, ahead: &Hello, behind: &Hello| {
         behind.index_fresh || ours.full || theirs.full || since < ahead.tombs_forgotten

@@ -1,17 +1,18 @@
 //! `syncctl deactivate`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::context::Context;
+use super::context::{Context, Globals, hostname};
 use super::exit::Exit;
-use super::pause::tell;
+use super::pause::{tell, tell_as};
 use super::progress::Bar;
 use super::term;
-use crate::agent::launch;
+use crate::agent::launch::{self, Place};
 use crate::agent::owner::Site;
 use crate::agent::snat;
-use crate::config::value;
-use crate::wire::control::Failure;
+use crate::config::{Activation, DEFAULT_RUN_DIR, value};
+use crate::wire::control::{Failure, Outcome};
 
 /// Stop being active: push the last change, then end
 ///
@@ -26,6 +27,30 @@ pub struct Args {
     /// Push no longer than this, as "5s" or "2m" [default: flush_timeout of the configuration]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     timeout: Option<Duration>,
+}
+
+/// Runs the command where the configuration is refused, which must not keep a node active that is told to stop: a stop
+/// that fails has nodes rebooted. The process that was started with an earlier one is found at the default place.
+///
+/// # Errors
+/// A failure where something is still running.
+pub fn run_without(args: &Args, globals: &Globals, refused: &Failure) -> Result<Exit, Failure> {
+    term::error(refused)?;
+    let run_dir = PathBuf::from(DEFAULT_RUN_DIR);
+    let node = globals.node.clone().unwrap_or_else(hostname);
+    let message = format!("{node} was not active");
+    let mut outcome = Outcome {
+        message,
+        ..Outcome::default()
+    };
+    if run_dir.exists() {
+        let name = &node;
+        let usual = Activation::default().flush_timeout;
+        let timeout = args.timeout.unwrap_or(usual);
+        outcome = launch::deactivate_in(&Place { name, run_dir }, timeout, &mut |_| ())?;
+    }
+    tell_as(globals.json, &outcome)?;
+    Ok(Exit::Done)
 }
 
 /// Runs the command.

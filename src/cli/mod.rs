@@ -105,7 +105,10 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command, globals: Globals) -> Result<Exit, Failure> {
     match command {
         Command::Activate(a) => activate::run(&a, &globals.load()?),
-        Command::Deactivate(a) => deactivate::run(&a, &globals.load()?),
+        Command::Deactivate(a) => match globals.load() {
+            Ok(ctx) => deactivate::run(&a, &ctx),
+            Err(refused) => deactivate::run_without(&a, &globals, &refused),
+        },
         Command::Status(a) => status::run(&a, &globals.load()?),
         Command::Resync(a) => resync::run(&a, &globals.load()?),
         Command::Approve(a) => approve::run(&a, &globals.load()?),

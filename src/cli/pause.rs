@@ -33,7 +33,12 @@ pub(super) fn simple(ctx: &Context, request: &Request) -> Result<Exit, Failure> 
 
 /// Prints the outcome of a command that has no data of its own.
 pub(super) fn tell(ctx: &Context, outcome: &Outcome) -> Result<(), Failure> {
-    if ctx.json {
+    tell_as(ctx.json, outcome)
+}
+
+/// As [`tell`], where there is no configuration.
+pub(super) fn tell_as(json: bool, outcome: &Outcome) -> Result<(), Failure> {
+    if json {
         return term::json(outcome);
     }
     term::line(&super::text::printable(&outcome.message))

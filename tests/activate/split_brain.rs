@@ -1,6 +1,7 @@
 //! Both nodes wrote while they were apart: nothing is changed before somebody decides, and nothing is lost by deciding.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
@@ -141,4 +142,23 @@ fn a_dry_run_lists_what_each_side_changed() {
     for side in [Side::A, Side::B] {
         assert_eq!(read(&pair, side, "both").as_deref(), Some(side.name()));
     }
+}
+
+#[test]
+fn two_active_nodes_soon_find_that_one_is_left() {
+    let mut pair = idle(options!());
+    activate(&pair, Side::A);
+    write(&pair, Side::A, "shared", "before");
+    pair.wait_in_sync(LONG).expect("in sync");
+    pair.cut().expect("cut");
+    activate(&pair, Side::B);
+    pair.restore().expect("mended");
+    let both = until(LONG, || state(&pair, Side::A) == "halted");
+    assert!(both, "{}", pair.log(Side::A));
+    deactivate(&pair, Side::B);
+    // The cluster manager decides within seconds, and nobody tells this node that it has.
+    let one = until(Duration::from_secs(10), || {
+        state(&pair, Side::A) == "in-sync"
+    });
+    assert!(one, "{}", pair.log(Side::A));
 }

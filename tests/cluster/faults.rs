@@ -241,33 +241,33 @@ impl Run {
 
     /// One node alone serves; where both changed data on their own, a side is chosen as a person would.
     fn one_again(&mut self, what: &str, since: u128) -> Result<(), String> {
-        let (node, _) = wait(NOTICED, "one node that serves alone", || {
-            self.world.serving().ok_or_else(|| self.world.picture())
-        })?;
+        let node = self.world.settles()?;
+        let after = seconds(now() - since);
         self.say(&format!(
-            "{what}: osm{node} serves alone after {:.1} s",
-            seconds(now() - since)
+            "{what}: osm{node} alone has served for a while after {after:.1} s"
         ));
         self.world.nothing_lost(node, true)?;
-        let (state, _) = wait(NOTICED, "a verdict", || {
-            let state = self.world.status(node)?["peer"]["state"]
-                .as_str()
-                .unwrap_or("")
-                .to_owned();
-            if matches!(&*state, "in-sync" | "diverged") {
-                Ok(state)
-            } else {
-                Err(state)
+        let (state, took) = wait(NOTICED, "a verdict", || {
+            let state = self.world.status(node)?["peer"]["state"].to_string();
+            match &*state {
+                "\"in-sync\"" | "\"diverged\"" => Ok(state),
+                _ => Err(state),
             }
         })?;
-        if state == "diverged" {
+        self.say(&format!(
+            "the nodes are {state}, known after {:.1} s",
+            took.as_secs_f64()
+        ));
+        if state.contains("diverged") {
+            let began = Instant::now();
             let said = self
                 .world
                 .node(node)
-                .run("syncctl resolve --keep local --yes 2>&1")?;
+                .run("syncctl resolve --keep local 2>&1")?;
+            let took = began.elapsed().as_secs_f64();
             self.say(&format!(
-                "both had changed data: {}",
-                said.lines().next().unwrap_or("")
+                "resolved in {took:.1} s: {}",
+                said.replace('\n', "; ")
             ));
         }
         self.settled(node)?;

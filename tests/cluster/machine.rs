@@ -23,6 +23,9 @@ const DISK: u64 = 256 << 20;
 /// The control groups of all nodes of a run.
 const GROUP: &str = "osm-failover-test";
 
+/// What watching a whole file system needs beyond the calls that systemd-nspawn lets through.
+const CALLS: &str =
+    "--system-call-filter=fanotify_init fanotify_mark name_to_handle_at open_by_handle_at";
 /// Enters the control groups named before `--` and becomes what is named behind it.
 const START: &str =
     r#"while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs" || exit; shift; done; shift; exec "$@""#;
@@ -140,7 +143,7 @@ impl Machine {
             .args(["--settings=no", "--register=no", "--keep-unit", "--boot"])
             .args(["--private-users=no", "--resolv-conf=off", "--timezone=off"])
             .args(["--link-journal=no", "--console=pipe"])
-            .arg("--capability=CAP_NET_ADMIN,CAP_IPC_LOCK")
+            .args(["--capability=CAP_NET_ADMIN,CAP_IPC_LOCK", CALLS])
             .arg(format!("--machine={}", self.name))
             .arg(format!("--hostname={}", self.name))
             .arg(format!("--directory={}", self.root().display()))

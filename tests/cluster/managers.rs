@@ -49,6 +49,9 @@ impl Manager for Heartbeat {
             let resources = format!("osm1 {VIP} osm-failover osm-writer\n");
             node.write("/etc/ha.d/haresources", "644", &resources)?;
             node.write("/etc/ha.d/authkeys", "600", "auth 1\n1 sha1 osmha\n")?;
+            // After a split brain Heartbeat starts itself anew as another process; Debian's unit would then stop that.
+            let unit = "/etc/systemd/system/heartbeat.service.d/restart.conf";
+            node.write(unit, "644", "[Service]\nRemainAfterExit=yes\n")?;
             node.enable("heartbeat")?;
         }
         Ok(())

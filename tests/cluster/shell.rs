@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Between two looks at something that tells nobody of its changes.
-const POLL: Duration = Duration::from_millis(10);
+/// Between two looks at something that tells nobody of its changes, at first and later.
+const POLL: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(100)];
 
 /// Runs a program to its end.
 ///
@@ -77,7 +77,7 @@ pub fn wait<T, E: Display>(
             Err(e) if began.elapsed() > limit => {
                 return Err(format!("{what}: not within {limit:?}: {e}"));
             }
-            Err(_) => std::thread::sleep(POLL),
+            Err(_) => std::thread::sleep((began.elapsed() / 20).clamp(POLL[0], POLL[1])),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::machine::Machine;
 use super::net::{self, THIRD, VIP};
@@ -15,6 +15,8 @@ use super::{base, writer};
 
 /// Longest that anything may take that a cluster manager decides.
 const DECISION: Duration = Duration::from_secs(90);
+/// How long one node must have served alone until the cluster counts as settled.
+const STAYS: Duration = Duration::from_secs(4);
 /// Longest until both nodes hold the same once they can talk.
 const CATCH_UP: Duration = Duration::from_secs(30);
 /// The programs the machinery of the tests needs.
@@ -232,6 +234,28 @@ impl World {
             .collect();
         (serves.len() == 1 && self.nodes.iter().filter(|n| n.has_vip()).count() == 1)
             .then(|| serves[0])
+    }
+
+    /// Waits until one node alone serves, and goes on to: while a cluster is put together again it may look so for a
+    /// moment.
+    ///
+    /// # Errors
+    /// It never does.
+    pub fn settles(&self) -> Result<usize, String> {
+        let mut held: Option<(usize, Instant)> = None;
+        let (node, _) = wait(DECISION, "one node that serves alone, and stays", || {
+            let now = self.serving();
+            held = match (held, now) {
+                (Some((node, since)), Some(n)) if n == node => Some((node, since)),
+                (_, Some(n)) => Some((n, Instant::now())),
+                (_, None) => None,
+            };
+            match held {
+                Some((node, since)) if since.elapsed() > STAYS => Ok(node),
+                _ => Err(self.picture()),
+            }
+        })?;
+        Ok(node)
     }
 
     fn serves(&self, node: &Machine) -> bool {

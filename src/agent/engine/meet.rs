@@ -4,7 +4,7 @@
 
 use super::{Engine, EngineError, PIECE};
 use crate::agent::divergence::Changed;
-use crate::agent::meeting::{Course, DIVERGED, diverged, hello, judge};
+use crate::agent::meeting::{Course, DIVERGED, REFUSED, diverged, hello, judge};
 use crate::agent::peer::Peer;
 use crate::agent::session::{Phase, Session};
 use crate::decide::dirty::Touch;
@@ -149,7 +149,7 @@ impl Engine {
                     "{} holds newer data than this active node; deactivate this node and run \"syncctl resync\"",
                     self.party.peer
                 );
-                self.refuse(6, &text);
+                self.refuse(REFUSED, &text);
             }
             Course::Idle | Course::Blank | Course::Receive { .. } => {
                 session.peer.send(Message::Bye {
@@ -171,20 +171,26 @@ impl Engine {
                 text: text.to_owned(),
             });
         }
+        self.halt(code, text, false);
+    }
+
+    /// Replication stands still until a person helped, or the cluster manager decided; the index stays current. A peer with which data diverged still
+    /// tells what it changed before it has `refused`, too.
+    pub(super) fn halt(&mut self, code: u8, text: &str, refused: bool) {
         let state = if code == DIVERGED {
             "diverged"
         } else {
             "halted"
         };
-        self.halt(state, text, false);
-    }
-
-    /// Replication stands still until a person helped; the index stays current. A peer with which data diverged still
-    /// tells what it changed before it has `refused`, too.
-    pub(super) fn halt(&mut self, state: &str, text: &str, refused: bool) {
-        tracing::error!("{text}");
+        // Asked every other second; each node also hears it from the other one.
+        if code == REFUSED && self.board.snapshot().peer.state == state {
+            tracing::debug!("still: {text}");
+        } else {
+            tracing::error!("{text}");
+        }
         text.clone_into(&mut self.unreachable);
         self.hopeless();
+        self.board.expect_a_change(code == REFUSED);
         self.board.update(|s| {
             s.peer.state = state.to_owned();
             text.clone_into(&mut s.peer.reason);
@@ -197,8 +203,8 @@ impl Engine {
                 s.peer.close();
             }
         }
-        self.commands
-            .halted(if state == "diverged" { 5 } else { 6 }, text);
+        let code = if code == DIVERGED { 5 } else { 6 };
+        self.commands.halted(code, text);
     }
 
     /// The peer stands where this node stands: from now on changes are pushed as they happen.

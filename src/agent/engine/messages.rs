@@ -2,7 +2,6 @@
 
 use super::{Engine, EngineError};
 use crate::agent::divergence::Changed;
-use crate::agent::meeting::DIVERGED;
 use crate::wire::control::ResyncReport;
 use crate::wire::message::Message;
 
@@ -14,14 +13,7 @@ impl Engine {
         };
         match message {
             Message::Hello(theirs) => self.met(&theirs)?,
-            Message::Refuse { code, text } => {
-                let state = if code == DIVERGED {
-                    "diverged"
-                } else {
-                    "halted"
-                };
-                self.halt(state, &text, true);
-            }
+            Message::Refuse { code, text } => self.halt(code, &text, true),
             Message::Changed { paths, more } => {
                 if let Some((_, there)) = &mut self.apart {
                     let paths = paths.into_iter().collect();
