@@ -14,6 +14,9 @@ use crate::wire::control::{Answer, Failure, Outcome, Progress, ResyncReport};
 /// Time between two progress lines.
 const PROGRESS: Duration = Duration::from_millis(500);
 
+/// How long a command that needs the peer goes on trying to reach it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 struct Flush {
     replies: Replies,
     deadline: Instant,
@@ -206,12 +209,17 @@ impl Commands {
         }
     }
 
-    /// The peer was dialled for those who wait, and does not answer.
+    /// The peer was dialled and does not answer: who has waited for it for a while waits no longer.
     pub fn unreachable(&mut self, why: &str) {
-        for w in self.resyncs.drain(..) {
+        self.resyncs.retain(|w| {
+            // A process that is just letting go of the peer is no peer that is gone.
+            if w.started.elapsed() < PATIENCE {
+                return true;
+            }
             let text = format!("the peer cannot be reached: {why}");
             let _ = w.replies.send(failure(4, text, "see syncctl check"));
-        }
+            false
+        });
     }
 
     /// What a dry run of the round would do.

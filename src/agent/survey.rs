@@ -4,7 +4,8 @@ use std::os::fd::AsFd;
 
 use super::node::Node;
 use super::scan::{Differs, Scanner};
-use crate::index::store::StoreError;
+use crate::index::store::{Row, StoreError};
+use crate::model::entry::Entry;
 use crate::model::path::{RelPath, TreePath};
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Look, Seen, look_at};
@@ -97,13 +98,7 @@ pub fn changed_here(
             let excluded =
                 !path.path.is_root() && (node.excluded(&path, true) || node.excluded(&path, false));
             let row = node.store.lookup(&path)?;
-            let is_dir = row.as_ref().is_some_and(|r| r.entry.kind.is_dir());
-            // A directory's stamp moves with every entry; its metadata come with the round.
-            let still_dir = is_dir
-                && node
-                    .root(path.root)
-                    .is_some_and(|r| r.root.open_dir(&path.path).is_ok());
-            if !excluded && !still_dir {
+            if !excluded && !is_same_dir(node, &path, row.as_ref()) {
                 paths.push(path);
             }
         }
@@ -117,4 +112,28 @@ fn all(node: &Node) -> Scanner {
         scanner.push(TreePath::new(r.root.id, RelPath::root()));
     }
     scanner
+}
+
+/// Whether a directory still is what its row says: its stamp moves with every entry, and says less than its metadata.
+fn is_same_dir(node: &Node, path: &TreePath, row: Option<&Row>) -> bool {
+    let Some(row) = row.filter(|r| r.entry.kind.is_dir()) else {
+        return false;
+    };
+    let Some(r) = node.root(path.root) else {
+        return false;
+    };
+    let looked = r.root.open_dir(&path.path).and_then(|dir| {
+        let look = look_at(dir.as_fd(), b"")?;
+        Ok((look, xattrs_of(dir.as_fd(), b"")?))
+    });
+    match looked {
+        Ok((Look::There(seen), xattrs)) => {
+            let entry = Entry {
+                xattrs,
+                ..seen.entry
+            };
+            entry == row.entry
+        }
+        _ => false,
+    }
 }

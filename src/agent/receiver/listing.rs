@@ -9,16 +9,15 @@ use crate::agent::content::INLINE_MAX;
 use crate::index::store::{Row, StoreError};
 use crate::model::entry::Kind;
 use crate::model::epoch::Seq;
-use crate::model::path::TreePath;
+use crate::model::path::{RelPath, TreePath};
 use crate::wire::message::{Have, Message, Named, Range, Wanted};
 
 impl Receiver {
     /// Asks for paths this node found changed in its own tree: the sender's state replaces them.
     pub fn ask_for(&self, paths: &[TreePath]) {
         for path in paths {
-            let Some(parent) = path.path.parent() else {
-                continue;
-            };
+            // The empty name is the directory itself, here a root.
+            let parent = path.path.parent().unwrap_or_else(RelPath::root);
             let name = path.path.name().unwrap_or_default().to_vec();
             self.want(
                 &TreePath::new(path.root, parent),
