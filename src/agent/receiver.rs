@@ -19,7 +19,7 @@ use super::perform::Outcome;
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::wire::control::ResyncReport;
-use crate::wire::message::Message;
+use crate::wire::message::{Message, Named, Range};
 
 /// Names in one want.
 const PAGE: usize = 1024;
@@ -118,10 +118,7 @@ impl Receiver {
                 dir,
                 exact,
                 entries,
-            } => match &mut self.comparison {
-                Some(c) => c.listing(&mut self.side.node, &dir, exact.as_ref(), &entries)?,
-                None => self.listing(&dir, exact.as_ref(), entries)?,
-            },
+            } => self.listed_names(&dir, exact.as_ref(), entries)?,
             Message::Gone { paths } => self.gone(paths)?,
             Message::Listed if self.gone.len() > MAX_GONE => {
                 return Ok(Next::End(format!(
@@ -192,6 +189,29 @@ impl Receiver {
         self.report.problems += outcome.problems.len() as u64;
         if outcome.preserved > 0 {
             self.board.ring();
+        }
+    }
+
+    /// Takes in a part of a directory. What is learned of this node's own files is kept at once for all of them.
+    fn listed_names(
+        &mut self,
+        dir: &TreePath,
+        exact: Option<&Range>,
+        entries: Vec<Named>,
+    ) -> Result<(), ApplyError> {
+        self.side.node.store.begin()?;
+        let done = match &mut self.comparison {
+            Some(c) => c
+                .listing(&mut self.side.node, dir, exact, &entries)
+                .map_err(ApplyError::from),
+            None => self.listing(dir, exact, entries),
+        };
+        match done {
+            Ok(()) => Ok(self.side.node.store.commit()?),
+            Err(e) => {
+                self.side.node.store.rollback();
+                Err(e)
+            }
         }
     }
 

@@ -23,6 +23,10 @@ const MAX_FLIGHT: usize = 16;
 const MAX_FLIGHT_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of content in one batch.
 pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
+/// Wants answered at a time.
+pub const PIECE: usize = 512;
+/// Wants from which on they are answered although the peer has not asked for everything yet.
+const FEW_WANTS: usize = 64;
 /// Wanted paths held before the listing waits.
 const MAX_WANTS: usize = 20_000;
 /// Transfers of a round under way at a time.
@@ -126,7 +130,7 @@ impl Session {
             return false;
         }
         let listing = !round.is_listed() && round.wants.len() < MAX_WANTS;
-        let sending = !round.wants.is_empty() && self.round_jobs.len() < MAX_ROUND_TRANSFERS;
+        let sending = self.may_answer(round);
         listing || sending || self.can_link(round) || self.can_settle(round)
     }
 
@@ -156,6 +160,18 @@ impl Session {
     #[must_use]
     pub fn may_list(round: &Round) -> bool {
         !round.is_listed() && round.wants.len() < MAX_WANTS
+    }
+
+    /// Whether the next wants are to be answered. As long as the peer is still asking they gather: it writes to disk once
+    /// for each batch, and a small batch makes the next one wait.
+    #[must_use]
+    pub fn may_answer(&self, round: &Round) -> bool {
+        let enough = match (round.asked, self.flights.is_empty()) {
+            (true, _) => 1,
+            (false, true) => FEW_WANTS,
+            (false, false) => PIECE,
+        };
+        round.wants.len() >= enough && self.may_transfer()
     }
 
     /// Whether another transfer of the round may begin.

@@ -19,7 +19,7 @@ use crate::sys::meta;
 use crate::sys::tree::{Look, is_absent, look_at};
 
 /// Bytes of content in a batch up to which they travel through the journal instead of synced slots.
-pub(super) const INLINE_JOURNAL: usize = 512 * 1024;
+pub(super) const INLINE_JOURNAL: usize = 1024 * 1024;
 
 /// A batch on its way into the journal.
 pub(super) struct Prepared {

@@ -8,7 +8,7 @@ use crate::agent::content::{INLINE_MAX, LastDir, Small, read_steady};
 use crate::agent::links::first_name;
 use crate::agent::node::Node;
 use crate::agent::round::Want;
-use crate::agent::session::{MAX_BATCH_BYTES, Phase, Session};
+use crate::agent::session::{MAX_BATCH_BYTES, PIECE, Phase, Session};
 use crate::decide::dirty::Touch;
 use crate::index::store::Row;
 use crate::model::batch::{Content, Op};
@@ -18,8 +18,6 @@ use crate::model::path::TreePath;
 use crate::sys::tree::is_absent;
 use crate::wire::message::{Have, Message, Role};
 
-/// Wants answered at a time.
-const PIECE: usize = 512;
 /// Bytes of content after which a piece ends. With one more small file it still is one batch: a small rest behind a large
 /// batch would hold everything up until both were acknowledged.
 const PIECE_BYTES: u64 = MAX_BATCH_BYTES as u64 * 3 / 4;
@@ -62,7 +60,7 @@ impl Engine {
 
     /// Answers the next wants, as many as make a piece.
     fn answer_wants(&mut self) -> Result<(), EngineError> {
-        let wanted = |s: &Session| matches!(&s.phase, Phase::Round(r) if !r.wants.is_empty());
+        let wanted = |s: &Session| matches!(&s.phase, Phase::Round(r) if s.may_answer(r));
         if !self.session.as_ref().is_some_and(wanted) {
             return Ok(());
         }
