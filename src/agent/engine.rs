@@ -381,7 +381,12 @@ impl Engine {
     fn handle(&mut self, event: Event) -> Result<bool, EngineError> {
         match event {
             Event::Wake | Event::Stop => {}
-            Event::LinkUp(peer) => self.link_up(peer),
+            Event::LinkUp(peer) => {
+                self.link_up(peer);
+                if let Some(session) = &mut self.session {
+                    session.handed = true;
+                }
+            }
             // Who came to us waits for an answer; what we dialled meanwhile only gets in its way.
             Event::Dialled(peer) if self.session.is_some() => peer.close(),
             Event::Dialled(peer) => self.link_up(peer),

@@ -60,6 +60,8 @@ pub struct Flight {
 pub struct Session {
     /// The way to the peer.
     pub peer: Peer,
+    /// The peer dialled, so whoever dials here does not know of its end.
+    pub handed: bool,
     /// What this side said of itself.
     pub ours: Hello,
     /// What the session is doing.
@@ -88,6 +90,7 @@ impl Session {
     pub fn new(peer: Peer, ours: Hello) -> Self {
         Self {
             peer,
+            handed: false,
             ours,
             phase: Phase::Meeting,
             flights: BTreeMap::new(),

@@ -216,8 +216,8 @@ impl<'a> Standby<'a> {
                 Ok(Some(Event::LinkDown { session, why })) if session == peer.session => {
                     return Err(End::Lost(why));
                 }
-                // Both sides must choose the same of two streams: that of the node that takes over.
-                Ok(Some(Event::LinkUp(next))) if self.takeover.is_some() => next.close(),
+                // Both sides must choose the same of two streams: that of whoever dialled to catch up.
+                Ok(Some(Event::LinkUp(next))) if self.until == Until::CaughtUp => next.close(),
                 Ok(Some(Event::LinkUp(next))) => {
                     peer.close();
                     *peer = next;
@@ -348,7 +348,7 @@ impl<'a> Standby<'a> {
                 Event::LinkDown { session: s, why } if s == session => {
                     return Ok((End::Lost(why), None));
                 }
-                Event::LinkUp(next) if self.takeover.is_some() => next.close(),
+                Event::LinkUp(next) if self.until == Until::CaughtUp => next.close(),
                 Event::LinkUp(next) => {
                     return Ok((End::Lost("another session took over".into()), Some(next)));
                 }

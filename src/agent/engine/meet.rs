@@ -70,6 +70,10 @@ impl Engine {
         // A peer that was never met in this session was not lost with it.
         if matches!(session.phase, Phase::Round(_) | Phase::Live) {
             self.node.epochs.open_with_next_change();
+            if session.handed {
+                // It waits long where replication was halted, and now it is not.
+                let _ = self.down.send(());
+            }
         }
         self.commands.session_ended(why);
         // One that ended before anybody said hello came to nobody.
