@@ -9,6 +9,8 @@
 mod base;
 #[path = "cluster/faults.rs"]
 mod faults;
+#[path = "cluster/figures.rs"]
+mod figures;
 #[path = "cluster/machine.rs"]
 mod machine;
 #[path = "cluster/managers.rs"]
@@ -17,6 +19,8 @@ mod managers;
 mod net;
 #[path = "cluster/shell.rs"]
 mod shell;
+#[path = "cluster/unit.rs"]
+mod unit;
 #[path = "cluster/world.rs"]
 mod world;
 #[path = "cluster/writer.rs"]
@@ -24,14 +28,48 @@ mod writer;
 
 use managers::{Class, Heartbeat, Keepalived, Manager, Pacemaker};
 
-fn under(manager: impl Manager + 'static) {
+fn on_nodes(test: impl FnOnce() -> Result<(), String>) {
     if let Err(why) = world::possible() {
         println!("skipped: {why}");
         return;
     }
-    if let Err(e) = faults::all(Box::new(manager)) {
+    if let Err(e) = test() {
         panic!("{e}");
     }
+}
+
+fn under(manager: impl Manager + 'static) {
+    on_nodes(|| faults::all(Box::new(manager)));
+}
+
+#[test]
+#[ignore = "make test-cluster"]
+fn the_unit() {
+    on_nodes(unit::unit);
+}
+
+#[test]
+#[ignore = "make test-cluster"]
+fn the_unit_is_confined() {
+    on_nodes(unit::confined);
+}
+
+#[test]
+#[ignore = "make test-cluster"]
+fn the_init_script_beside_systemd() {
+    on_nodes(unit::init);
+}
+
+#[test]
+#[ignore = "make test-cluster"]
+fn a_boot_beside_a_silent_peer() {
+    on_nodes(unit::boot);
+}
+
+#[test]
+#[ignore = "make test-cluster"]
+fn the_agents_own_time() {
+    on_nodes(figures::figures);
 }
 
 #[test]

@@ -15,7 +15,7 @@ const MIRROR: &str = "http://deb.debian.org/debian";
 /// What is in it, apart from what is essential in Debian.
 const PACKAGES: &str = "systemd,systemd-sysv,udev,dbus,iproute2,iputils-ping,procps,heartbeat,pacemaker,\
     pacemaker-cli-utils,corosync,pcs,resource-agents,keepalived,apache2,wget,libxml2-utils,openssh-server,\
-    openssh-client,iptables,nftables,conntrack,net-tools";
+    openssh-client,iptables,nftables,conntrack,net-tools,acl,attr,libcap2-bin";
 /// Units that a scenario starts where it wants them, and timers that would disturb it.
 const DISABLED: [&str; 14] = [
     "apache2",

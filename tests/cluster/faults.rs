@@ -91,6 +91,7 @@ impl Run {
     /// Both nodes hold the same again, and the service counts.
     fn settled(&self, node: usize) -> Result<(), String> {
         self.world.in_sync(node)?;
+        self.world.equal(node)?;
         let before = self.world.count();
         wait(NOTICED, "acknowledged changes", || {
             let more = self.world.count() - before;
@@ -153,9 +154,14 @@ impl Run {
     fn planned_move(&mut self) -> Result<(), String> {
         for (node, on) in [(2, true), (1, false)] {
             let since = now();
-            self.manager.standby(&self.world, 1, on)?;
+            let (vip, told) = std::thread::scope(|s| {
+                let told = s.spawn(|| self.manager.standby(&self.world, 1, on));
+                (self.world.vip_after(node, since), told.join())
+            });
+            let vip = vip?;
+            told.map_err(|_| "the call to the manager panicked")??;
             let t = self.world.serves_after(node, since)?;
-            self.took("planned move", node, t);
+            self.took("planned move", node, Takeover { vip, ..t });
             self.checked(node, false)?;
         }
         self.settled(1)

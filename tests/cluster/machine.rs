@@ -19,7 +19,9 @@ const BOOT: Duration = Duration::from_secs(60);
 /// Longest that a command in a node may take, in seconds.
 const COMMAND: &str = "90";
 /// Size of the disk with the data.
-const DISK: u64 = 256 << 20;
+const DISK: u64 = 1 << 30;
+/// Files it has room for.
+const INODES: &str = "300000";
 /// The control groups of all nodes of a run.
 const GROUP: &str = "osm-failover-test";
 
@@ -76,7 +78,7 @@ impl Machine {
         let image = machine.dir.join("disk.img");
         let made = fs::File::create(&image).and_then(|f| f.set_len(DISK));
         made.map_err(|e| format!("{}: {e}", image.display()))?;
-        run("mkfs.ext4", &["-q", &path("disk.img")])?;
+        run("mkfs.ext4", &["-q", "-N", INODES, &path("disk.img")])?;
         // overlayfs refuses a fanotify mark on a file system; this one takes it.
         run("mount", &["-o", "loop", &path("disk.img"), &path("disk")])?;
         Ok(machine)
@@ -104,6 +106,15 @@ impl Machine {
         }
         fs::write(&file, text).map_err(said)?;
         run("chmod", &[mode, &file.display().to_string()]).map(drop)
+    }
+
+    /// Reads a file of the node.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read(&self, path: &str) -> Result<String, String> {
+        let file = self.root().join(path.trim_start_matches('/'));
+        fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))
     }
 
     /// Has a unit started at boot.

@@ -10,7 +10,7 @@ use super::world::World;
 const READY: Duration = Duration::from_secs(60);
 
 /// A cluster manager.
-pub trait Manager {
+pub trait Manager: Sync {
     /// Its name, and what it is given to manage.
     fn name(&self) -> &'static str;
     /// Writes its files to both nodes, which are off, and has it started at boot.

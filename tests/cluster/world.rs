@@ -347,6 +347,27 @@ impl World {
         writer::acknowledged(&self.log).len()
     }
 
+    /// The other node has what this one has, and nothing besides; the service goes on meanwhile.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn equal(&self, number: usize) -> Result<(), String> {
+        let [here, there] = [number, 3 - number].map(|n| &self.nodes[n - 1]);
+        let before = writer::numbers(&here.disk());
+        here.run("syncctl flush")?;
+        let theirs = writer::numbers(&there.disk());
+        let after = writer::numbers(&here.disk());
+        let missing: Vec<_> = before.difference(&theirs).take(10).collect();
+        let besides: Vec<_> = theirs.difference(&after).take(10).collect();
+        if missing.is_empty() && besides.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "{} lacks {missing:?} and has {besides:?} besides",
+            there.name
+        ))
+    }
+
     /// Nothing newer was overwritten by something older: who took over went on from what was acknowledged.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The service's init script.
 pub const INIT: &str = r#"#!/bin/sh
@@ -91,6 +91,18 @@ pub fn held(disk: &Path) -> BTreeSet<String> {
     });
     let lines = files.map(|f| fs::read_to_string(f.path()).unwrap_or_default());
     lines.map(|l| l.trim().to_owned()).collect()
+}
+
+/// The names and contents that a node's disk holds in place.
+pub fn numbers(disk: &Path) -> BTreeSet<(PathBuf, String)> {
+    let below = walkdir::WalkDir::new(disk.join("data/numbers")).into_iter();
+    let files = below.flatten().filter(|f| f.file_type().is_file());
+    files
+        .map(|f| {
+            let text = fs::read_to_string(f.path()).unwrap_or_default();
+            (PathBuf::from(f.file_name()), text)
+        })
+        .collect()
 }
 
 /// The last number on a node's disk.
