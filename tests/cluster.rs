@@ -19,6 +19,8 @@ mod managers;
 mod net;
 #[path = "cluster/shell.rs"]
 mod shell;
+#[path = "cluster/takeover.rs"]
+mod takeover;
 #[path = "cluster/unit.rs"]
 mod unit;
 #[path = "cluster/world.rs"]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::machine::Machine;
 use super::net::{self, THIRD, VIP};
 use super::shell::{run, wait};
+pub use super::takeover::Takeover;
 use super::{base, writer};
 
 /// Longest that anything may take that a cluster manager decides.
@@ -478,15 +479,6 @@ impl Drop for World {
         net::unmake();
         let _ = run("umount", &["-l", &self.dir.display().to_string()]);
     }
-}
-
-/// How long a takeover took, in seconds from the fault.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Takeover {
-    /// Until the virtual IP was there.
-    pub vip: f64,
-    /// Until the service started.
-    pub service: f64,
 }
 
 /// Nanoseconds since 1970.
