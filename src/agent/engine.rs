@@ -31,7 +31,7 @@ use super::divergence::Changed;
 use super::hints::{Carried, Hints};
 use super::links::Departed;
 use super::meeting::Party;
-use super::node::Node;
+use super::node::{Node, NodeError};
 use super::peer::Peer;
 use super::resolve::ResolveError;
 use super::roots::Roots;
@@ -92,6 +92,9 @@ pub enum EngineError {
     /// The index failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The node's state failed.
+    #[error(transparent)]
+    Node(#[from] NodeError),
     /// Index or history failed while resolving.
     #[error(transparent)]
     Resolve(#[from] ResolveError),

@@ -230,6 +230,23 @@ impl Node {
         Ok(())
     }
 
+    /// The tree that stands here when the first peer is met is what that peer will hold: from now on it has an epoch,
+    /// so that both know it again.
+    ///
+    /// # Errors
+    /// [`NodeError::Epochs`] or [`NodeError::Store`] where history or index cannot be written.
+    pub fn found(&mut self) -> Result<(), NodeError> {
+        if !self.epochs.history().is_empty() {
+            return Ok(());
+        }
+        let head = self.epochs.next(&self.name)?;
+        self.store.set_number("head", head)?;
+        self.store.number_found(head)?;
+        // Numbers that the peer holds must not be given a second time after a power cut.
+        self.store.sync()?;
+        Ok(())
+    }
+
     /// What counts when something has to make way here.
     #[must_use]
     pub fn standing(&self) -> Standing {

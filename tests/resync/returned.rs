@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, ctl, ctl_when_free, flushed_equal, in_sync, is_preserved, json, noted, preserved, signal,
-    start, state, until, wait_serve_gone,
+    LONG, activate, ctl, ctl_when_free, flushed_equal, idle, in_sync, is_preserved, json, noted,
+    preserved, signal, start, state, until, wait_serve_gone,
 };
 use crate::common::tree;
 use crate::options;
@@ -220,4 +220,33 @@ fn two_nodes_that_wrote_while_apart_are_diverged() {
     assert_eq!(code, 0, "{said}");
     tree::assert_equal(&a, &b);
     assert!(is_preserved(&pair, Side::A, "data", b"of A"));
+}
+
+#[test]
+fn the_tree_before_the_first_activation_belongs_to_an_epoch() {
+    let mut pair = idle(options!());
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    fill(&a);
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    let status = pair.status().expect("status");
+    assert_eq!(status["epoch"], 1, "{status}");
+    pair.kill(Side::A);
+    pair.kill_serve(Side::B);
+    activate(&pair, Side::B);
+    let status = pair.status_of(Side::B).expect("status");
+    assert_eq!(status["epoch"], 1, "{status}");
+    let how = status["activation"].as_str().expect("a sentence");
+    assert!(how.contains("both nodes hold the same data"), "{how}");
+    fs::write(b.join("d/f3"), "changed on osm2").expect("a file");
+    let is_noted = noted(&pair, Side::B, |s| s["epoch"].as_u64() >= Some(2));
+    assert!(until(LONG, is_noted), "{:?}", pair.status_of(Side::B));
+    let (code, said) = ctl_when_free(&pair, Side::A, &["resync"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(until(LONG, || tree_equal(&pair)), "{said}");
+    // Both know what they share, so only the change is looked at, and nothing has to make way.
+    let log = fs::read_to_string(pair.daemon_log(Side::B)).expect("the log");
+    assert!(log.contains("full: false"), "{log}");
+    assert!(!log.contains("full: true"), "{log}");
+    assert!(preserved(&pair, Side::A, "data").is_empty());
 }

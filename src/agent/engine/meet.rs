@@ -126,6 +126,9 @@ impl Engine {
                     .collect();
                 session.known_epoch = theirs.history.last().map(|e| e.id);
                 let dry_run = theirs.dry_run || self.party.dry_run;
+                if !dry_run {
+                    self.node.found()?;
+                }
                 session.begin(&self.node, since, full, dry_run, &empty);
                 // It may stand further back than it once did, and what it lacks is what would be lost now.
                 self.acked = since;

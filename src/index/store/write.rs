@@ -151,6 +151,17 @@ impl Store {
         }
     }
 
+    /// Gives what was found here, and has number 0, this one.
+    ///
+    /// # Errors
+    /// [`StoreError::Sql`].
+    pub fn number_found(&self, seq: Seq) -> Result<()> {
+        self.db
+            .execute("UPDATE node SET seq=? WHERE seq=0", [seq.cast_signed()])
+            .map_err(self.sql())
+            .map(|_| ())
+    }
+
     /// Moves a row, and with it everything below, to another path; whatever row stood there goes.
     /// Returns whether both ends were known.
     ///
