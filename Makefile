@@ -1,4 +1,5 @@
-# `make` builds, `make test` runs everything that can run here, `make install` honours DESTDIR and PREFIX.
+# `make` builds, `make test` runs everything that can run here, `make test-cluster` boots two nodes under each cluster
+# manager, `make install` honours DESTDIR and PREFIX.
 
 PREFIX     ?= /usr/local
 SYSCONFDIR ?= /etc
@@ -10,7 +11,7 @@ INSTALL    ?= install
 BIN  := target/release
 ROOT := $(DESTDIR)$(PREFIX)
 
-.PHONY: all build test demo bench install clean
+.PHONY: all build test test-cluster demo bench install clean
 
 all: build
 
@@ -19,6 +20,12 @@ build:
 
 test:
 	tests/run
+
+# The nodes' own root file system is made once, by mmdebstrap from a Debian mirror, and kept in target.
+test-cluster:
+	tests/install systemd-nspawn:systemd-container mmdebstrap:mmdebstrap ip:iproute2 nsenter:util-linux \
+		mkfs.ext4:e2fsprogs ssh-keygen:openssh-client mount:mount timeout:coreutils journalctl:systemd
+	$(CARGO) test --config "target.'cfg(unix)'.runner = ['tests/cluster/run']" --test cluster -- --ignored --test-threads=1 --nocapture
 
 demo:
 	$(CARGO) build --release --bin syncd --bin syncctl

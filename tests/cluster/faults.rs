@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::managers::Manager;
 use super::shell::wait;
-use super::world::{Takeover, World, now, seconds};
+use super::takeover::{self, Takeover};
+use super::world::{World, now, seconds};
 use super::writer;
 
 /// How far the service counts before the next fault.
@@ -62,6 +63,7 @@ impl Run {
     }
 
     fn took(&self, what: &str, node: usize, t: Takeover) {
+        takeover::note(self.manager.name(), what, t);
         let calls = std::fs::read_to_string(self.world.log.join("calls")).unwrap_or_default();
         let mark = format!("osm{node} activate ");
         let agent = calls

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::machine::Machine;
 use super::net::{self, THIRD, VIP};
 use super::shell::{run, wait};
-pub use super::takeover::Takeover;
+use super::takeover::Takeover;
 use super::{base, writer};
 
 /// Longest that anything may take that a cluster manager decides.
@@ -97,7 +97,7 @@ pub fn possible() -> Result<(), String> {
     if !Path::new("/dev/loop-control").exists() {
         return Err("this kernel has no loop devices".into());
     }
-    Ok(())
+    base::base().map(drop)
 }
 
 impl World {

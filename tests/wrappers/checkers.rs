@@ -12,7 +12,7 @@ const SCRIPTS: [&str; 4] = [
     "keepalived/notify.sh",
     "ocf/osm-failover",
 ];
-const BASH: [&str; 2] = ["tests/run", "tests/cluster/run"];
+const BASH: [&str; 3] = ["tests/run", "tests/install", "tests/cluster/run"];
 
 #[test]
 fn shellcheck_is_silent() {
