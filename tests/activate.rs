@@ -5,6 +5,8 @@ mod common;
 
 #[path = "activate/calls.rs"]
 mod calls;
+#[path = "activate/dead.rs"]
+mod dead;
 #[path = "activate/handover.rs"]
 mod handover;
 #[path = "activate/random.rs"]

@@ -24,6 +24,14 @@ use crate::wire::message::Role;
 /// Number in the index: when this node last stood where its active peer stood, in milliseconds of this host's clock.
 pub const IN_STEP: &str = "in_step_ms";
 
+/// Number in the index: 1 where this node stood where its active peer stood until that one fell silent, without a word that
+/// it ends.
+pub const FELL_SILENT: &str = "fell_silent";
+
+/// Time in which a host that lives accepts or refuses a connection, with room to spare on any network that two nodes of
+/// a cluster share.
+const ANSWER: Duration = Duration::from_millis(200);
+
 /// What an activation works with.
 pub struct Activation<'a> {
     /// The node.
@@ -64,6 +72,11 @@ impl Activation<'_> {
             tracing::warn!("going on {text}");
             Ok(text)
         };
+        if self.is_gone(&side)? {
+            let why = "fell silent while both held the same, and its host does not answer";
+            let text = alone(&mut side, why)?;
+            return Ok((side, text));
+        }
         let peer = match self.dial(patience)? {
             Ok(peer) => peer,
             Err(why) => {
@@ -100,6 +113,14 @@ impl Activation<'_> {
             End::Stopped => return Err(interrupted()),
         };
         Ok((side, text))
+    }
+
+    /// Whether the peer died, as two observations say that do not depend on each other: the stream on which it sent its
+    /// changes to this node fell silent, and its host does not answer now. There is nobody to wait for then.
+    fn is_gone(&self, side: &Receiving) -> Result<bool, Failure> {
+        let silent = side.node.store.number(FELL_SILENT);
+        let silent = silent.map_err(|e| failed(e, "see syncctl check"))? == 1;
+        Ok(silent && self.rt.block_on(link::is_dead(&self.site.target(), ANSWER)))
     }
 
     /// Dials the peer, for as long as nobody tells this process to end; why it cannot be reached is no failure.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
@@ -23,6 +23,8 @@ use crate::wire::message::Message;
 const SILENCE: Duration = Duration::from_millis(4000);
 /// Time between signs of life.
 const PULSE: Duration = Duration::from_millis(1000);
+/// Time without a sign of life in which at least one did not come.
+const MISSED: Duration = Duration::from_millis(2500);
 /// Bulk chunks waiting for the writer.
 const BULK_QUEUE: usize = 4;
 /// Bytes gathered before they are written although more messages wait.
@@ -37,18 +39,21 @@ pub struct Peer {
     bulk: mpsc::Sender<Message>,
     waiting: Arc<AtomicU64>,
     counters: Arc<Counters>,
+    began: Instant,
     stop: CancellationToken,
     done: CancellationToken,
     rt: tokio::runtime::Handle,
 }
 
-/// Bytes over the stream.
+/// Bytes over the stream, and its last sign of life.
 #[derive(Debug, Default)]
-pub struct Counters {
+struct Counters {
     /// Bytes written.
-    pub sent: AtomicU64,
+    sent: AtomicU64,
     /// Bytes read.
-    pub received: AtomicU64,
+    received: AtomicU64,
+    /// When the peer was heard last, in milliseconds after the stream began.
+    heard: AtomicU64,
 }
 
 impl Peer {
@@ -91,6 +96,14 @@ impl Peer {
             self.counters.sent.load(Ordering::Relaxed),
             self.counters.received.load(Ordering::Relaxed),
         )
+    }
+
+    /// Whether nothing came from the peer for longer than a peer that lives leaves between two signs of life. One that
+    /// ended the stream was heard doing so.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        let heard = Duration::from_millis(self.counters.heard.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(heard) >= MISSED
     }
 
     /// Waits until the session has ended.
@@ -147,11 +160,13 @@ pub fn start(link: Link, style: Style, events: mpsc::Sender<Event>) -> Peer {
         bulk,
         waiting: waiting.clone(),
         counters: counters.clone(),
+        began: Instant::now(),
         stop: stop.clone(),
         done: done.clone(),
         rt: tokio::runtime::Handle::current(),
     };
     let (reader, writer, mut remote) = link.split();
+    let began = peer.began;
     let writing = tokio::spawn(write(
         writer,
         urgent_rx,
@@ -162,7 +177,7 @@ pub fn start(link: Link, style: Style, events: mpsc::Sender<Event>) -> Peer {
         stop.clone(),
     ));
     tokio::spawn(async move {
-        let mut why = read(reader, session, &events, &counters, &stop).await;
+        let mut why = read(reader, session, &events, (&counters, began), &stop).await;
         stop.cancel();
         // That the other side is gone shows in writing first; why it went, its exit and its last words tell better.
         let gone = [
@@ -193,7 +208,7 @@ async fn read(
     reader: crate::sys::link::Reader,
     session: u64,
     events: &mpsc::Sender<Event>,
-    counters: &Counters,
+    (counters, began): (&Counters, Instant),
     stop: &CancellationToken,
 ) -> Option<String> {
     let mut frames = FramedRead::with_capacity(reader, codec(), 64 * 1024);
@@ -202,6 +217,10 @@ async fn read(
             () = stop.cancelled() => return Some("the session was ended here".into()),
             next = tokio::time::timeout(SILENCE, frames.next()) => next,
         };
+        if next.is_ok() {
+            let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            counters.heard.store(ms, Ordering::Relaxed);
+        }
         let frame = match next {
             Err(_) => {
                 return Some(format!(

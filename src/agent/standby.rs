@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 pub use self::takeover::Takeover;
 use self::takeover::handed_over;
-use super::activation::IN_STEP;
+use super::activation::{FELL_SILENT, IN_STEP};
 use super::apply::Receiving;
 use super::board::Board;
 use super::divergence::{Changed, differences};
@@ -148,7 +148,10 @@ impl<'a> Standby<'a> {
                     let (end, next) = self.receive(&mut receiver, &ours, &theirs)?;
                     side = receiver.finish();
                     if let Some(ms) = self.in_step {
-                        let noted = side.node.store.set_number(IN_STEP, ms);
+                        let store = &side.node.store;
+                        let silent = u64::from(peer.is_silent());
+                        let noted = store.set_number(IN_STEP, ms);
+                        let noted = noted.and_then(|()| store.set_number(FELL_SILENT, silent));
                         noted.map_err(|e| failed(e, "see syncctl check"))?;
                     }
                     if let Some(next) = next {

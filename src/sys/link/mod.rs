@@ -6,6 +6,7 @@
 
 mod error;
 mod fd;
+mod reach;
 mod remote;
 mod settings;
 mod ssh;
@@ -79,6 +80,18 @@ impl Link {
         let closed = self.remote.close(grace).await;
         drop(self.reader);
         closed
+    }
+}
+
+/// Whether the peer's host shows no sign of life: none of its addresses accepts or refuses a connection within
+/// `patience`. What cannot be told, as where a program of the user's makes the connection, is `false`.
+pub async fn is_dead(target: &Target, patience: Duration) -> bool {
+    match target {
+        // The user's own ssh_config may lead elsewhere.
+        Target::Ssh(ssh) if ssh.ssh_config.is_none() => {
+            reach::is_dead(&ssh.address, ssh.port.unwrap_or(reach::SSH), patience).await
+        }
+        Target::Ssh(_) | Target::Command(_) => false,
     }
 }
 

@@ -1,0 +1,85 @@
+//! The other node died: how long an activation waits for it, over a real link that carries nothing any more.
+
+use std::time::{Duration, Instant};
+
+use crate::common::netns::{End, NetPair, sshd_in};
+use crate::common::node::{Link, Pair, Side};
+use crate::common::steps::{LONG, flushed_equal, in_sync, said, until};
+use crate::options;
+
+/// `syncctl` on B, in its own network: exit code, and what it said.
+fn ctl_b(net: &NetPair, pair: &Pair, args: &[&str]) -> (i32, String) {
+    let out = net
+        .command(End::B, env!("CARGO_BIN_EXE_syncctl"))
+        .arg("--config")
+        .arg(pair.config())
+        .args(["--node", "osm2"])
+        .args(args)
+        .output()
+        .expect("syncctl runs");
+    said(&out)
+}
+
+/// As [`ctl_b`], which must end well; how long it took, and what it said.
+fn on_b(net: &NetPair, pair: &Pair, args: &[&str]) -> (Duration, String) {
+    let began = Instant::now();
+    let (code, text) = ctl_b(net, pair, args);
+    assert_eq!(code, 0, "{args:?}: {text}");
+    (began.elapsed(), text)
+}
+
+#[test]
+fn a_peer_that_fell_silent_and_whose_host_is_gone_is_not_waited_for() {
+    let keys = tempfile::tempdir().expect("a directory");
+    let made = NetPair::new().and_then(|net| {
+        let sshd = sshd_in(&net, keys.path(), &[], "")?;
+        Ok((net, sshd))
+    });
+    let (net, sshd) = match made {
+        Ok(made) => made,
+        Err(why) => {
+            println!("skipped: {why}");
+            return;
+        }
+    };
+    let mut options = options!();
+    options.launcher = net.prefix(End::A);
+    options.link = Link::Ssh {
+        addresses: [End::A, End::B].map(|e| net.address(e).to_string()),
+        port: sshd.port,
+        identity_file: sshd.client_key.clone(),
+        known_hosts: sshd.known_hosts.clone(),
+    };
+    let mut pair = in_sync(options);
+    std::fs::write(pair.root(Side::A, "data").join("f"), "replicated").expect("a file");
+    flushed_equal(&pair, "data");
+    net.set_link(false).expect("the link is cut");
+    let gone = until(LONG, || {
+        // Nothing runs there any more.
+        ctl_b(&net, &pair, &["status"]).0 == 3
+    });
+    assert!(gone, "{}", ctl_b(&net, &pair, &["status"]).1);
+    pair.kill(Side::A);
+    let log = pair.daemon_log(Side::B);
+    let activate = ["activate", "--log", log.as_str()];
+
+    // Its host refuses, so it lives, and what it says counts.
+    net.set_link(true).expect("the link is mended");
+    let answers = until(LONG, || {
+        let connect = format!("exec 3<>/dev/tcp/{}/{}", net.address(End::A), sshd.port);
+        let out = net.command(End::B, "bash").args(["-c", &connect]).output();
+        String::from_utf8_lossy(&out.expect("bash runs").stderr).contains("refused")
+    });
+    assert!(answers, "the link does not come back");
+    let (_, text) = on_b(&net, &pair, &activate);
+    assert!(text.contains("refused"), "{text}");
+    on_b(&net, &pair, &["deactivate"]);
+
+    // It does not answer at all.
+    net.set_link(false).expect("the link is cut");
+    let (took, text) = on_b(&net, &pair, &activate);
+    assert!(text.contains("fell silent"), "{text}");
+    assert!(took < Duration::from_secs(3), "{took:?}: {text}");
+    println!("activation beside a dead peer: {took:?}");
+    on_b(&net, &pair, &["deactivate"]);
+}
