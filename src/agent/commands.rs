@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::Replies;
 use super::round::Round;
+use super::session::Brought;
 use crate::sys::tree::Root;
 use crate::wire::control::{Answer, Failure, Outcome, Progress, ResyncReport};
 
@@ -196,10 +197,10 @@ impl Commands {
         });
     }
 
-    /// The peer stands where this node stands.
-    pub fn in_sync(&mut self) {
+    /// The peer stands where this node stands, after it was brought this.
+    pub fn in_sync(&mut self, brought: Brought) {
         for w in self.resyncs.drain(..) {
-            let mut report = w.report;
+            let mut report = brought.report(w.report);
             report.elapsed_ms = u64::try_from(w.started.elapsed().as_millis()).unwrap_or(u64::MAX);
             let outcome = Outcome {
                 resync: Some(report),
@@ -220,18 +221,6 @@ impl Commands {
             let _ = w.replies.send(failure(4, text, "see syncctl check"));
             false
         });
-    }
-
-    /// What a dry run of the round would do.
-    pub fn asked(&mut self, puts: u64, deletes: u64, bytes: u64) {
-        for w in &mut self.resyncs {
-            w.report = ResyncReport {
-                puts,
-                deletes,
-                bytes,
-                ..w.report.clone()
-            };
-        }
     }
 
     /// Replication halted.

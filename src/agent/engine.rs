@@ -37,7 +37,7 @@ use super::resolve::ResolveError;
 use super::roots::Roots;
 use super::scan::Scanner;
 use super::scrub::Scrub;
-use super::session::Session;
+use super::session::{Brought, Session};
 use crate::decide::dirty::DirtySet;
 use crate::decide::guard::{Guard, Limit};
 use crate::index::store::StoreError;
@@ -45,7 +45,7 @@ use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, TreePath};
 use crate::sys::service::Watchdog;
 use crate::sys::watch;
-use crate::wire::control::{Answer, Request, ResyncReport};
+use crate::wire::control::{Answer, Request};
 use crate::wire::message::{Hello, Message, Role};
 
 /// Hints resolved at a time.
@@ -135,8 +135,8 @@ pub struct Engine {
     unreachable: String,
     /// The peer had everything at some time, or said what it lacks where only that was asked.
     caught_up: bool,
-    /// What a dry run found that the peer lacks.
-    lacking: ResyncReport,
+    /// What the peer was brought in its last session, or lacks where only that was asked.
+    brought: Brought,
     /// The first scan is done, so the index is complete.
     scanned: bool,
     /// The peer's hello, if it came before that.
@@ -182,8 +182,8 @@ pub struct Ran {
     pub caught_up: bool,
     /// Why the last session ended.
     pub why: String,
-    /// What a dry run found that the peer lacks.
-    pub lacking: ResyncReport,
+    /// What the peer was brought, or lacks where only that was asked.
+    pub brought: Brought,
     /// How it ended where it was asked to.
     pub ended: Option<Ended>,
 }
@@ -229,7 +229,7 @@ impl Engine {
             down,
             unreachable: "not connected yet".into(),
             caught_up: false,
-            lacking: ResyncReport::default(),
+            brought: Brought::default(),
             scanned: true,
             met_early: None,
             acked: 0,
@@ -301,7 +301,7 @@ impl Engine {
             node: self.node,
             caught_up: self.caught_up,
             why: self.unreachable,
-            lacking: self.lacking,
+            brought: self.brought,
             ended: departed,
         })
     }

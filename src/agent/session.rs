@@ -6,9 +6,10 @@ use super::bulk;
 use super::node::Node;
 use super::peer::Peer;
 use super::round::{Round, Want};
-use crate::model::batch::{Batch, MAX_BATCH_OPS, Op};
+use crate::model::batch::{Batch, Content, MAX_BATCH_OPS, Op};
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, RootId, TreePath};
+use crate::wire::control::ResyncReport;
 use crate::wire::message::{Hello, Message, Wanted};
 
 /// Batches of any size that may wait for their acknowledgement.
@@ -56,6 +57,44 @@ pub struct Flight {
     pub head: Seq,
 }
 
+/// What a peer that was behind lacked, and was sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Brought {
+    /// Paths put; one that the peer asked for twice counts twice.
+    pub puts: u64,
+    /// Paths deleted.
+    pub deletes: u64,
+    /// Bytes of content in what was put, however little of it had to travel.
+    pub bytes: u64,
+}
+
+impl Brought {
+    /// The report with these figures.
+    #[must_use]
+    pub fn report(self, report: ResyncReport) -> ResyncReport {
+        ResyncReport {
+            puts: self.puts,
+            deletes: self.deletes,
+            bytes: self.bytes,
+            ..report
+        }
+    }
+
+    fn count(&mut self, op: &Op) {
+        match op {
+            Op::Delete { .. } => self.deletes += 1,
+            Op::Move { .. } => self.puts += 1,
+            Op::Put { entry, content, .. } => {
+                self.puts += 1;
+                self.bytes += match content {
+                    Content::Keep | Content::Link(_) | Content::From(_) => 0,
+                    _ => entry.kind.size(),
+                };
+            }
+        }
+    }
+}
+
 /// A session in which this node sends.
 pub struct Session {
     /// The way to the peer.
@@ -78,6 +117,8 @@ pub struct Session {
     pub parted: BTreeSet<TreePath>,
     /// Transfers of a round under way.
     pub round_jobs: BTreeSet<TreePath>,
+    /// What rounds brought to the peer.
+    pub brought: Brought,
     /// Id of the newest epoch the peer knows of.
     pub known_epoch: Option<u128>,
     number: u64,
@@ -99,6 +140,7 @@ impl Session {
             retried: BTreeMap::new(),
             parted: BTreeSet::new(),
             round_jobs: BTreeSet::new(),
+            brought: Brought::default(),
             known_epoch: None,
             number: 0,
             transfer: 0,
@@ -238,6 +280,9 @@ impl Session {
         let mut size = 0;
         for (seq, op) in ops {
             let len = content_len(&op);
+            if !live {
+                self.brought.count(&op);
+            }
             if !batch.is_empty() && (batch.len() >= MAX_BATCH_OPS || size + len > MAX_BATCH_BYTES) {
                 self.send_batch(std::mem::take(&mut batch), size as u64, since, live);
                 size = 0;

@@ -171,11 +171,11 @@ impl<'a> Standby<'a> {
                         } else {
                             format!("{} was behind and received", self.party.peer)
                         };
-                        End::Done(ResyncReport {
+                        End::Done(ran.brought.report(ResyncReport {
                             direction: "send".into(),
                             verdict,
-                            ..ran.lacking
-                        })
+                            ..ResyncReport::default()
+                        }))
                     } else {
                         End::Lost(ran.why)
                     }

@@ -67,7 +67,12 @@ fn nothing_changes_until_somebody_decides() {
 #[test]
 fn the_active_side_is_kept() {
     let pair = apart();
-    well(&pair, Side::B, &["resolve", "--keep", "local"]);
+    let done = json(&pair, Side::B, &["resolve", "--keep", "local"]);
+    let report = &done["resync"];
+    // "both", "osm2" and the directory; "osm1" goes.
+    assert!(report["puts"].as_u64() >= Some(3), "{report}");
+    assert!(report["bytes"].as_u64() >= Some(8), "{report}");
+    assert_eq!(report["deletes"], 1, "{report}");
     wait_equal(&pair, "data");
     assert_eq!(read(&pair, Side::A, "both").as_deref(), Some("osm2"));
     assert_eq!(read(&pair, Side::A, "osm1"), None);
@@ -107,7 +112,10 @@ fn an_active_node_is_never_the_one_that_gives_up() {
 fn the_inactive_side_is_kept_once_nobody_is_active() {
     let pair = apart();
     deactivate(&pair, Side::B);
-    well(&pair, Side::A, &["resolve", "--keep", "local"]);
+    let done = json(&pair, Side::A, &["resolve", "--keep", "local"]);
+    let report = &done["resync"];
+    assert!(report["puts"].as_u64() >= Some(3), "{report}");
+    assert_eq!(report["deletes"], 1, "{report}");
     assert_eq!(read(&pair, Side::B, "both").as_deref(), Some("osm1"));
     assert_eq!(read(&pair, Side::B, "osm2"), None);
     assert_eq!(preserved(&pair, Side::B, "data").len(), 2);

@@ -221,6 +221,7 @@ impl Engine {
             s.phase = Phase::Live;
             self.caught_up = true;
             s.peer_head = head;
+            self.brought = s.brought;
             for path in std::mem::take(&mut s.parted) {
                 self.force.insert(path.clone());
                 self.carried.touch(&self.hints, path, Touch::Changed, 0);
@@ -244,7 +245,7 @@ impl Engine {
             s.peer.acked_sequence = head;
             s.peer.reason.clear();
         });
-        self.commands.in_sync();
+        self.commands.in_sync(self.brought);
         Ok(())
     }
 }

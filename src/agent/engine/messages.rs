@@ -2,7 +2,7 @@
 
 use super::{Engine, EngineError};
 use crate::agent::divergence::Changed;
-use crate::wire::control::ResyncReport;
+use crate::agent::session::Brought;
 use crate::wire::message::Message;
 
 impl Engine {
@@ -31,13 +31,13 @@ impl Engine {
                 bytes,
             } => {
                 session.asked();
-                self.commands.asked(puts, deletes, bytes);
+                // What the listing did not name goes without being sent.
+                session.brought.deletes += deletes;
                 if self.party.dry_run {
-                    self.lacking = ResyncReport {
+                    self.brought = Brought {
                         puts,
                         deletes,
                         bytes,
-                        ..ResyncReport::default()
                     };
                     self.caught_up = true;
                     return Ok(true);
