@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::common::kinds::noise;
 use crate::common::node::{Options, Side};
@@ -191,4 +192,26 @@ fn a_full_disk_on_the_standby_holds_and_goes_on() {
     wait_equal(&pair, "data");
     pair.wait_in_sync(LONG).expect("in sync");
     flushed_equal(&pair, "data");
+}
+
+#[test]
+fn content_that_nothing_names_any_more_is_given_up() {
+    let pair = in_sync(options!());
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    fs::write(a.join("stays"), "or the root is empty").expect("a file");
+    let content = vec![7u8; 6 << 20];
+    for i in 0..30 {
+        let dir = a.join(format!("d{i}"));
+        fs::create_dir(&dir).expect("a directory");
+        fs::write(dir.join("large"), &content).expect("a file");
+        // Gone at any moment of its way: before it is read, while it is, and after.
+        std::thread::sleep(Duration::from_millis(i));
+        fs::remove_dir_all(&dir).expect("removed");
+    }
+    flushed_equal(&pair, "data");
+    let left = || -> Vec<_> {
+        let staging = fs::read_dir(b.join(".osm-failover/staging")).expect("the staging area");
+        staging.flatten().map(|e| e.file_name()).collect()
+    };
+    assert!(until(LONG, || left().is_empty()), "{:?}", left());
 }

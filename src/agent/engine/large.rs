@@ -94,6 +94,10 @@ impl Engine {
                     }
                 };
                 self.node.store.commit()?;
+                if ops.is_empty() {
+                    // Its directory is gone.
+                    self.abandon(read.sent);
+                }
                 let shown = self.node.show(&job.path);
                 self.board.solved(&shown);
                 if self.force.remove(&job.path) {
@@ -153,6 +157,13 @@ impl Engine {
         self.read_by_bulk(job);
     }
 
+    /// Content that arrived at the peer and that no operation will name: its slot there is free.
+    fn abandon(&self, sent: bulk::Sent) {
+        if let (bulk::Sent::Staged(id) | bulk::Sent::Append(id), Some(s)) = (sent, &self.session) {
+            s.peer.send(Message::Abandon { id });
+        }
+    }
+
     /// A large file of the round was read and sent.
     fn round_file(
         &mut self,
@@ -167,16 +178,14 @@ impl Engine {
             Err(_) => return self.changed_meanwhile(job.path.clone()),
         };
         let Some(mut row) = self.node.store.lookup(&job.path)? else {
+            // It was removed meanwhile, and its tombstone is on its way.
+            self.abandon(read.sent);
             return Ok(());
         };
         if !row.stamp.is_of(&read.stamp) {
             // The row is older than what was read; the change is on its way through the dirty set.
             self.changed_meanwhile(job.path.clone())?;
-            if let (bulk::Sent::Staged(id) | bulk::Sent::Append(id), Some(s)) =
-                (read.sent, &self.session)
-            {
-                s.peer.send(Message::Abandon { id });
-            }
+            self.abandon(read.sent);
             return Ok(());
         }
         row.entry = read.entry;
