@@ -413,6 +413,25 @@ fn check_reports_everything_it_looked_at() {
     assert_eq!(report["checks"][7]["state"], "fail");
     let ran = node.run("check");
     assert!(ran.out.contains("\nnot ready: "), "{}", ran.out);
+    let hooks = "[[hook]]\nrun = ['sh', '-c', 'true']\n\
+                 [[hook]]\nrun = ['sh']\nvalidate = ['/no/such/program']\n";
+    let mut text = std::fs::read_to_string(node.config()).expect("read");
+    text.push_str(hooks);
+    std::fs::write(node.config(), text).expect("written");
+    let ran = node.run("check --json");
+    let report: serde_json::Value = serde_json::from_str(&ran.out).expect("a report");
+    let states = ["hook 1", "hook 2"].map(|name| {
+        let checks = report["checks"].as_array().expect("a list");
+        let check = checks.iter().find(|c| c["name"] == name);
+        check.expect("looked at")["state"].to_string()
+    });
+    assert_eq!(states, ["\"ok\"", "\"fail\""], "{}", ran.out);
+    assert!(
+        ran.out
+            .contains("/no/such/program cannot be run: No such file"),
+        "{}",
+        ran.out
+    );
     std::fs::write(node.config(), "[clutser]\n").expect("written");
     let ran = node.run("check");
     assert_eq!(ran.code, 1);

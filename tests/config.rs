@@ -81,7 +81,7 @@ fn the_example_in_full_loads_and_its_hook_shows_the_defaults() {
         paths: vec![],
         on: vec![Hook::ON],
         timeout: Hook::TIMEOUT,
-        validate: false,
+        validate: vec![],
         ..h.clone()
     };
     assert_eq!(*h, defaults);
@@ -152,8 +152,9 @@ fn values_other_than_the_defaults_are_read() {
          preserve_days = 0\npreserve_size = '500MiB'\n[activation]\nactivate_timeout = '1m'\nflush_timeout = '0'\non_peer_active = 'refuse'\n\
          on_stale = 'serve'\nsplit_brain = 'keep-node:b'\n[vip]\naddress = 'fd00::1'\nwait = '0'\nflush_conntrack = true\n\
          [[snat]]\ndestination = '10.0.0.0/8'\naddress = '10.1.1.1'\nprotocol = 'udp'\nport = 53\nout_interface = 'eth0.7'\n\
-         [[snat]]\ndestination = 'fd00::/64'\n[[hook]]\npaths = ['/srv/r/conf/']\non = ['activate', 'deactivate']\n\
-         run = ['/bin/true']\ntimeout = '5s'\nvalidate = true\n"
+         [[snat]]\ndestination = 'fd00::/64'\n[[hook]]\npaths = ['/srv/r/conf/']\non = ['applied']\n\
+         run = ['/bin/true', '{{paths}}']\ntimeout = '5s'\nvalidate = ['/bin/look', '{{paths}}']\n\
+         [[hook]]\non = ['activated', 'deactivated', 'problem']\nrun = ['/bin/true']\n"
     ));
     let sync = Sync {
         watcher: Watcher::Inotify,
@@ -183,8 +184,11 @@ fn values_other_than_the_defaults_are_read() {
     assert_eq!((vip.wait, vip.flush_conntrack), (Duration::ZERO, true));
     assert_eq!(c.snat[0].port, Some(53));
     assert_eq!(c.snat[1].address.to_string(), "fd00::1");
-    assert_eq!(c.hooks[0].on, [HookEvent::Activate, HookEvent::Deactivate]);
-    assert!(c.hooks[0].validate);
+    let h = &c.hooks[0];
+    assert_eq!(h.on, [HookEvent::Applied]);
+    assert_eq!(h.validate, ["/bin/look", Hook::PATHS]);
+    assert_eq!(h.timeout, Duration::from_secs(5));
+    assert_eq!(c.hooks[1].on, HookEvent::ALL[1..]);
 }
 
 #[test]

@@ -265,12 +265,52 @@ const APPENDED: &[(&str, &str, &str)] = &[
     (
         "[[hook]]\nrun = ['x']\non = ['commit']",
         "config.toml:14: hook.on: \"commit\" is not one of its values",
-        "write a list of apply, activate, deactivate",
+        "write one of applied, activated, deactivated, problem, or a list of them",
+    ),
+    (
+        "[[hook]]\nrun = ['x']\non = 'apply'",
+        "config.toml:14: hook.on: \"apply\" is not one of its values; did you mean \"applied\"?",
+        "write one of applied, activated, deactivated, problem, or a list of them",
+    ),
+    (
+        "[[hook]]\nrun = ['x']\non = ['applied', 'deactivate']",
+        "config.toml:14: hook.on: \"deactivate\" is not one of its values; did you mean \"deactivated\"?",
+        "write one of applied, activated, deactivated, problem, or a list of them",
+    ),
+    (
+        "[[hook]]\nrun = ['x']\non = []",
+        "config.toml:14: hook.on: it is empty",
+        "write one of applied, activated, deactivated, problem, or a list of them",
+    ),
+    (
+        "[[hook]]\nrun = ['x']\non = 7",
+        "config.toml:14: hook.on: this is of type integer",
+        "write a string, or a list of strings, as [\"a\", \"b\"]",
+    ),
+    (
+        "[[hook]]\nrun = ['x', '--all={paths}']",
+        "config.toml:13: hook.run: \"--all={paths}\" has {paths} inside",
+        "write \"{paths}\" as an argument of its own; each path becomes one argument",
+    ),
+    (
+        "[[hook]]\nrun = ['x']\ntimeout = '0'",
+        "config.toml:14: hook.timeout: no program ends in no time",
+        "write how long it may take, as \"30s\"",
+    ),
+    (
+        "[[hook]]\nrun = ['x']\npaths = ['*.conf']\non = 'activated'",
+        "config.toml:14: hook.paths: only changes that were applied have paths",
+        "leave paths out, or add \"applied\" to on",
+    ),
+    (
+        "[[hook]]\nrun = ['x']\nvalidate = ['x', '-f{paths}']",
+        "config.toml:14: hook.validate: \"-f{paths}\" has {paths} inside",
+        "write \"{paths}\" as an argument of its own; each path becomes one argument",
     ),
     (
         "[[hook]]\nrun = ['x']\nvalidate = 'yes'",
         "config.toml:14: hook.validate: this is of type string",
-        "write true or false without quotes",
+        "write a list of strings, as [\"a\", \"b\"]",
     ),
 ];
 

@@ -6,10 +6,13 @@
 //! tree that can be brought to the end of a batch.
 
 mod prepare;
+mod tell;
 
 use std::io;
+use std::sync::Arc;
 
 use self::prepare::Prepared;
+use super::hooks::Hooks;
 use super::incoming::Incoming;
 use super::node::{Node, NodeError};
 use super::perform::{Fault, Outcome, Performer, Planned, Replay};
@@ -64,6 +67,8 @@ pub struct Receiving {
     lsn: u64,
     /// Whether something was done since trees and index were synced.
     unsynced: bool,
+    /// Programs that are told of what is applied.
+    hooks: Option<Arc<Hooks>>,
 }
 
 impl Receiving {
@@ -83,6 +88,7 @@ impl Receiving {
             first: false,
             lsn,
             unsynced: !left.records.is_empty(),
+            hooks: None,
         };
         // Where batches are not synced, a power cut may have taken more than the journal can tell, and may have left
         // files of the right size and time whose bytes never reached the disk.
@@ -156,6 +162,13 @@ impl Receiving {
             mut outcome,
             ..
         } = prepared;
+        let noted = match self.note(&steps) {
+            Ok(noted) => noted,
+            Err(e) => {
+                self.discard(&steps);
+                return Err(e.into());
+            }
+        };
         let record = Record {
             lsn: self.lsn + 1,
             head: batch.head,
@@ -170,6 +183,7 @@ impl Receiving {
         outcome.wants.extend(done.wants);
         outcome.problems.extend(done.problems);
         outcome.preserved += done.preserved;
+        self.tell(noted, &outcome);
         if self.node.journal.len() > CHECKPOINT {
             self.checkpoint()?;
         }
@@ -212,10 +226,11 @@ impl Receiving {
             self.first = false;
         }
         let head = history.head();
-        let steps = gone
+        let steps: Vec<_> = gone
             .iter()
             .map(|path| (head, Step::Delete { path: path.clone() }))
             .collect();
+        let noted = self.note(&steps)?;
         // Behind in its own past: the head moves back to what both share before it moves on.
         let record = Record {
             lsn: self.lsn + 1,
@@ -224,7 +239,9 @@ impl Receiving {
             steps,
         };
         self.commit(&record, &Slots::default())?;
-        self.perform(&record, None)
+        let outcome = self.perform(&record, None)?;
+        self.tell(noted, &outcome);
+        Ok(outcome)
     }
 
     /// Brings trees and index to disk and empties the journal.
@@ -237,6 +254,9 @@ impl Receiving {
         }
         self.staging.sync_trees().map_err(ApplyError::Sync)?;
         self.node.store.sync()?;
+        if let Some(hooks) = &self.hooks {
+            hooks.keep();
+        }
         self.node.journal.reset()?;
         self.unsynced = false;
         Ok(())

@@ -1,41 +1,50 @@
-//! What the process that owns a node does beside its work, on a thread of its own: it keeps count of what is preserved and
-//! lets go of what was kept for long enough.
+//! What the process that owns a node does beside its work, on threads of their own: it keeps count of what is preserved and
+//! lets go of what was kept for long enough, and it has hooks run.
 //!
-//! Nothing here holds up replication: the thread reads the board and writes figures to it, no more.
+//! Nothing here holds up replication: the threads read the board and write figures to it, no more.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::board::Board;
+use super::hooks::Hooks;
 use super::owner::{Site, failed};
 use super::preserved::{Keeper, Tally};
-use crate::wire::control::{Failure, PreservedStatus};
+use crate::config::HookEvent;
+use crate::wire::control::{Failure, PreservedStatus, Status};
 
 /// Time between two rounds, unless the board rings.
 const ROUND: Duration = Duration::from_secs(5);
 
-/// The thread; it ends when this is dropped.
+/// The threads; they end when this is dropped, once every hook that is due has run.
 pub struct Attendant {
     board: Arc<Board>,
+    hooks: Option<Arc<Hooks>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Attendant {
-    /// Starts it for the process that this is the board of.
+    /// Starts them for the process that this is the board of.
     ///
     /// # Errors
     /// A failure where no thread can be made.
     pub fn start(site: &Site, board: &Arc<Board>) -> Result<Self, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
-        let mut keeper = Keeper::new(&site.config, site.node);
+        let hooks = Hooks::start(&site.config, site.node, board)?;
+        let mut rounds = Rounds {
+            board: board.clone(),
+            hooks: hooks.clone(),
+            keeper: Keeper::new(&site.config, site.node),
+            known: BTreeSet::new(),
+        };
         let (b, s) = (board.clone(), stop.clone());
         let work = move || {
             while !s.load(Ordering::Acquire) {
-                let tally = keeper.tick(&mut || !s.load(Ordering::Acquire));
-                b.update(|status| status.preserved = tally.into());
+                rounds.round(&s);
                 b.wait(ROUND);
             }
         };
@@ -45,9 +54,30 @@ impl Attendant {
             .map_err(|e| failed(format!("cannot start a thread: {e}"), "see ulimit -u"))?;
         Ok(Self {
             board: board.clone(),
+            hooks,
             stop,
             thread: Some(thread),
         })
+    }
+
+    /// The hooks, where there are any.
+    #[must_use]
+    pub fn hooks(&self) -> Option<Arc<Hooks>> {
+        self.hooks.clone()
+    }
+
+    /// Has the hooks of an event run.
+    pub fn announce(&self, event: HookEvent) {
+        if let Some(hooks) = &self.hooks {
+            hooks.announce(event, "");
+        }
+    }
+
+    /// Waits until every hook that is due has run, but not for long.
+    pub fn settle(&self) {
+        if self.hooks.as_ref().is_some_and(|h| !h.settle()) {
+            tracing::warn!("hooks still run, and are not waited for any longer");
+        }
     }
 }
 
@@ -58,7 +88,47 @@ impl Drop for Attendant {
         if self.thread.take().is_some_and(|t| t.join().is_err()) {
             tracing::error!("the thread that counts what is preserved ended by a defect");
         }
+        if let Some(hooks) = &self.hooks {
+            hooks.finish();
+        }
     }
+}
+
+/// What is done again and again.
+struct Rounds {
+    board: Arc<Board>,
+    hooks: Option<Arc<Hooks>>,
+    keeper: Keeper,
+    /// Problems that were told already.
+    known: BTreeSet<String>,
+}
+
+impl Rounds {
+    fn round(&mut self, stop: &AtomicBool) {
+        let tally = self.keeper.tick(&mut || !stop.load(Ordering::Acquire));
+        self.board.update(|s| s.preserved = tally.into());
+        if let Some(hooks) = &self.hooks {
+            let now = problems(&self.board.snapshot());
+            let new = now.iter().find(|(what, _)| !self.known.contains(what));
+            if let Some((_, text)) = new {
+                hooks.announce(HookEvent::Problem, text);
+            }
+            self.known = now.into_iter().map(|(what, _)| what).collect();
+        }
+    }
+}
+
+/// What is wrong now: what tells it from others, and how it is told.
+fn problems(status: &Status) -> Vec<(String, String)> {
+    let paths = status.problems.iter().map(|p| {
+        let text = format!("{}: {}: {}", p.path, p.operation, p.cause);
+        (p.path.clone(), text)
+    });
+    let peer = &status.peer;
+    let halted = matches!(peer.state.as_str(), "diverged" | "halted");
+    let text = || format!("{}: {}: {}", peer.name, peer.state, peer.reason);
+    let halt = halted.then(|| (format!("\n{}", peer.state), text()));
+    paths.chain(halt).collect()
 }
 
 impl From<Tally> for PreservedStatus {

@@ -115,6 +115,8 @@ impl Board {
                 since,
             };
             inner.problems.insert(path.to_owned(), new);
+            drop(inner);
+            self.ring();
         } else {
             // How many there are beyond those that are kept is not known: each comes again with every retry.
             inner.status.problems_more = 1;

@@ -24,7 +24,7 @@ use super::preserved::{Preserved, Tally};
 use super::scrub::Scrub;
 use super::traffic::Traffic;
 use super::{door, setup};
-use crate::config::{Config, SplitBrain, Watcher};
+use crate::config::{Config, HookEvent, SplitBrain, Watcher};
 use crate::decide::guard::Limit;
 use crate::index::store::Store;
 use crate::sys::lock::Owner;
@@ -73,6 +73,7 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
         events: &mut events,
         sender: &sender,
     };
+    side.attach(attendant.hooks());
     let (side, how) = activation.take_newest(side)?;
     let node = open_activity(side)?;
     let watcher = start_watch(&site, &node, &hints, &board)?;
@@ -107,6 +108,7 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
     // It says that this node is ready once the rules are in force.
     let traffic = Traffic::begin(config, board.clone());
     drop(guard);
+    attendant.announce(HookEvent::Activated);
     let result = engine.run(&mut events, rt.handle());
     if !detached {
         service::stopping();
@@ -116,8 +118,13 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
     board.update(|s| "standby".clone_into(&mut s.role));
     traffic.end(&rt);
     let done = match result {
-        Ok(ran) => close_activity(&site, &rt, owner, ran),
-        Err(e) => Err(failed(e, "see syncctl check")),
+        Ok(ran) => close_activity(&site, &rt, owner, ran, &attendant),
+        Err(e) => {
+            // Its programs run to their end while the node is free.
+            drop(owner);
+            attendant.announce(HookEvent::Deactivated);
+            Err(failed(e, "see syncctl check"))
+        }
     };
     rt.shutdown_timeout(Duration::from_secs(1));
     drop(attendant);
@@ -147,6 +154,7 @@ fn close_activity(
     rt: &tokio::runtime::Runtime,
     owner: Owner,
     ran: Ran,
+    attendant: &Attendant,
 ) -> Result<(), Failure> {
     let Ran {
         mut node, ended, ..
@@ -158,11 +166,15 @@ fn close_activity(
         waiting,
     }) = ended
     else {
+        drop(node);
+        drop(owner);
+        attendant.announce(HookEvent::Deactivated);
         return Ok(());
     };
     let noted = node.epochs.set_active(false);
     drop(node);
     drop(owner);
+    attendant.announce(HookEvent::Deactivated);
     if let Some(peer) = peer {
         let why = left.why.clone();
         let left = left.paths;
@@ -170,6 +182,8 @@ fn close_activity(
         peer.close();
         rt.block_on(async { tokio::time::timeout(TELL, peer.finished()).await.ok() });
     }
+    // Whoever asked for the end is told once the hooks have run, too; a peer that takes over does not wait for them.
+    attendant.settle();
     let message = match &left {
         l if l.why.is_empty() => format!("everything is on {}", site.peer_name()),
         l => format!(
@@ -196,7 +210,6 @@ fn close_activity(
 /// Settings that this version reads and checks and does not act upon yet: nobody shall rely on them.
 fn say_what_has_no_effect(config: &Config) {
     let idle = [
-        ("[[hook]]", !config.hooks.is_empty()),
         ("[metrics]", config.metrics.textfile.is_some()),
         (
             "split_brain = \"merge-disjoint\"",

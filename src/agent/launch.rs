@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::hooks::SETTLE;
 use super::owner::{Site, failed};
 use crate::sys::control::ControlClient;
 use crate::sys::lock::{LockError, Owner, private_dir};
@@ -259,7 +260,7 @@ pub fn deactivate_in(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Outcome, Failure> {
     let lock = open_lock(&place.run_dir)?;
-    let until = Instant::now() + timeout + 4 * ENDING;
+    let until = Instant::now() + timeout + 4 * ENDING + SETTLE;
     let mut outcome = None;
     loop {
         let starting = match lock.try_lock() {
@@ -305,9 +306,11 @@ fn end_daemon(
         return Ok(None);
     };
     let asked = ask_to_end(&place.run_dir, timeout, progress);
-    if let Ok(outcome) = asked
-        && process.wait(ENDING).map_err(unclear)?
-    {
+    if let Ok(outcome) = asked {
+        if !process.wait(ENDING).map_err(unclear)? {
+            // It gave the node free before it said so.
+            tracing::info!("process {pid} ends once its hooks have");
+        }
         return Ok(Some(outcome));
     }
     for signal in [Signal::TERM, Signal::KILL] {
@@ -341,7 +344,7 @@ fn ask_to_end(
     progress: &mut dyn FnMut(&Progress),
 ) -> io::Result<Outcome> {
     let mut client = ControlClient::connect(run_dir)?;
-    client.set_read_timeout(Some(timeout + ENDING))?;
+    client.set_read_timeout(Some(timeout + ENDING + SETTLE))?;
     let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
     client.send(&Request::Deactivate { timeout_ms })?;
     loop {

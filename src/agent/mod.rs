@@ -15,6 +15,7 @@ pub mod door;
 pub mod drift;
 pub mod engine;
 pub mod hints;
+pub mod hooks;
 pub mod incoming;
 pub mod launch;
 pub mod links;

@@ -4,9 +4,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::attend::Attendant;
 use super::engine::Event;
 use super::owner::{RECEIVES, Site, apply_failure, failed, held, refusal};
-use super::preserved::Keeper;
 use super::standby::{End, HELLO, Standby, Until};
 use super::{door, setup, survey};
 use crate::config::Config;
@@ -56,9 +56,11 @@ pub fn resync_once(
     let rt = setup::runtime()?;
     let (sender, mut events) = setup::events();
     let board = site.board("standby", None);
+    let attendant = Attendant::start(&site, &board)?;
     // Whoever wants to make this node active meanwhile asks here, and gets it.
     door::open(&site, &rt, &board, &sender, true)?;
     setup::prepare(&mut side)?;
+    side.attach(attendant.hooks());
     let drift = survey::changed_here(&mut side.node, &mut |paths| {
         progress(&Progress {
             phase: "scanning".into(),
@@ -86,8 +88,8 @@ pub fn resync_once(
     let (mut side, end) = standby.run(side, peer)?;
     side.checkpoint().map_err(|e| apply_failure(&e))?;
     drop(owner);
-    Keeper::new(&site.config, site.node).tick(&mut || true);
     rt.shutdown_timeout(Duration::from_millis(500));
+    drop(attendant);
     match end {
         End::Done(mut report) => {
             report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::apply::{ApplyError, Receiving};
 use super::board::Board;
 use super::hints::Hints;
+use super::hooks;
 use super::meeting::{DIVERGED, Party};
 use super::node::{Node, NodeError, RootSpec};
 use super::peer::Style;
@@ -243,6 +244,15 @@ impl Site {
         let specs: Vec<_> = roots.collect();
         let node = Node::open(self.name(), &self.config.state_dir(self.node), &specs)
             .map_err(|e| node_failure(&e))?;
+        if !node.left.records.is_empty() && hooks::follow(&self.config) {
+            // Nobody knows whether they were told of these, and they are taken out of the journal now.
+            hooks::leave(&self.config.state_dir(self.node)).map_err(|e| {
+                failed(
+                    format!("cannot note that hooks are due: {e}"),
+                    "see syncctl check",
+                )
+            })?;
+        }
         Receiving::open(node, self.sync()).map_err(|e| apply_failure(&e))
     }
 }

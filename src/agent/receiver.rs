@@ -129,6 +129,7 @@ impl Receiver {
             Message::Settle { number, history } => {
                 let gone = std::mem::take(&mut self.gone);
                 let outcome = self.side.settle(&gone, history)?;
+                self.show(&gone, &outcome);
                 self.side.node.index_is_complete()?;
                 self.report.deletes += gone.len() as u64;
                 self.count(&outcome);
@@ -215,6 +216,18 @@ impl Receiver {
         }
     }
 
+    /// Shows what could not be done, and no longer what now was.
+    fn show(&self, paths: &[TreePath], outcome: &Outcome) {
+        let node = &self.side.node;
+        if self.board.has_problems() {
+            paths.iter().for_each(|p| self.board.solved(&node.show(p)));
+        }
+        for p in &outcome.problems {
+            self.board
+                .problem(&node.show(&p.path), &p.operation, &p.cause);
+        }
+    }
+
     fn tell(&mut self) {
         let history = self.side.node.epochs.history();
         let (head, epoch) = (history.head(), history.last().map_or(0, |e| e.number));
@@ -282,6 +295,11 @@ impl Receiver {
 
     fn batch(&mut self, batch: crate::model::batch::Batch) -> Result<(), ApplyError> {
         let number = batch.number;
+        let paths = if self.board.has_problems() {
+            batch.ops.iter().map(|(_, op)| op.path().clone()).collect()
+        } else {
+            Vec::new()
+        };
         let puts = batch.ops.len() as u64;
         let inline: u64 = batch.ops.iter().map(|(_, op)| op.inline_len() as u64).sum();
         match self.side.apply(batch) {
@@ -289,6 +307,7 @@ impl Receiver {
                 self.report.puts += puts;
                 self.report.bytes += inline;
                 self.count(&outcome);
+                self.show(&paths, &outcome);
                 self.peer.send(Message::Ack {
                     number,
                     wants: outcome.wants,

@@ -43,14 +43,16 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     let peer = peer::start(stdio, site.style(), sender.clone());
     drop(guard);
     setup::prepare(&mut side)?;
+    side.attach(attendant.hooks());
     let mut quiet = |_: &Progress| {};
     let (handle, party) = (rt.handle().clone(), site.party(Role::Standby));
     let mut standby = Standby::new(&mut events, sender, handle, board, party, &mut quiet);
     let (mut side, end) = standby.run(side, peer)?;
     side.checkpoint().map_err(|e| apply_failure(&e))?;
     drop(owner);
-    drop(attendant);
     rt.shutdown_timeout(Duration::from_millis(500));
+    // Hooks that are due run to their end, while the node is free for others.
+    drop(attendant);
     match end {
         End::Refused(f) => Err(f),
         End::Lost(why) => {

@@ -162,9 +162,10 @@ impl<'a> Standby<'a> {
                     end
                 }
                 Course::Send { .. } if theirs.role == Role::Standby => {
-                    let sync = side.is_synced();
+                    let (sync, hooks) = (side.is_synced(), side.hooks());
                     let ran = self.send(side.node, peer.clone(), ours, &theirs)?;
                     side = Receiving::open(ran.node, sync).map_err(|e| apply_failure(&e))?;
+                    side.attach(hooks);
                     if ran.caught_up {
                         let verdict = if self.party.dry_run {
                             format!("{} is behind and would receive", self.party.peer)

@@ -12,8 +12,8 @@ use crate::wire::control::Failure;
 
 /// Is everything there that replication needs?
 ///
-/// Checks the configuration, the roots, the directories for state and sockets, the kernel's watch limits, and
-/// whether the other node answers. Changes nothing. Ends with 0 where nothing failed; a warning is no failure.
+/// Checks the configuration, the roots, the directories for state and sockets, the kernel's watch limits, the
+/// programs of hooks, and whether the other node answers. Changes nothing. Ends with 0 where nothing failed; a warning is no failure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     syncctl check                                after each change of the configuration\n  \
@@ -141,6 +141,7 @@ fn all(ctx: &Context) -> Vec<Check> {
     checks.push(probe::directory("run directory", &c.run_dir(ctx.node)));
     checks.push(probe::watch(c, ctx.node));
     checks.extend(probe::snat(c));
+    checks.extend(probe::hooks(c));
     checks.push(probe::link_program(&c.nodes[ctx.peer]));
     checks.push(match crate::agent::check_peer(c, ctx.node) {
         Ok(message) => Check::ok("peer", message),

@@ -1,5 +1,5 @@
-//! What `syncctl check` looks at: roots, directories, the kernel's watch limits, the tools of the firewall, the program
-//! of the link.
+//! What `syncctl check` looks at: roots, directories, the kernel's watch limits, the tools of the firewall, the programs
+//! of hooks and of the link.
 //!
 //! Each probe looks once, changes nothing and bounds its work; what it finds it puts in words with a remedy.
 
@@ -13,12 +13,13 @@ use rustix::fs::{Access, access};
 use walkdir::WalkDir;
 
 use super::check::Check;
-use crate::config::{Config, Node, Watcher};
+use crate::config::{Config, Hook, Node, Watcher};
 use crate::decide::filter::Filter;
 use crate::decide::snat::RuleSet;
 use crate::model::path::RelPath;
 use crate::sys::addresses;
 use crate::sys::nat::{self, NatError, Tool};
+use crate::sys::run;
 
 /// Most entries looked at when directories are counted.
 pub const MAX_WALK: usize = 1_000_000;
@@ -73,6 +74,30 @@ pub(super) fn root(name: &str, path: &Path) -> Check {
             "run as root, or mount the file system for writing",
         ),
     }
+}
+
+/// The programs of each hook are there and may be run.
+pub(super) fn hooks(config: &Config) -> Vec<Check> {
+    config.hooks.iter().enumerate().map(hook).collect()
+}
+
+fn hook((i, hook): (usize, &Hook)) -> Check {
+    let title = format!("hook {}", i + 1);
+    let programs = [&hook.validate, &hook.run]
+        .into_iter()
+        .flat_map(|w| w.first());
+    let mut found = Vec::new();
+    for program in programs {
+        match run::find(program) {
+            Ok(file) => found.push(file.display().to_string()),
+            Err(e) => {
+                let message = format!("{program} cannot be run: {e}");
+                let remedy = "install it, make it executable, or correct the path in [[hook]]";
+                return Check::fail(title, message, remedy);
+            }
+        }
+    }
+    Check::ok(title, format!("{} can be run", found.join(" and ")))
 }
 
 /// A directory of our own is there, or can be made.

@@ -333,24 +333,65 @@ fn paths(s: &Section<'_>) -> Result<Paths, ConfigError> {
 }
 
 fn hook(s: &Section<'_>) -> Result<Hook, ConfigError> {
-    Ok(Hook {
+    let hook = Hook {
         paths: s.or("paths", Vec::new(), patterns)?,
         on: s.or("on", vec![Hook::ON], hook_events)?,
-        run: command(&s.required("run", "[\"/usr/bin/program\"]")?)?,
+        run: program(&s.required("run", "[\"/usr/bin/program\"]")?)?,
         timeout: s.or("timeout", Hook::TIMEOUT, Item::duration)?,
-        validate: s.or("validate", false, Item::flag)?,
-    })
+        validate: s.or("validate", Vec::new(), |item| {
+            let words = item.list()?;
+            if words.is_empty() {
+                Ok(words)
+            } else {
+                program(item)
+            }
+        })?,
+    };
+    if hook.timeout.is_zero() {
+        let message = "hook.timeout: no program ends in no time";
+        return Err(s.error_at("timeout", message, "write how long it may take, as \"30s\""));
+    }
+    let applied = hook.on.contains(&HookEvent::Applied);
+    if !hook.paths.is_empty() && !applied {
+        let message = "hook.paths: only changes that were applied have paths";
+        let hint = "leave paths out, or add \"applied\" to on";
+        return Err(s.error_at("paths", message, hint));
+    }
+    Ok(hook)
 }
 
+/// Program and arguments, among which paths may be put.
+fn program(item: &Item<'_>) -> Result<Vec<String>, ConfigError> {
+    let words = command(item)?;
+    for (i, word) in words.iter().enumerate() {
+        if word.contains(Hook::PATHS) && (i == 0 || word != Hook::PATHS) {
+            let why = format!("{} has {} inside", quoted(word), Hook::PATHS);
+            let hint =
+                "write \"{paths}\" as an argument of its own; each path becomes one argument";
+            return Err(item.error(why, hint));
+        }
+    }
+    Ok(words)
+}
+
+/// One event, or a list of them.
 fn hook_events(item: &Item<'_>) -> Result<Vec<HookEvent>, ConfigError> {
-    let hint = "write a list of apply, activate, deactivate";
-    let event = |w: &String| match w.as_str() {
-        "apply" => Ok(HookEvent::Apply),
-        "activate" => Ok(HookEvent::Activate),
-        "deactivate" => Ok(HookEvent::Deactivate),
-        _ => Err(item.error(format!("{} is not one of its values", quoted(w)), hint)),
+    let words: Vec<_> = HookEvent::ALL.iter().map(|e| e.word()).collect();
+    let hint = format!("write one of {}, or a list of them", words.join(", "));
+    let event = |w: &String| {
+        let found = HookEvent::ALL.into_iter().find(|e| e.word() == w);
+        found.ok_or_else(|| {
+            // Earlier versions called it so, and no word is nearer.
+            let near = value::nearest(w, words.iter().copied());
+            let near = near.or((w == "apply").then_some("applied"));
+            let meant = near.map_or_else(String::new, |n| format!("; did you mean \"{n}\"?"));
+            item.error(
+                format!("{} is not one of its values{meant}", quoted(w)),
+                &hint,
+            )
+        })
     };
-    let list = item.list()?;
+    let list = item.one_or_more()?;
     if list.is_empty() {
         return Err(item.error("it is empty", hint));
     }

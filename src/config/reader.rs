@@ -420,6 +420,15 @@ impl<'a> Item<'a> {
             .collect()
     }
 
+    /// A list of strings, or one string in place of a list of one.
+    pub(super) fn one_or_more(&self) -> Result<Vec<String>, ConfigError> {
+        match self.value {
+            DeValue::String(s) => Ok(vec![s.to_string()]),
+            DeValue::Array(_) => self.list(),
+            _ => Err(self.wrong_type("a string, or a list of strings, as [\"a\", \"b\"]")),
+        }
+    }
+
     /// The value as a table inside braces, where it is one.
     pub(super) fn braces(&self) -> Option<impl Iterator<Item = (&'a str, Item<'a>)>> {
         let (doc, key) = (self.doc, self.key.clone());

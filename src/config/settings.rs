@@ -283,11 +283,34 @@ impl Default for Paths {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookEvent {
     /// On the standby, when changes of its paths were applied.
-    Apply,
-    /// When this node becomes active.
-    Activate,
-    /// When this node stops being active.
-    Deactivate,
+    Applied,
+    /// When this node has become active.
+    Activated,
+    /// When this node has stopped being active.
+    Deactivated,
+    /// When `status` has a new problem, or replication is halted.
+    Problem,
+}
+
+impl HookEvent {
+    /// Every event.
+    pub const ALL: [Self; 4] = [
+        Self::Applied,
+        Self::Activated,
+        Self::Deactivated,
+        Self::Problem,
+    ];
+
+    /// As it is written in the file, and told to the program.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Activated => "activated",
+            Self::Deactivated => "deactivated",
+            Self::Problem => "problem",
+        }
+    }
 }
 
 /// A command run when paths change.
@@ -297,17 +320,19 @@ pub struct Hook {
     pub paths: Vec<String>,
     /// When it runs; never empty.
     pub on: Vec<HookEvent>,
-    /// Program and arguments; no shell.
+    /// Program and arguments; no shell. In both, the argument [`Hook::PATHS`] stands for the changed paths.
     pub run: Vec<String>,
     /// How long it may take.
     pub timeout: Duration,
-    /// Whether it runs before the change takes effect and its failure refuses the change.
-    pub validate: bool,
+    /// Program and arguments that must end well before `run` is run; empty where nothing must.
+    pub validate: Vec<String>,
 }
 
 impl Hook {
+    /// The argument in whose place the changed paths are put.
+    pub const PATHS: &'static str = "{paths}";
     /// The `on` where the file gives none.
-    pub const ON: HookEvent = HookEvent::Apply;
+    pub const ON: HookEvent = HookEvent::Applied;
     /// The `timeout` where the file gives none.
     pub const TIMEOUT: Duration = Duration::from_secs(30);
 }

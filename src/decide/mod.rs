@@ -9,6 +9,7 @@ pub mod delta;
 pub mod dirty;
 pub mod filter;
 pub mod guard;
+pub mod hooks;
 pub mod kept;
 pub mod lineage;
 pub mod plan;

@@ -11,6 +11,7 @@ pub mod meta;
 pub mod nat;
 pub mod process;
 pub mod routes;
+pub mod run;
 pub mod service;
 pub mod syslog;
 pub mod tree;

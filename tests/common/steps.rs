@@ -255,6 +255,8 @@ pub fn feed(mut command: Command, input: &[u8]) -> (i32, String) {
 
 /// Sends a signal to a process that this test started.
 pub fn signal(pid: i32, name: &str) {
+    // `kill` takes a number below 1 for many processes, or for all.
+    assert!(pid > 1, "{pid} is no process of a test");
     must("kill", &[&format!("-{name}"), &pid.to_string()]);
 }
 

@@ -1,0 +1,345 @@
+//! Programs that are run when something happened: changes were applied, the node became active or ceased to be, there is a
+//! new problem.
+//!
+//! A program never holds up replication and never refuses a change: whoever has something to tell notes it and goes on, each
+//! hook has a thread of its own, and what comes while its program runs is gathered into one following run. A program that
+//! fails is a problem in the status, and what it was to be told is told again with the next change. Each change is told at
+//! least once, also where the process is killed: see `mark`. A process that ends gives the node free first and then lets its
+//! programs end; no hook runs twice at a time all the same.
+
+mod mark;
+mod work;
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use self::mark::Mark;
+pub use self::mark::leave;
+use super::board::{Board, lock};
+use crate::config::{Config, Hook, HookEvent};
+use crate::decide::hooks::{Due, Rules, Touched};
+use crate::model::path::{RootId, TreePath};
+use crate::wire::control::Failure;
+
+/// How long whoever ends an active node's work waits for programs that are due: a cluster manager takes a stop that takes
+/// long for one that fails, and reboots the node.
+pub const SETTLE: Duration = Duration::from_secs(10);
+/// What ending a program that took too long may take beyond its time.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// Something that happened, other than changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Notice {
+    event: HookEvent,
+    text: String,
+}
+
+/// What one hook has before it.
+#[derive(Debug, Default)]
+struct Waiting {
+    changes: Due,
+    /// What a run was about that failed.
+    failed: Due,
+    notices: VecDeque<Notice>,
+    /// What its program runs for now.
+    running: Option<HookEvent>,
+}
+
+impl Waiting {
+    fn is_idle(&self) -> bool {
+        self.running.is_none() && self.changes.is_empty() && self.notices.is_empty()
+    }
+
+    /// Whether there are changes that it was not told of to a good end.
+    fn is_owed(&self) -> bool {
+        self.running == Some(HookEvent::Applied)
+            || !self.changes.is_empty()
+            || !self.failed.is_empty()
+    }
+}
+
+/// What all hooks have before them.
+#[derive(Debug, Default)]
+struct State {
+    hooks: Vec<Waiting>,
+    /// Says to a successor that something is owed.
+    mark: Option<Mark>,
+    closing: bool,
+}
+
+/// What all threads share.
+struct Shared {
+    hooks: Vec<Hook>,
+    rules: Rules,
+    /// The directories that the paths of each root are relative to, on this host.
+    bases: Vec<PathBuf>,
+    /// The roots, on this host.
+    roots: Vec<PathBuf>,
+    env: Vec<(&'static str, OsString)>,
+    run_dir: PathBuf,
+    state_dir: PathBuf,
+    board: Arc<Board>,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+/// The hooks of a node, in the process that owns it.
+pub struct Hooks {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Some hook runs when changes were applied.
+    follows: bool,
+}
+
+/// Whether some hook of a configuration is to be told of changes.
+#[must_use]
+pub fn follow(config: &Config) -> bool {
+    let applied = |h: &Hook| h.on.contains(&HookEvent::Applied);
+    config.hooks.iter().any(applied)
+}
+
+/// How long one run of a hook may take, what it has to succeed first included.
+fn longest_run(hook: &Hook) -> Duration {
+    let programs = if hook.validate.is_empty() { 1 } else { 2 };
+    (hook.timeout + ENDING) * programs
+}
+
+/// The directory that paths below a root are relative to: the root, or what holds it where it is one file.
+fn base(path: &Path, here: &Path) -> PathBuf {
+    let single = std::fs::metadata(here).is_ok_and(|m| m.is_file());
+    let parent = path.parent().filter(|_| single);
+    parent.unwrap_or(path).to_owned()
+}
+
+impl Hooks {
+    /// Starts the hooks of a node; `None` where there are none. Their failures go to the board. What an earlier process of
+    /// this node owed them is run for at once.
+    ///
+    /// # Errors
+    /// A failure where no thread can be made.
+    pub fn start(
+        config: &Config,
+        node: usize,
+        board: &Arc<Board>,
+    ) -> Result<Option<Arc<Self>>, Failure> {
+        if config.hooks.is_empty() {
+            return Ok(None);
+        }
+        let count = config.roots.len();
+        let roots: Vec<PathBuf> = (0..count).map(|i| config.root_path(node, i)).collect();
+        let named = config.roots.iter().zip(&roots);
+        let bases: Vec<PathBuf> = named.map(|(r, here)| base(&r.path, here)).collect();
+        let rules = Rules::new(&config.hooks, &bases).map_err(|(i, why)| Failure {
+            code: 2,
+            message: format!("hook {}: {why}", i + 1),
+            hint: "correct its paths".into(),
+        })?;
+        let name = |n: usize| config.nodes[n].name.clone();
+        let joined: Vec<&OsStr> = roots.iter().map(|r| r.as_os_str()).collect();
+        let env = vec![
+            ("OSM_CONFIG", config.file.clone().into()),
+            ("OSM_NODE", name(node).into()),
+            ("OSM_PEER", name(1 - node.min(1)).into()),
+            ("OSM_CLUSTER", config.cluster.clone().into()),
+            ("OSM_ROOTS", joined.join(OsStr::new("\n"))),
+        ];
+        let state = State {
+            hooks: config.hooks.iter().map(|_| Waiting::default()).collect(),
+            ..State::default()
+        };
+        let this = Self {
+            shared: Arc::new(Shared {
+                hooks: config.hooks.clone(),
+                rules,
+                bases: roots.iter().map(|r| base(r, r)).collect(),
+                roots,
+                env,
+                run_dir: config.run_dir(node),
+                state_dir: config.state_dir(node),
+                board: board.clone(),
+                state: Mutex::new(state),
+                wake: Condvar::new(),
+            }),
+            threads: Mutex::new(Vec::new()),
+            follows: follow(config),
+        };
+        this.inherit();
+        for hook in 0..config.hooks.len() {
+            this.thread(hook)?;
+        }
+        Ok(Some(Arc::new(this)))
+    }
+
+    fn thread(&self, hook: usize) -> Result<(), Failure> {
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("hook {}", hook + 1))
+            .spawn(move || shared.work(hook))
+            .map_err(|e| Failure {
+                code: 1,
+                message: format!("cannot start a thread: {e}"),
+                hint: "see ulimit -u".into(),
+            })?;
+        lock(&self.threads).push(thread);
+        Ok(())
+    }
+
+    /// Takes over what an earlier process owed: it is not known what that was, so it may have been anything.
+    fn inherit(&self) {
+        let shared = &self.shared;
+        match Mark::inherit(&shared.state_dir) {
+            Ok(None) => {}
+            Ok(mark) => {
+                let mut state = lock(&shared.state);
+                state.mark = mark;
+                for hook in shared.rules.on(HookEvent::Applied) {
+                    if let Some(waiting) = state.hooks.get_mut(hook) {
+                        (0u16..)
+                            .take(shared.roots.len())
+                            .for_each(|r| waiting.changes.add_root(RootId(r)));
+                    }
+                }
+            }
+            Err(e) => tracing::warn!("cannot see whether hooks were left due: {e}"),
+        }
+    }
+
+    /// Notes a change that is about to be made with each hook that it is for; where there is none this costs nothing.
+    pub fn note(&self, touched: &Touched, noted: &mut Noted) {
+        for hook in self.shared.rules.on(HookEvent::Applied) {
+            if self.shared.rules.is_about(hook, touched) {
+                noted.0.resize_with(self.shared.hooks.len(), Due::default);
+                noted.0[hook].add(touched.path());
+            }
+        }
+    }
+
+    /// Whether anybody wants to know what was applied.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        self.follows
+    }
+
+    /// What was noted was applied. Never waits for a program.
+    pub fn applied(&self, noted: &Noted) {
+        if noted.0.iter().all(Due::is_empty) {
+            return;
+        }
+        let mut state = lock(&self.shared.state);
+        for (waiting, due) in state.hooks.iter_mut().zip(&noted.0) {
+            waiting.changes.merge(due);
+        }
+        drop(state);
+        self.shared.wake.notify_all();
+    }
+
+    /// Before the redo journal forgets what was applied: has a mark on disk where a hook is still to be told of it.
+    pub fn keep(&self) {
+        self.shared.keep(&mut lock(&self.shared.state));
+    }
+
+    /// This happened; `text` says more of a problem. Never waits for a program.
+    pub fn announce(&self, event: HookEvent, text: &str) {
+        let mut state = lock(&self.shared.state);
+        for hook in self.shared.rules.on(event) {
+            let Some(waiting) = state.hooks.get_mut(hook) else {
+                continue;
+            };
+            // One run tells of it, however often it happened since the last one.
+            waiting.notices.retain(|n| n.event != event);
+            waiting.notices.push_back(Notice {
+                event,
+                text: text.to_owned(),
+            });
+        }
+        drop(state);
+        self.shared.wake.notify_all();
+    }
+
+    /// Waits until every program that is due has run, for at most [`SETTLE`]; whether they have.
+    #[must_use]
+    pub fn settle(&self) -> bool {
+        let state = lock(&self.shared.state);
+        let busy = |s: &mut State| !s.hooks.iter().all(Waiting::is_idle);
+        let waited = self.shared.wake.wait_timeout_while(state, SETTLE, busy);
+        let (_state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        !waited.timed_out()
+    }
+
+    /// Runs what is due, takes nothing more, and returns once that is done.
+    pub fn finish(&self) {
+        let mut state = lock(&self.shared.state);
+        for waiting in &mut state.hooks {
+            // The status that a problem could be seen in ends with this process.
+            waiting.notices.retain(|n| n.event != HookEvent::Problem);
+        }
+        state.closing = true;
+        drop(state);
+        self.shared.wake.notify_all();
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            if thread.join().is_err() {
+                tracing::error!("the thread of a hook ended by a defect");
+            }
+        }
+        let mut state = lock(&self.shared.state);
+        self.shared.keep(&mut state);
+        if let Some(mark) = state.mark.take() {
+            mark.leave();
+        }
+    }
+}
+
+impl Drop for Hooks {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl Shared {
+    fn keep(&self, state: &mut State) {
+        if state.mark.is_some() || !state.hooks.iter().any(Waiting::is_owed) {
+            return;
+        }
+        match Mark::set(&self.state_dir) {
+            Ok(mark) => state.mark = Some(mark),
+            Err(e) => tracing::warn!("cannot note that hooks are due: {e}"),
+        }
+    }
+
+    /// A hook as people know it.
+    fn title(&self, hook: usize) -> String {
+        let words = self.hooks.get(hook).map(|h| h.run.join(" "));
+        format!("hook {} ({})", hook + 1, short(&words.unwrap_or_default()))
+    }
+}
+
+/// The beginning of a long command.
+fn short(words: &str) -> String {
+    const LONGEST: usize = 60;
+    let mut short: String = words.chars().take(LONGEST).collect();
+    if short.len() < words.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// What of a batch each hook is to be told; empty where no hook is about any of it.
+#[derive(Debug, Default)]
+pub struct Noted(Vec<Due>);
+
+impl Noted {
+    /// Whether no hook is to be told anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// This path was not changed after all.
+    pub fn remove(&mut self, path: &TreePath) {
+        self.0.iter_mut().for_each(|d| d.remove(path));
+    }
+}
