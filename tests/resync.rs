@@ -5,6 +5,8 @@ mod common;
 
 #[path = "resync/apart.rs"]
 mod apart;
+#[path = "resync/crossing.rs"]
+mod crossing;
 #[path = "resync/names.rs"]
 mod names;
 #[path = "resync/returned.rs"]

@@ -95,7 +95,9 @@ impl Activation<'_> {
         let mut standby = Standby::new(self.events, sender, rt, board, party, &mut quiet);
         standby.until = Until::CaughtUp;
         standby.takeover = Some(takeover);
-        let (mut side, end) = standby.run(side, peer)?;
+        let (site, rt, sender) = (self.site, self.rt, self.sender);
+        let mut dial = || setup::dial(site, rt, sender);
+        let (mut side, end) = standby.run_dialled(side, peer, &mut dial)?;
         let text = match end {
             End::Done(report) => format!(
                 "with the newest data ({}; {} paths taken)",
@@ -104,7 +106,7 @@ impl Activation<'_> {
             ),
             End::Nothing(text) => format!("with the newest data ({text})"),
             End::Apart(..) => alone(&mut side, "changed data of its own")?,
-            End::Lost(why) => alone(&mut side, &format!("was lost ({why})"))?,
+            End::Lost(why) | End::Unmet(why) => alone(&mut side, &format!("was lost ({why})"))?,
             // A split brain or a differing configuration halts replication, not the service.
             End::Refused(f) if matches!(f.code, 2 | 5) => {
                 alone(&mut side, &format!("cannot be followed: {}", f.message))?

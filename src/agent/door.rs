@@ -14,6 +14,9 @@ use crate::sys::control::{Conn, ControlServer};
 use crate::sys::link;
 use crate::wire::control::{Answer, Failure, Outcome, Request};
 
+/// Code of the answer to a stream that this process takes no more.
+pub const ENDING: u8 = 3;
+
 /// What the control socket leads to.
 #[derive(Clone)]
 struct Door {
@@ -63,6 +66,47 @@ async fn serve_control(server: ControlServer, door: Door) {
     }
 }
 
+/// Lets go of the streams that came while this process ended, and takes no more: who brings one finds the next owner.
+pub fn shut(rt: &tokio::runtime::Runtime, events: &mut mpsc::Receiver<Event>) {
+    events.close();
+    while let Some(event) = rt.block_on(events.recv()) {
+        if let Event::LinkUp(peer) = event {
+            peer.close();
+        }
+    }
+}
+
+/// Gives a stream to whoever holds the node's state and waits for its end. Nothing is read from one that nobody takes.
+async fn take_in(
+    stream: std::io::Result<link::Link>,
+    style: Style,
+    events: &mpsc::Sender<Event>,
+) -> Answer {
+    let stream = match stream {
+        Ok(stream) => stream,
+        Err(e) => {
+            return Answer::Error(failed(
+                format!("cannot take over the peer's stream: {e}"),
+                "report this as a defect",
+            ));
+        }
+    };
+    let Ok(room) = events.reserve().await else {
+        return Answer::Error(Failure {
+            code: ENDING,
+            message: "this process is ending".into(),
+            hint: "try again".into(),
+        });
+    };
+    let session = peer::start(stream, style, events.clone());
+    room.send(Event::LinkUp(session.clone()));
+    session.ended().await;
+    Answer::Done(Outcome {
+        message: "the session has ended".into(),
+        ..Outcome::default()
+    })
+}
+
 async fn serve_one(mut conn: Conn, door: Door) {
     let Door {
         board,
@@ -109,23 +153,7 @@ async fn serve_one(mut conn: Conn, door: Door) {
                 .await;
         }
         (Request::Serve, Some((read, write))) => {
-            let answer = match link::from_fds(read, write) {
-                Ok(link) => {
-                    let session = peer::start(link, style, events.clone());
-                    let handed = events.send(Event::LinkUp(session.clone())).await;
-                    if handed.is_ok() {
-                        session.ended().await;
-                    }
-                    Answer::Done(Outcome {
-                        message: "the session has ended".into(),
-                        ..Outcome::default()
-                    })
-                }
-                Err(e) => Answer::Error(failed(
-                    format!("cannot take over the peer's stream: {e}"),
-                    "report this as a defect",
-                )),
-            };
+            let answer = take_in(link::from_fds(read, write), style, &events).await;
             let _ = conn.answer(&answer).await;
         }
         (request, _) => {

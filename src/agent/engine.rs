@@ -384,6 +384,8 @@ impl Engine {
     fn handle(&mut self, event: Event) -> Result<bool, EngineError> {
         match event {
             Event::Wake | Event::Stop => {}
+            // A node that is not active and dialled has met its peer here already; what was on its way then is not wanted.
+            Event::LinkUp(peer) if self.has_dialled() => peer.close(),
             Event::LinkUp(peer) => {
                 self.link_up(peer);
                 if let Some(session) = &mut self.session {
@@ -423,6 +425,11 @@ impl Engine {
             Event::Command(request, replies) => self.command(request, replies),
         }
         Ok(false)
+    }
+
+    /// Whether this node, which is not active, dialled the stream of its session.
+    fn has_dialled(&self) -> bool {
+        self.party.role == Role::Standby && self.session.as_ref().is_some_and(|s| !s.handed)
     }
 
     /// Does one piece of work.

@@ -76,16 +76,19 @@ pub fn resync_once(
             .map_err(|e| failed(e, "see syncctl check"))?;
     }
     let started = Instant::now();
-    let peer = setup::dial(&site, &rt, &sender)?;
     let mut party = site.party(Role::Standby);
     party.full = full || checksum;
     party.dry_run = dry_run;
     party.keep = keep;
     let handle = rt.handle().clone();
-    let mut standby = Standby::new(&mut events, sender, handle, board, party, progress);
+    let mut dial = || setup::dial(&site, &rt, &sender);
+    let to = sender.clone();
+    let mut standby = Standby::new(&mut events, to, handle, board, party, progress);
     standby.until = Until::CaughtUp;
     standby.drift = drift;
-    let (mut side, end) = standby.run(side, peer)?;
+    let peer = dial()?;
+    let (mut side, end) = standby.run_dialled(side, peer, &mut dial)?;
+    door::shut(&rt, &mut events);
     side.checkpoint().map_err(|e| apply_failure(&e))?;
     drop(owner);
     rt.shutdown_timeout(Duration::from_millis(500));
@@ -126,7 +129,7 @@ pub fn resync_once(
                 ..Outcome::default()
             })
         }
-        End::Lost(why) => Err(Failure {
+        End::Lost(why) | End::Unmet(why) => Err(Failure {
             code: 4,
             message: format!("the session with {} ended: {why}", site.peer_name()),
             hint: "run it again: it goes on where it stopped".into(),

@@ -3,7 +3,7 @@
 //! Where a process owns this node already, the stream is given to that one.
 
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::attend::Attendant;
 use super::owner::{Site, apply_failure, failed, held};
@@ -12,9 +12,12 @@ use super::{door, peer, setup};
 use crate::config::Config;
 use crate::sys::control::ControlClient;
 use crate::sys::link;
-use crate::sys::lock::LockError;
+use crate::sys::lock::{LockError, Owner};
 use crate::wire::control::{Answer, Failure, Progress, Request};
 use crate::wire::message::Role;
+
+/// How long the process that owns this node may take to open its door, or to end after it closed it.
+const BETWEEN: Duration = Duration::from_secs(5);
 
 /// `syncd serve`: speaks to the peer on standard input and output.
 ///
@@ -22,10 +25,8 @@ use crate::wire::message::Role;
 /// A failure with its remedy; the peer sees it as the remote's last words.
 pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     let site = Site::new(config, node);
-    let owner = match site.own("serve") {
-        Ok(owner) => owner,
-        Err(e @ LockError::Held { .. }) => return hand_over(&site, &e),
-        Err(e) => return Err(held(&e)),
+    let Some(owner) = own_or_hand_over(&site)? else {
+        return Ok(());
     };
     let mut side = site.open()?;
     let rt = setup::runtime()?;
@@ -48,6 +49,7 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     let (handle, party) = (rt.handle().clone(), site.party(Role::Standby));
     let mut standby = Standby::new(&mut events, sender, handle, board, party, &mut quiet);
     let (mut side, end) = standby.run(side, peer)?;
+    door::shut(&rt, &mut events);
     side.checkpoint().map_err(|e| apply_failure(&e))?;
     drop(owner);
     rt.shutdown_timeout(Duration::from_millis(500));
@@ -55,7 +57,7 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     drop(attendant);
     match end {
         End::Refused(f) => Err(f),
-        End::Lost(why) => {
+        End::Lost(why) | End::Unmet(why) => {
             tracing::info!("the session ended: {why}");
             Ok(())
         }
@@ -63,17 +65,38 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     }
 }
 
-/// Gives the peer's stream to the process that owns this node, and waits until it is done with it.
-fn hand_over(site: &Site, e: &LockError) -> Result<(), Failure> {
+/// The owner lock; `None` where the process that holds it took the peer's stream, and is done with it.
+fn own_or_hand_over(site: &Site) -> Result<Option<Owner>, Failure> {
+    let begun = Instant::now();
+    loop {
+        let held_by = match site.own("serve") {
+            Ok(owner) => return Ok(Some(owner)),
+            Err(e @ LockError::Held { .. }) => e,
+            Err(e) => return Err(held(&e)),
+        };
+        match hand_over(site) {
+            Some(done) => return done.map(|()| None),
+            None if begun.elapsed() > BETWEEN => return Err(held(&held_by)),
+            None => {}
+        }
+        // The kernel tells nobody when a lock is free.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Gives the peer's stream to the process that owns this node, and waits until it is done with it; `None` where that one
+/// takes none: it has only just begun, or is ending.
+fn hand_over(site: &Site) -> Option<Result<(), Failure>> {
     let stdin = std::io::stdin();
     let stdout = std::io::stdout();
-    let asked = ControlClient::connect(&site.run_dir()).and_then(|mut client| {
-        client.send_with_fds(&Request::Serve, &[stdin.as_fd(), stdout.as_fd()])?;
-        client.next_answer()
-    });
-    match asked {
-        Ok(Answer::Error(f)) => Err(f),
-        Ok(_) => Ok(()),
-        Err(_) => Err(held(e)),
+    let mut client = ControlClient::connect(&site.run_dir()).ok()?;
+    client
+        .send_with_fds(&Request::Serve, &[stdin.as_fd(), stdout.as_fd()])
+        .ok()?;
+    match client.next_answer() {
+        Ok(Answer::Error(f)) if f.code == door::ENDING => None,
+        Ok(Answer::Error(f)) => Some(Err(f)),
+        // Where it ended without a word it may have read some of the stream, which is then of no use to anybody else.
+        Ok(_) | Err(_) => Some(Ok(())),
     }
 }

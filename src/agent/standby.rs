@@ -4,6 +4,7 @@
 //! changes of its own: it receives, or it answers a peer that is behind from an index that was complete.
 
 mod answers;
+mod greeting;
 mod takeover;
 
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use super::survey;
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::sys::clock;
-use crate::wire::control::{Answer, Difference, Failure, Progress, Request, ResyncReport};
+use crate::wire::control::{Difference, Failure, Progress, Request, ResyncReport};
 use crate::wire::message::{Hello, Message, Role};
 
 /// Quiet time after which trees and index are brought to disk.
@@ -60,6 +61,8 @@ pub enum End {
     Nothing(String),
     /// The link ended.
     Lost(String),
+    /// The stream ended before the peer said anything.
+    Unmet(String),
     /// It cannot be.
     Refused(Failure),
     /// Both changed data on their own, and this session was to tell what.
@@ -82,6 +85,8 @@ pub struct Standby<'a> {
     pub party: Party,
     /// When to end.
     pub until: Until,
+    /// This node dialled the stream; otherwise the peer did, and its newest stream is the one that counts.
+    pub dialled: bool,
     /// This node is about to become active: it only takes what it lacks.
     pub takeover: Option<Takeover>,
     /// Paths changed here while nobody watched.
@@ -110,6 +115,7 @@ impl<'a> Standby<'a> {
             board,
             party,
             until: Until::Told,
+            dialled: false,
             takeover: None,
             drift: Vec::new(),
             in_step: None,
@@ -196,50 +202,6 @@ impl<'a> Standby<'a> {
                     .ok()
             });
             return Ok((side, end));
-        }
-    }
-
-    /// Waits for the peer's hello; another stream that is handed to us takes the place of this one.
-    fn await_hello(&mut self, peer: &mut Peer, ours: &Hello) -> Result<Hello, End> {
-        loop {
-            let patience = self.takeover.map_or(HELLO, |t| t.patience);
-            let wait = async { tokio::time::timeout(patience, self.events.recv()).await };
-            match self.rt.block_on(wait) {
-                Err(_) => return Err(End::Lost("the peer did not say hello".into())),
-                Ok(None | Some(Event::Stop)) => return Err(End::Stopped),
-                Ok(Some(Event::Peer { session, message })) if session == peer.session => {
-                    match message {
-                        Message::Hello(theirs) => return Ok(*theirs),
-                        Message::Refuse { code, text } => {
-                            return Err(End::Refused(refusal(code, text)));
-                        }
-                        Message::Bye { text } => return Err(End::Lost(text)),
-                        _ => return Err(End::Lost("the peer did not begin with hello".into())),
-                    }
-                }
-                Ok(Some(Event::LinkDown { session, why })) if session == peer.session => {
-                    return Err(End::Lost(why));
-                }
-                // Both sides must choose the same of two streams: that of whoever dialled to catch up.
-                Ok(Some(Event::LinkUp(next))) if self.until == Until::CaughtUp => next.close(),
-                Ok(Some(Event::LinkUp(next))) => {
-                    peer.close();
-                    *peer = next;
-                    peer.send(Message::Hello(Box::new(ours.clone())));
-                }
-                Ok(Some(Event::Command(Request::Resync { .. }, replies))) => {
-                    let text = format!("{} has not been met yet", self.party.peer);
-                    let _ = replies.send(Answer::Error(Failure {
-                        code: 3,
-                        message: text,
-                        hint: "try again".into(),
-                    }));
-                }
-                Ok(Some(Event::Command(request, replies))) => {
-                    let _ = replies.send(self.answer(&request, false));
-                }
-                Ok(Some(_)) => {}
-            }
         }
     }
 
@@ -352,7 +314,8 @@ impl<'a> Standby<'a> {
                 Event::LinkDown { session: s, why } if s == session => {
                     return Ok((End::Lost(why), None));
                 }
-                Event::LinkUp(next) if self.until == Until::CaughtUp => next.close(),
+                // The peer holds this very session, or no longer lives: who dialled anew dials again once that is noticed.
+                Event::LinkUp(next) if self.dialled => next.close(),
                 Event::LinkUp(next) => {
                     return Ok((End::Lost("another session took over".into()), Some(next)));
                 }
@@ -463,7 +426,7 @@ impl<'a> Standby<'a> {
         };
         let mut engine = Engine::new(parts);
         engine
-            .take_over(peer, ours, theirs)
+            .take_over(peer, ours, theirs, !self.dialled)
             .map_err(|e| failed(e, "see syncctl check"))?;
         engine
             .run(self.events, &self.rt)

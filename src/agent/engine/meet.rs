@@ -35,7 +35,7 @@ impl Engine {
         self.board.update(|s| s.totals.sessions += 1);
     }
 
-    /// Goes on with a session whose hellos were exchanged already.
+    /// Goes on with a session whose hellos were exchanged already; `handed` where the peer dialled.
     ///
     /// # Errors
     /// [`EngineError`] where the node's own state fails.
@@ -44,8 +44,11 @@ impl Engine {
         peer: Peer,
         ours: Hello,
         theirs: &Hello,
+        handed: bool,
     ) -> Result<(), EngineError> {
-        self.session = Some(Session::new(peer, ours));
+        let mut session = Session::new(peer, ours);
+        session.handed = handed;
+        self.session = Some(session);
         self.met(theirs)
     }
 
