@@ -1,0 +1,186 @@
+//! The guides and the README say what the programs do: every configuration they show in full loads, every command and
+//! option of ours that they name is there, and every link leads somewhere.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use osm_failover::config::Config;
+
+/// The fenced blocks of a page with their languages, and the code spans of what is around them.
+fn code(text: &str) -> (Vec<(String, String)>, Vec<String>) {
+    let (mut blocks, mut spans) = (Vec::new(), Vec::new());
+    let mut open: Option<(String, String)> = None;
+    for line in text.lines() {
+        match (line.strip_prefix("```"), open.take()) {
+            (Some(language), None) => open = Some((language.to_owned(), String::new())),
+            (Some(_), Some(block)) => blocks.push(block),
+            (None, Some((language, body))) => open = Some((language, body + line + "\n")),
+            (None, None) => spans.extend(line.split('`').skip(1).step_by(2).map(str::to_owned)),
+        }
+    }
+    assert!(open.is_none(), "a block is not closed");
+    (blocks, spans)
+}
+
+/// Pages that also speak of what was, or is still to come.
+const OTHERS: [&str; 2] = ["decisions.md", "roadmap.md"];
+
+/// README and the guides, with their texts.
+fn pages() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs")).expect("docs can be read");
+    let files = docs.map(|f| f.expect("docs can be read").path());
+    let mut files: Vec<_> = files
+        .filter(|f| f.extension().is_some_and(|e| e == "md"))
+        .filter(|f| !OTHERS.iter().any(|o| f.ends_with(o)))
+        .collect();
+    files.push(root.join("README.md"));
+    files.sort();
+    let read = |f: PathBuf| (f.clone(), fs::read_to_string(f).expect("a page is text"));
+    files.into_iter().map(read).collect()
+}
+
+#[test]
+fn every_whole_configuration_loads() {
+    let mut loaded = 0;
+    for (page, text) in pages() {
+        for (language, body) in code(&text).0 {
+            if language != "toml" || !body.contains("[cluster]") {
+                continue;
+            }
+            let parsed = Config::parse(&body, &page);
+            assert!(parsed.is_ok(), "{}: {:?}", page.display(), parsed.err());
+            loaded += 1;
+        }
+    }
+    assert!(loaded >= 4, "only {loaded} configurations were found");
+}
+
+/// The words of each command line in `text` that runs `syncctl` or `syncd`, from the program on.
+fn calls(text: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let line = line.split(" #").next().unwrap_or_default();
+        for part in line.split(['|', ';', '&', '(', ')', '"', '>']) {
+            let words: Vec<_> = part.split_whitespace().collect();
+            let program = words.iter().position(|w| {
+                let name = w.rsplit('/').next().unwrap_or(w);
+                name == "syncctl" || name == "syncd"
+            });
+            if let Some(at) = program {
+                found.push(words[at..].iter().map(|w| (*w).to_owned()).collect());
+            }
+        }
+    }
+    found
+}
+
+/// The help of a program with subcommands.
+fn help(words: &[&str]) -> Option<String> {
+    let program = match words[0] {
+        "syncctl" => env!("CARGO_BIN_EXE_syncctl"),
+        _ => env!("CARGO_BIN_EXE_syncd"),
+    };
+    let out = Command::new(program)
+        .args(&words[1..])
+        .arg("--help")
+        .stdin(Stdio::null())
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    out.status.success().then_some(text)
+}
+
+/// What each command says of itself, once it was asked; nothing where there is no such command.
+#[derive(Default)]
+struct Helps(BTreeMap<Vec<String>, Option<String>>);
+
+impl Helps {
+    fn of(&mut self, path: &[&str]) -> Option<&str> {
+        let key = path.iter().map(|w| (*w).to_owned()).collect();
+        let text = self.0.entry(key).or_insert_with(|| help(path));
+        text.as_deref()
+    }
+
+    /// What is wrong with one call.
+    fn fault(&mut self, call: &[String]) -> Option<String> {
+        let mut path = vec![call[0].rsplit('/').next().unwrap_or_default()];
+        for word in &call[1..] {
+            // A subcommand is a lower-case word behind a command that has some; anything else is an argument.
+            let has_some = self.of(&path).is_some_and(|t| t.contains("\nCommands:"));
+            if !has_some || !word.chars().all(|c| c.is_ascii_lowercase()) {
+                break;
+            }
+            path.push(word);
+        }
+        let name = path.join(" ");
+        let Some(text) = self.of(&path) else {
+            return Some(format!("there is no `{name}`"));
+        };
+        let options = call.iter().filter(|w| w.starts_with("--"));
+        let mut missing = options.filter(|o| {
+            let option = o.split('=').next().unwrap_or_default();
+            let option = option.trim_end_matches([',', '.']);
+            let mut words = text.split(|c: char| c.is_whitespace() || c == ',');
+            !words.any(|w| w == option)
+        });
+        missing.next().map(|o| format!("`{name}` has no {o}"))
+    }
+}
+
+#[test]
+fn every_command_and_option_exists() {
+    let (mut faults, mut seen, mut helps) = (Vec::new(), 0, Helps::default());
+    for (page, text) in pages() {
+        let (blocks, spans) = code(&text);
+        let shell = blocks.into_iter().filter(|(l, _)| l == "sh");
+        for text in shell.map(|(_, body)| body).chain(spans) {
+            for call in calls(&text) {
+                seen += 1;
+                if let Some(why) = helps.fault(&call) {
+                    faults.push(format!("{}: {why}", page.display()));
+                }
+            }
+        }
+    }
+    assert!(seen > 100, "only {seen} calls were found");
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// A heading as the name of its anchor.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = kept
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut faults = Vec::new();
+    for (page, text) in pages() {
+        let targets = text.split("](").skip(1).filter_map(|t| t.split(')').next());
+        for target in targets.filter(|t| !t.contains("://")) {
+            let (file, name) = target.split_once('#').unwrap_or((target, ""));
+            let file = match file {
+                "" => page.clone(),
+                other => page.parent().expect("a directory").join(other),
+            };
+            let there = match fs::read_to_string(&file) {
+                Ok(there) if name.is_empty() => Some(there),
+                Ok(there) => there
+                    .lines()
+                    .any(|l| l.starts_with('#') && anchor(l) == name)
+                    .then_some(there),
+                Err(_) => None,
+            };
+            if there.is_none() {
+                faults.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
