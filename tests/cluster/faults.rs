@@ -204,6 +204,7 @@ impl Run {
     }
 
     fn link_cut(&mut self) -> Result<(), String> {
+        self.manager.whole(&self.world)?;
         super::net::link(false)?;
         if self.manager.splits() {
             wait(NOTICED, "the virtual IP on both nodes", || {

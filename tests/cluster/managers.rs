@@ -28,6 +28,13 @@ pub trait Manager: Sync {
     /// # Errors
     /// What it says.
     fn standby(&self, world: &World, node: usize, on: bool) -> Result<(), String>;
+    /// Waits until its processes on both nodes have found each other again after a fault.
+    ///
+    /// # Errors
+    /// What they say.
+    fn whole(&self, _: &World) -> Result<(), String> {
+        Ok(())
+    }
     /// Whether both nodes take the service while the link between them is cut.
     fn splits(&self) -> bool;
 }
@@ -70,6 +77,21 @@ impl Manager for Heartbeat {
         world.nodes[node - 1]
             .run(&format!("/usr/share/heartbeat/{command}"))
             .map(drop)
+    }
+
+    // After both served it starts itself anew on one node, and serves on the other one all the while. A link that is cut
+    // before that is over it does not take for a split when it heals, and both nodes serve for ever.
+    fn whole(&self, world: &World) -> Result<(), String> {
+        wait(READY, "two nodes that know each other", || {
+            for (node, other) in world.nodes.iter().zip(["osm2", "osm1"]) {
+                let said = node.run(&format!("cl_status nodestatus {other} 2>&1"))?;
+                if said.trim() != "active" {
+                    return Err(said);
+                }
+            }
+            Ok(())
+        })
+        .map(drop)
     }
 
     fn splits(&self) -> bool {
