@@ -24,10 +24,6 @@ use crate::wire::message::Role;
 /// Number in the index: when this node last stood where its active peer stood, in milliseconds of this host's clock.
 pub const IN_STEP: &str = "in_step_ms";
 
-/// Number in the index: 1 where this node stood where its active peer stood until that one fell silent, without a word that
-/// it ends.
-pub const FELL_SILENT: &str = "fell_silent";
-
 /// Time in which a host that lives accepts or refuses a connection, with room to spare on any network that two nodes of
 /// a cluster share.
 const ANSWER: Duration = Duration::from_millis(200);
@@ -120,8 +116,8 @@ impl Activation<'_> {
     /// Whether the peer died, as two observations say that do not depend on each other: the stream on which it sent its
     /// changes to this node fell silent, and its host does not answer now. There is nobody to wait for then.
     fn is_gone(&self, side: &Receiving) -> Result<bool, Failure> {
-        let silent = side.node.store.number(FELL_SILENT);
-        let silent = silent.map_err(|e| failed(e, "see syncctl check"))? == 1;
+        let silent = side.node.peer_fell_silent();
+        let silent = silent.map_err(|e| failed(e, "see syncctl check"))?;
         Ok(silent && self.rt.block_on(link::is_dead(&self.site.target(), ANSWER)))
     }
 

@@ -38,6 +38,8 @@ pub struct RootSpec {
     pub exclude: Vec<String>,
 }
 
+/// Number in the index: 1 where the peer fell silent ([`Node::peer_fell_silent`]).
+const FELL_SILENT: &str = "fell_silent";
 /// Number in the index: 1 once the index stood for the tree.
 const COMPLETE: &str = "complete";
 
@@ -245,6 +247,26 @@ impl Node {
         // Numbers that the peer holds must not be given a second time after a power cut.
         self.store.sync()?;
         Ok(())
+    }
+
+    /// Whether this node stood where its active peer stood until that one fell silent without a word that it ends, and
+    /// has not met it since.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the index fails.
+    pub fn peer_fell_silent(&self) -> Result<bool, StoreError> {
+        Ok(self.store.number(FELL_SILENT)? == 1)
+    }
+
+    /// Notes whether it did; a peer that is met has not.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the index fails.
+    pub fn note_silence(&self, silent: bool) -> Result<(), StoreError> {
+        if self.peer_fell_silent()? == silent {
+            return Ok(());
+        }
+        self.store.set_number(FELL_SILENT, u64::from(silent))
     }
 
     /// What counts when something has to make way here.

@@ -52,7 +52,7 @@ struct Counters {
     sent: AtomicU64,
     /// Bytes read.
     received: AtomicU64,
-    /// When the peer was heard last, in milliseconds after the stream began.
+    /// When the peer was heard last, in milliseconds after the stream began; the largest number once it ended the stream.
     heard: AtomicU64,
 }
 
@@ -217,10 +217,13 @@ async fn read(
             () = stop.cancelled() => return Some("the session was ended here".into()),
             next = tokio::time::timeout(SILENCE, frames.next()) => next,
         };
-        if next.is_ok() {
-            let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            counters.heard.store(ms, Ordering::Relaxed);
-        }
+        let heard = match &next {
+            // Nothing more is to be expected of it.
+            Ok(None | Some(Err(_))) => u64::MAX,
+            Ok(Some(Ok(_))) => u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            Err(_) => counters.heard.load(Ordering::Relaxed),
+        };
+        counters.heard.store(heard, Ordering::Relaxed);
         let frame = match next {
             Err(_) => {
                 return Some(format!(

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 pub use self::takeover::Takeover;
 use self::takeover::handed_over;
-use super::activation::{FELL_SILENT, IN_STEP};
+use super::activation::IN_STEP;
 use super::apply::Receiving;
 use super::board::Board;
 use super::divergence::{Changed, differences};
@@ -139,6 +139,8 @@ impl<'a> Standby<'a> {
                 Ok(theirs) => theirs,
                 Err(end) => return Ok((side, end)),
             };
+            let met = side.node.note_silence(false);
+            met.map_err(|e| failed(e, "see syncctl check"))?;
             let course = judge(&ours, &theirs, &self.party);
             tracing::info!("met {}: {course:?}", theirs.node);
             let end = match course {
@@ -151,13 +153,14 @@ impl<'a> Standby<'a> {
                 Course::Receive { since } => {
                     self.survey(&mut side.node)?;
                     let mut receiver = Receiver::new(side, peer.clone(), self.board.clone(), since);
+                    self.in_step = None;
                     let (end, next) = self.receive(&mut receiver, &ours, &theirs)?;
+                    // Before anything is brought to disk, which takes its time.
+                    let silent = peer.is_silent();
                     side = receiver.finish();
                     if let Some(ms) = self.in_step {
-                        let store = &side.node.store;
-                        let silent = u64::from(peer.is_silent());
-                        let noted = store.set_number(IN_STEP, ms);
-                        let noted = noted.and_then(|()| store.set_number(FELL_SILENT, silent));
+                        let noted = side.node.store.set_number(IN_STEP, ms);
+                        let noted = noted.and_then(|()| side.node.note_silence(silent));
                         noted.map_err(|e| failed(e, "see syncctl check"))?;
                     }
                     if let Some(next) = next {

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::common::netns::{End, NetPair, sshd_in};
 use crate::common::node::{Link, Pair, Side};
-use crate::common::steps::{LONG, flushed_equal, in_sync, said, until};
+use crate::common::steps::{
+    LONG, activate, deactivate, flushed_equal, in_sync, said, state, until, wait_serve_gone,
+};
 use crate::options;
 
 /// `syncctl` on B, in its own network: exit code, and what it said.
@@ -82,4 +84,28 @@ fn a_peer_that_fell_silent_and_whose_host_is_gone_is_not_waited_for() {
     assert!(took < Duration::from_secs(3), "{took:?}: {text}");
     println!("activation beside a dead peer: {took:?}");
     on_b(&net, &pair, &["deactivate"]);
+}
+
+#[test]
+fn a_peer_that_was_met_since_has_not_fallen_silent() {
+    let mut pair = in_sync(options!());
+    std::fs::write(pair.root(Side::A, "data").join("f"), "replicated").expect("a file");
+    flushed_equal(&pair, "data");
+    pair.stop(Side::A);
+    wait_serve_gone(&pair, Side::B);
+    let number = |set: &str| -> i64 {
+        let index = rusqlite::Connection::open(state(&pair, Side::B).join("index.db"));
+        let index = index.expect("the index");
+        index.execute_batch(set).expect("written");
+        let query = "SELECT value FROM meta WHERE key='fell_silent'";
+        index.query_row(query, [], |row| row.get(0)).expect("read")
+    };
+    // As an earlier crash of the peer left it.
+    assert_eq!(
+        number("INSERT OR REPLACE INTO meta VALUES ('fell_silent',1)"),
+        1
+    );
+    activate(&pair, Side::B);
+    deactivate(&pair, Side::B);
+    assert_eq!(number(""), 0);
 }

@@ -106,6 +106,7 @@ impl Engine {
         let Some(session) = &self.session else {
             return Ok(());
         };
+        self.node.note_silence(false)?;
         let course = judge(&session.ours, theirs, &self.party);
         tracing::info!("met {}: {course:?}", theirs.node);
         if theirs.takes_over && self.party.role == Role::Active {

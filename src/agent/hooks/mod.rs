@@ -5,7 +5,7 @@
 //! hook has a thread of its own, and what comes while its program runs is gathered into one following run. A program that
 //! fails is a problem in the status, and what it was to be told is told again with the next change. Each change is told at
 //! least once, also where the process is killed: see `mark`. A process that ends gives the node free first and then lets its
-//! programs end; no hook runs twice at a time all the same.
+//! programs end; another process waits with a hook that still runs there for as long as one run may take.
 
 mod mark;
 mod work;
@@ -45,7 +45,7 @@ struct Waiting {
     /// What a run was about that failed.
     failed: Due,
     notices: VecDeque<Notice>,
-    /// What its program runs for now.
+    /// What its program is running for.
     running: Option<HookEvent>,
 }
 
