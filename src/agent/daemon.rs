@@ -134,7 +134,10 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
 /// From here on this node's tree is what counts, and its changes are what the peer is brought to.
 fn open_activity(side: Receiving) -> Result<Node, Failure> {
     let failed = |e: &dyn std::fmt::Display| failed(e, "see syncctl check");
-    let Receiving { mut node, .. } = side;
+    let Receiving {
+        mut node, staging, ..
+    } = side;
+    staging.drop_parts();
     node.index_is_complete().map_err(|e| failed(&e))?;
     let history = node.epochs.history();
     if history.last().is_some_and(|e| e.node != node.name) && !node.epochs.catching_up() {

@@ -3,16 +3,19 @@
 //! Bytes are hashed as they are written, and a transfer counts only once its
 //! blake3 equals the sender's. Memory is bounded: one buffer per transfer, never the file.
 
+mod sink;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
+use self::sink::{Basis, Hashing, Sink};
 use super::node::Node;
-use super::staging::Staging;
+use super::staging::{self, PART_MIN, Part, Staging};
 use crate::decide::blocks::{BlockHasher, Blocks};
-use crate::decide::delta::apply::{Applier, Target};
+use crate::decide::delta::apply::{Applier, DeltaError};
 use crate::model::entry::{Hash, Stamp};
 use crate::model::path::{RootId, TreePath};
 use crate::sys::tree::{Look, look_at, open_regular};
@@ -95,57 +98,92 @@ impl Incoming {
                 "the peer opened too many transfers at once",
             )));
         }
-        let basis = match form {
-            Form::Whole => None,
-            Form::Delta { basis } | Form::Append { basis, .. } => {
-                Some(find_basis(node, path, *basis).inspect_err(|_| {
-                    self.broken.insert(id, ());
-                })?)
+        let (mut append, mut applier) = (None, None);
+        let mut hasher = BlockHasher::new(size);
+        let (slot, file, basis) = match form {
+            Form::Whole => {
+                let (slot, file) = self.whole_slot(staging, path, size)?;
+                (slot, file, Basis::None)
+            }
+            Form::Append { basis, size: old } => {
+                let version = find_version(node, path, *basis);
+                let found = version.and_then(|v| Ok((append_hasher(&v, *basis, *old)?, v.stamp)));
+                let (seen, stamp) = found.inspect_err(|_| self.refuse(id))?;
+                hasher = seen;
+                append = Some((*old, stamp));
+                let slot = staging.fresh();
+                let file = staging.create(path.root, &slot, 0o600)?;
+                (slot, file, Basis::None)
+            }
+            Form::Delta { basis } => {
+                if let Some(part) = self.free_part(staging, path, *basis) {
+                    applier = Some(Applier::new(part.stamp.size, size));
+                    (part.slot, part.file, Basis::Itself)
+                } else {
+                    let version = find_version(node, path, *basis);
+                    let version = version.inspect_err(|_| self.refuse(id))?;
+                    applier = Some(Applier::new(version.stamp.size, size));
+                    let slot = staging.fresh();
+                    let file = staging.create(path.root, &slot, 0o600)?;
+                    let cloned = rustix::fs::ioctl_ficlone(&file, &version.file).is_ok();
+                    let basis = if cloned { Basis::Cloned } else { Basis::File };
+                    (slot, file, basis(version.file))
+                }
             }
         };
-        let slot = staging.fresh();
-        let file = staging.create(path.root, &slot, 0o600)?;
-        let mut open = Open {
+        if sparse && append.is_none() {
+            // Within its final length no file system allocates ahead of what is written.
+            file.set_len(file.metadata()?.len().max(size))?;
+        }
+        let open = Open {
             root: path.root,
             slot,
             size,
-            hasher: BlockHasher::new(size),
+            hasher,
             sink: Sink {
                 file,
                 at: 0,
                 sparse,
-                basis: None,
-                cloned: false,
+                basis,
             },
-            applier: None,
-            append: None,
+            applier,
+            append,
         };
-        if let (
-            Some(basis),
-            Form::Append {
-                basis: wanted,
-                size: old,
-            },
-        ) = (&basis, form)
-        {
-            let Some(hasher) = append_hasher(basis, *wanted, *old) else {
-                staging.discard(path.root, &open.slot);
-                self.broken.insert(id, ());
-                return Err(Broken::Want);
-            };
-            open.hasher = hasher;
-            open.append = Some((*old, basis.stamp));
-        } else if let Some(basis) = basis {
-            open.applier = Some(Applier::new(basis.stamp.size, size));
-            open.sink.cloned = rustix::fs::ioctl_ficlone(&open.sink.file, &basis.file).is_ok();
-            open.sink.basis = Some(basis.file);
-        }
-        if sparse && open.append.is_none() {
-            // Within its final length no file system allocates ahead of what is written.
-            open.sink.file.set_len(size)?;
-        }
         self.open.insert(id, open);
         Ok(())
+    }
+
+    /// A slot for content that comes whole; a large one's is found again if its transfer is cut off.
+    fn whole_slot(
+        &self,
+        staging: &mut Staging,
+        path: &TreePath,
+        size: u64,
+    ) -> io::Result<(String, File)> {
+        let mut slot = Staging::part_name(path);
+        if size < PART_MIN || self.is_open(path.root, &slot) {
+            slot = staging.fresh();
+        } else {
+            staging.discard(path.root, &slot);
+        }
+        let file = staging.create(path.root, &slot, 0o600)?;
+        Ok((slot, file))
+    }
+
+    /// The part that a delta builds on.
+    fn free_part(&self, staging: &Staging, path: &TreePath, basis: Hash) -> Option<Part> {
+        let part = staging.part(path)?;
+        (part.tag() == basis && !self.is_open(path.root, &part.slot)).then_some(part)
+    }
+
+    fn is_open(&self, root: RootId, slot: &str) -> bool {
+        let mut open = self.open.values();
+        open.any(|o| o.root == root && o.slot == slot)
+    }
+
+    /// Ignores what comes of a transfer.
+    fn refuse(&mut self, id: u64) {
+        self.broken.insert(id, ());
     }
 
     /// Takes bytes of a transfer.
@@ -179,13 +217,14 @@ impl Incoming {
     ///
     /// # Errors
     /// [`Broken`]; the transfer is then given up.
-    pub fn end(&mut self, staging: &Staging, id: u64, hash: Hash) -> Result<(), Broken> {
+    pub fn end(&mut self, staging: &mut Staging, id: u64, hash: Hash) -> Result<(), Broken> {
         let Some(open) = self.open.remove(&id) else {
             return Ok(());
         };
         let (root, slot) = (open.root, open.slot.clone());
         match open.finish(hash) {
-            Ok(done) => {
+            Ok(mut done) => {
+                done.slot = staging.complete(root, done.slot)?;
                 self.finished.insert(id, done);
                 Ok(())
             }
@@ -216,8 +255,9 @@ impl Incoming {
         self.finished.remove(&id)
     }
 
-    /// Drops every transfer: the session is over.
+    /// Drops every transfer: the session is over. What arrived of large contents is kept in part.
     pub fn clear(&mut self, staging: &Staging) {
+        self.open.retain(|_, open| !open.is_worth_keeping());
         let ids: Vec<u64> = self
             .open
             .keys()
@@ -231,14 +271,14 @@ impl Incoming {
     }
 }
 
-struct Basis {
+struct Version {
     file: File,
     stamp: Stamp,
     blocks: Option<Blocks>,
 }
 
 /// The version of a file that a delta builds on, if it is what stands there.
-fn find_basis(node: &mut Node, path: &TreePath, hash: Hash) -> Result<Basis, Broken> {
+fn find_version(node: &mut Node, path: &TreePath, hash: Hash) -> Result<Version, Broken> {
     let row = node
         .store
         .lookup(path)
@@ -259,7 +299,7 @@ fn find_basis(node: &mut Node, path: &TreePath, hash: Hash) -> Result<Basis, Bro
         .ok()
         .flatten()
         .and_then(|b| Blocks::decode(&b).ok());
-    Ok(Basis {
+    Ok(Version {
         file,
         stamp: row.stamp,
         blocks: blocks.filter(|b| b.root() == hash),
@@ -267,7 +307,11 @@ fn find_basis(node: &mut Node, path: &TreePath, hash: Hash) -> Result<Basis, Bro
 }
 
 /// A hasher that has seen the basis: from its block list and its last partial block, or by reading it where no list is kept.
-fn append_hasher(basis: &Basis, hash: Hash, size: u64) -> Option<BlockHasher> {
+fn append_hasher(basis: &Version, hash: Hash, size: u64) -> Result<BlockHasher, Broken> {
+    append_state(basis, hash, size).ok_or(Broken::Want)
+}
+
+fn append_state(basis: &Version, hash: Hash, size: u64) -> Option<BlockHasher> {
     if basis.stamp.size != size {
         return None;
     }
@@ -291,6 +335,12 @@ fn append_hasher(basis: &Basis, hash: Hash, size: u64) -> Option<BlockHasher> {
 }
 
 impl Open {
+    /// Whether the next session can go on with what has arrived.
+    fn is_worth_keeping(&self) -> bool {
+        let held = self.sink.file.metadata().map_or(0, |m| m.len());
+        staging::is_part(&self.slot) && held >= PART_MIN
+    }
+
     fn take(&mut self, offset: u64, data: &[u8]) -> Result<(), Broken> {
         if let Some(applier) = &mut self.applier {
             let mut target = Hashing {
@@ -298,7 +348,8 @@ impl Open {
                 hasher: &mut self.hasher,
             };
             return applier.push(data, &mut target).map_err(|e| match e {
-                crate::decide::delta::apply::DeltaError::Io(e) => Broken::Stage(e),
+                DeltaError::Io(e) if sink::is_overwritten(&e) => Broken::Want,
+                DeltaError::Io(e) => Broken::Stage(e),
                 other => {
                     tracing::warn!("a delta from the peer is refused: {other}");
                     Broken::Want
@@ -358,78 +409,5 @@ fn hash_zeros(hasher: &mut BlockHasher, mut count: u64) {
         let n = usize::try_from(count).unwrap_or(BUFFER).min(BUFFER);
         hasher.update(&ZEROS[..n]);
         count -= n as u64;
-    }
-}
-
-/// Where content is written.
-struct Sink {
-    file: File,
-    at: u64,
-    sparse: bool,
-    basis: Option<File>,
-    /// The slot began as a reflink of the basis: what stands at its old offset need not be written.
-    cloned: bool,
-}
-
-impl Sink {
-    fn write(&mut self, data: &[u8]) -> io::Result<()> {
-        let mut rest = data;
-        while !rest.is_empty() {
-            let to_edge = HOLE - usize::try_from(self.at % HOLE as u64).unwrap_or(0);
-            let (now, next) = if self.sparse {
-                rest.split_at(to_edge.min(rest.len()))
-            } else {
-                (rest, &rest[..0])
-            };
-            let zeros = self.sparse && now.iter().all(|b| *b == 0);
-            if zeros && self.cloned {
-                // The slot began as the basis, whose bytes may stand here.
-                let flags =
-                    rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-                rustix::fs::fallocate(&self.file, flags, self.at, now.len() as u64)?;
-            } else if !zeros {
-                // A new slot reads as zeros wherever nothing was written.
-                self.file.write_all_at(now, self.at)?;
-            }
-            self.at += now.len() as u64;
-            rest = next;
-        }
-        Ok(())
-    }
-}
-
-/// Carries out a delta's commands and hashes what they yield.
-struct Hashing<'a> {
-    sink: &'a mut Sink,
-    hasher: &'a mut BlockHasher,
-}
-
-impl Target for Hashing<'_> {
-    fn literal(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
-        self.sink.write(bytes)
-    }
-
-    fn copy(&mut self, offset: u64, len: u64) -> io::Result<()> {
-        let mut buf = vec![0u8; BUFFER];
-        let (mut from, mut left) = (offset, len);
-        while left > 0 {
-            let n = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
-            let basis = self
-                .sink
-                .basis
-                .as_ref()
-                .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-            basis.read_exact_at(&mut buf[..n], from)?;
-            self.hasher.update(&buf[..n]);
-            if self.sink.cloned && from == self.sink.at {
-                self.sink.at += n as u64;
-            } else {
-                self.sink.write(&buf[..n])?;
-            }
-            from += n as u64;
-            left -= n as u64;
-        }
-        Ok(())
     }
 }

@@ -156,22 +156,23 @@ impl Receiver {
                     ..
                 } = &mut self.side;
                 let begun = incoming.begin(node, staging, id, &path, &form, (size, sparse));
-                return Ok(broken(begun));
+                return Ok(self.transferred(begun));
             }
             Message::Chunk { id, offset, data } => {
                 self.report.bytes += data.len() as u64;
-                return Ok(broken(self.side.incoming.chunk(
-                    &self.side.staging,
-                    id,
-                    offset,
-                    &data,
-                )));
+                let Receiving {
+                    incoming, staging, ..
+                } = &mut self.side;
+                let taken = incoming.chunk(staging, id, offset, &data);
+                return Ok(self.transferred(taken));
             }
             Message::TransferEnd { id, hash } => {
-                return Ok(broken(self.side.incoming.end(&self.side.staging, id, hash)));
+                let ended = self.side.incoming.end(&mut self.side.staging, id, hash);
+                return Ok(self.transferred(ended));
             }
             Message::Abandon { id } => self.side.incoming.give_up(&self.side.staging, id),
-            Message::AskSignature { path } => self.signature(&path),
+            Message::AskSignature { path } => self.signature(&path, Receiver::version),
+            Message::AskPart { path } => self.signature(&path, Receiver::part),
             Message::Compare { quick } => self.comparison = Some(Comparison::new(quick)),
             Message::Bye { text } => return Ok(Next::End(text)),
             Message::Refuse { text, .. } => return Ok(Next::End(text)),
@@ -293,6 +294,18 @@ impl Receiver {
         });
     }
 
+    /// A broken transfer is asked for again when its put arrives; only a full disk ends the session.
+    fn transferred(&self, result: Result<(), Broken>) -> Next {
+        match result {
+            Ok(()) | Err(Broken::Want) => Next::Go,
+            Err(Broken::Stage(e)) => {
+                // What they take may be what is lacking.
+                self.side.staging.drop_parts();
+                Next::End(format!("cannot stage a file: {e}"))
+            }
+        }
+    }
+
     fn batch(&mut self, batch: crate::model::batch::Batch) -> Result<(), ApplyError> {
         let number = batch.number;
         let paths = if self.board.has_problems() {
@@ -327,14 +340,6 @@ impl Receiver {
             }
             Err(other) => Err(other),
         }
-    }
-}
-
-/// A broken transfer is asked for again when its put arrives; only a full disk ends the session.
-fn broken(result: Result<(), Broken>) -> Next {
-    match result {
-        Ok(()) | Err(Broken::Want) => Next::Go,
-        Err(Broken::Stage(e)) => Next::End(format!("cannot stage a file: {e}")),
     }
 }
 

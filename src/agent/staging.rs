@@ -1,7 +1,10 @@
 //! The staging area of a root: slots in its private directory, on its own file system.
 //!
 //! A slot is invisible to everybody else (0700) and becomes part of the tree by
-//! one rename. Slots that no redo record names are left-overs and are swept when a receiver starts.
+//! one rename. Slots that no redo record names are left-overs and are swept when a receiver starts, but for the parts of
+//! large contents that the next session goes on with.
+
+mod parts;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -18,6 +21,8 @@ struct Area {
     staging: OwnedFd,
     preserved: OwnedFd,
 }
+
+pub use parts::{PART_MIN, Part, is_part};
 
 /// Slots up to which each is synced by itself; more are synced as their file systems.
 pub const FEW_SLOTS: usize = 16;
@@ -48,6 +53,13 @@ impl Slots {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.roots.is_empty()
+    }
+}
+
+fn remove(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    match rfs::unlinkat(dir, name, AtFlags::empty()) {
+        Err(rustix::io::Errno::ISDIR) => Ok(rfs::unlinkat(dir, name, AtFlags::REMOVEDIR)?),
+        other => Ok(other?),
     }
 }
 
@@ -131,18 +143,19 @@ impl Staging {
         }
     }
 
-    /// Removes every slot: whatever the journal named has been placed.
+    /// Removes every slot but the [`parts`]: whatever the journal named has been placed.
     ///
     /// # Errors
     /// What the system says.
     pub fn sweep(&mut self) -> io::Result<()> {
         for area in &self.areas {
-            for name in crate::sys::tree::list(area.staging.as_fd(), false)? {
-                match rfs::unlinkat(&area.staging, name.as_slice(), AtFlags::empty()) {
-                    Err(rustix::io::Errno::ISDIR) => {
-                        rfs::unlinkat(&area.staging, name.as_slice(), AtFlags::REMOVEDIR)?
-                    }
-                    other => other?,
+            let dir = area.staging.as_fd();
+            let mut kept = 0;
+            for name in crate::sys::tree::list(dir, false)? {
+                if kept < parts::MOST && parts::is_of_use(dir, &name)? {
+                    kept += 1;
+                } else {
+                    remove(dir, &name)?;
                 }
             }
         }

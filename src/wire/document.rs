@@ -101,6 +101,7 @@ fn row(m: &Message) -> (u8, &'static str) {
         Message::Bye { .. } => (23, "Bye"),
         Message::HandedOver { .. } => (24, "HandedOver"),
         Message::Changed { .. } => (25, "Changed"),
+        Message::AskPart { .. } => (26, "AskPart"),
     }
 }
 
@@ -143,7 +144,7 @@ fn every_message_has_its_row_and_an_example() {
         .lines()
         .filter(|l| l.starts_with("| ") && l.contains("` | sender |"));
     assert!(rows.count() > 10, "the table is there");
-    assert_eq!(shown, (0..=25).collect(), "messages with an example");
+    assert_eq!(shown, (0..=26).collect(), "messages with an example");
 }
 
 #[test]

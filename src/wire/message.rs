@@ -305,6 +305,12 @@ pub enum Message {
         /// There are more.
         more: bool,
     },
+    /// Asks for the signature of what the receiver kept of a file whose transfer was cut off; answered as
+    /// [`Message::AskSignature`] is.
+    AskPart {
+        /// The file.
+        path: TreePath,
+    },
 }
 
 /// A range of names: (`after`, `upto`], each open where `None`.

@@ -10,6 +10,7 @@ use rustix::fs::SeekFrom;
 
 use super::{Basis, CHUNK, Failed, Job, Sent, SignaturePart, Source, WINDOW, look};
 use crate::agent::peer::{Gone, Peer};
+use crate::agent::staging::PART_MIN;
 use crate::decide::blocks::{Blocks, changed};
 use crate::decide::delta::aligned::{self, aligned};
 use crate::decide::delta::diff::Differ;
@@ -61,18 +62,23 @@ pub(super) fn transfer(
                 peer.send_bulk(begin(Form::Delta { basis: old.root() }))?;
                 send_aligned(&source.file, &ranges, blocks.size(), &mut out)?;
             } else {
-                send_rolled(
-                    job,
-                    source,
-                    blocks,
-                    (old.root(), signatures),
-                    &mut out,
-                    &begin,
-                )?;
+                let ask = Ask::Version(old.root());
+                send_rolled(job, source, blocks, (ask, signatures), &mut out, &begin)?;
             }
         }
         Basis::Version(hash, _) => {
-            send_rolled(job, source, blocks, (*hash, signatures), &mut out, &begin)?
+            let ask = Ask::Version(*hash);
+            send_rolled(job, source, blocks, (ask, signatures), &mut out, &begin)?;
+        }
+        Basis::None if blocks.size() >= PART_MIN => {
+            send_rolled(
+                job,
+                source,
+                blocks,
+                (Ask::Part, signatures),
+                &mut out,
+                &begin,
+            )?;
         }
         Basis::None => {
             peer.send_bulk(begin(Form::Whole))?;
@@ -192,20 +198,31 @@ fn next_data(file: &File, at: u64, size: u64) -> Result<(u64, u64), Failed> {
     Ok((start, end))
 }
 
-/// Asks for the signature of the receiver's version and sends a rolling delta; whole where there is none.
+/// What the receiver is asked to sign.
+#[derive(Clone, Copy)]
+enum Ask {
+    /// Its version of this hash.
+    Version(Hash),
+    /// What it kept of a transfer that was cut off.
+    Part,
+}
+
+/// Asks for the signature of what the receiver has and sends a rolling delta; whole where there is none.
 fn send_rolled(
     job: &Job,
     source: &Source,
     blocks: &Blocks,
-    (basis, signatures): (Hash, &Receiver<(TreePath, SignaturePart)>),
+    (ask, signatures): (Ask, &Receiver<(TreePath, SignaturePart)>),
     out: &mut Out<'_>,
     begin: &dyn Fn(Form) -> Message,
 ) -> Result<(), Failed> {
     while signatures.try_recv().is_ok() {}
-    out.peer.send(Message::AskSignature {
-        path: job.path.clone(),
+    let path = job.path.clone();
+    out.peer.send(match ask {
+        Ask::Version(_) => Message::AskSignature { path },
+        Ask::Part => Message::AskPart { path },
     });
-    let Some(signature) = collect(out.peer, &job.path, basis, signatures)? else {
+    let Some((basis, signature)) = collect(out.peer, &job.path, ask, signatures)? else {
         out.peer.send_bulk(begin(Form::Whole))?;
         return send_whole(&source.file, blocks.size(), source.sparse, out);
     };
@@ -232,9 +249,9 @@ fn send_rolled(
 fn collect(
     peer: &Peer,
     path: &TreePath,
-    basis: Hash,
+    ask: Ask,
     signatures: &Receiver<(TreePath, SignaturePart)>,
-) -> Result<Option<Signature>, Failed> {
+) -> Result<Option<(Hash, Signature)>, Failed> {
     let mut bytes = Vec::new();
     loop {
         // The session may have ended before anybody listened here, so its end is looked for, too.
@@ -249,12 +266,14 @@ fn collect(
         if of != *path {
             continue;
         }
-        if hash != basis || bytes.len() + data.len() > MAX_SIGNATURE {
+        if matches!(ask, Ask::Version(basis) if hash != basis)
+            || bytes.len() + data.len() > MAX_SIGNATURE
+        {
             return Ok(None);
         }
         bytes.extend_from_slice(&data);
         if last {
-            return Ok(Signature::parse(bytes, size).ok());
+            return Ok(Signature::parse(bytes, size).ok().map(|s| (hash, s)));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Making one reads the whole file, piece by piece, so memory stays bounded whatever its size.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
@@ -13,10 +14,18 @@ use crate::model::path::TreePath;
 use crate::sys::tree::open_regular;
 use crate::wire::message::{MAX_CHUNK, Message};
 
+/// A file to sign, and what names it as the basis of a delta.
+type Signed = (Hash, File);
+
 impl Receiver {
-    /// Sends the signature of this node's version of a file, or says that there is none.
-    pub(super) fn signature(&mut self, path: &TreePath) {
-        if let Err(e) = self.send_signature(path) {
+    /// Sends the signature of what `find` has of a file, or says that there is nothing.
+    pub(super) fn signature(
+        &mut self,
+        path: &TreePath,
+        find: impl Fn(&mut Self, &TreePath) -> io::Result<Signed>,
+    ) {
+        let found = find(self, path);
+        if let Err(e) = found.and_then(|(basis, file)| self.send_signature(path, basis, &file)) {
             tracing::debug!("no signature of {}: {e}", self.side.node.show(path));
             let none = Message::Signature {
                 path: path.clone(),
@@ -29,23 +38,31 @@ impl Receiver {
         }
     }
 
-    fn send_signature(&mut self, path: &TreePath) -> std::io::Result<()> {
-        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
-        let row = self
-            .side
-            .node
-            .store
-            .lookup(path)
-            .ok()
-            .flatten()
-            .ok_or_else(missing)?;
+    /// This node's version of a file.
+    pub(super) fn version(&mut self, path: &TreePath) -> io::Result<Signed> {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let row = self.side.node.store.lookup(path);
+        let row = row.ok().flatten().ok_or_else(missing)?;
         let basis = row.entry.kind.hash().ok_or_else(missing)?;
         let root = &self.side.node.root(path.root).ok_or_else(missing)?.root;
         let (dir, name) = root.open_parent(&path.path)?;
-        let file: File = open_regular(dir.as_fd(), name)?;
+        Ok((basis, open_regular(dir.as_fd(), name)?))
+    }
+
+    /// What a transfer that was cut off left of a file.
+    pub(super) fn part(&mut self, path: &TreePath) -> io::Result<Signed> {
+        let part = self
+            .side
+            .staging
+            .part(path)
+            .ok_or(io::ErrorKind::NotFound)?;
+        Ok((part.tag(), part.file))
+    }
+
+    fn send_signature(&self, path: &TreePath, basis: Hash, file: &File) -> io::Result<()> {
         let size = file.metadata()?.len();
         let block = choose_block(size);
-        let mut writer = SignatureWriter::new(block).map_err(std::io::Error::other)?;
+        let mut writer = SignatureWriter::new(block).map_err(io::Error::other)?;
         let (mut buf, mut out, mut at) = (vec![0u8; 1024 * 1024], Vec::new(), 0);
         let part = |data: Vec<u8>, last| Message::Signature {
             path: path.clone(),

@@ -1,0 +1,116 @@
+//! A large file whose transfer is cut off goes on where it was.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::common::kinds::noise;
+use crate::common::node::{Pair, Side};
+use crate::common::steps::{
+    LONG, activate, deactivate, edit_config, flushed_equal, idle, json, start, until,
+    wait_serve_gone,
+};
+use crate::common::tree;
+use crate::options;
+
+/// Length of the file in bytes, and how much of it has arrived when the link is cut.
+const SIZE: usize = 64 << 20;
+const ARRIVED: u64 = 40 << 20;
+
+/// A pair whose link takes a second or two for the file.
+fn slow() -> Pair {
+    let pair = idle(options!());
+    edit_config(&pair, |text| {
+        text.replace(
+            "[sync]",
+            "[sync]\ncompression = \"never\"\nbandwidth_limit = \"32MiB/s\"",
+        )
+    });
+    pair
+}
+
+/// What lies in B's staging area.
+fn staged(pair: &Pair) -> Vec<PathBuf> {
+    let dir = pair.root(Side::B, "data").join(".osm-failover/staging");
+    let names = fs::read_dir(dir).into_iter().flatten().flatten();
+    names.map(|e| e.path()).collect()
+}
+
+/// Cuts the link once a large part of the file is on B.
+fn cut_in_the_middle(pair: &Pair) {
+    let arrived = || {
+        let mut sizes = staged(pair).into_iter().filter_map(|p| p.metadata().ok());
+        sizes.any(|m| m.len() >= ARRIVED)
+    };
+    assert!(until(LONG, arrived), "{:?}", staged(pair));
+    pair.cut().expect("cut");
+    assert!(!pair.root(Side::B, "data").join("large").exists());
+}
+
+/// Bytes A sent in the session that goes on, once B has everything.
+fn sent_after(pair: &mut Pair) -> u64 {
+    pair.restore().expect("mended");
+    pair.wait_in_sync(LONG).expect("in sync again");
+    flushed_equal(pair, "data");
+    assert_eq!(staged(pair), Vec::<PathBuf>::new());
+    let status = json(pair, Side::A, &["status", "--json"]);
+    status["totals"]["sent_bytes"].as_u64().expect("a number")
+}
+
+#[test]
+fn a_new_large_file_that_was_cut_off_goes_on_where_it_was() {
+    let mut pair = slow();
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    fs::write(pair.root(Side::A, "data").join("large"), noise(SIZE, 1)).expect("a file");
+    cut_in_the_middle(&pair);
+    let sent = sent_after(&mut pair);
+    assert!(sent < (SIZE as u64 - ARRIVED) + (2 << 20), "{sent}");
+}
+
+#[test]
+fn a_first_sync_that_was_cut_off_goes_on_where_it_was() {
+    let mut pair = slow();
+    fs::write(pair.root(Side::A, "data").join("large"), noise(SIZE, 2)).expect("a file");
+    start(&mut pair, Side::A);
+    cut_in_the_middle(&pair);
+    let sent = sent_after(&mut pair);
+    assert!(sent < (SIZE as u64 - ARRIVED) + (2 << 20), "{sent}");
+}
+
+#[test]
+fn what_changed_before_a_transfer_goes_on_arrives_as_it_is_now() {
+    let mut pair = slow();
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    let file = pair.root(Side::A, "data").join("large");
+    let first = noise(SIZE, 3);
+    fs::write(&file, &first).expect("a file");
+    cut_in_the_middle(&pair);
+    // Bytes in front move everything that arrived; others in the middle and at the end differ.
+    let mut changed = noise(1 << 20, 4);
+    changed.extend_from_slice(&first[..SIZE - (8 << 20)]);
+    changed[20 << 20..21 << 20].fill(7);
+    fs::write(&file, &changed).expect("changed");
+    sent_after(&mut pair);
+}
+
+#[test]
+fn what_arrived_of_a_file_that_is_gone_is_removed() {
+    let mut pair = slow();
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    let file = pair.root(Side::A, "data").join("large");
+    fs::write(&file, noise(SIZE, 5)).expect("a file");
+    cut_in_the_middle(&pair);
+    fs::remove_file(&file).expect("removed");
+    pair.restore().expect("mended");
+    pair.wait_in_sync(LONG).expect("in sync again");
+    flushed_equal(&pair, "data");
+    pair.stop(Side::A);
+    wait_serve_gone(&pair, Side::B);
+    // The node that becomes active has no use for it.
+    activate(&pair, Side::B);
+    assert_eq!(staged(&pair), Vec::<PathBuf>::new());
+    deactivate(&pair, Side::B);
+    tree::assert_equal(&pair.root(Side::A, "data"), &pair.root(Side::B, "data"));
+}
