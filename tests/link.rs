@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::sshd::{self, Options, Sshd};
 use nix::sys::signal::Signal;
-use osm_failover::sys::link::{Link, LinkError, LinkErrorKind, SshTarget, Target, connect};
+use osm_failover::sys::link::{Link, LinkError, LinkErrorKind, SshTarget, Target, begin, connect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CHILD: &str = "OSM_TEST_LINK_CHILD";
@@ -86,6 +86,47 @@ async fn bytes_go_both_ways_and_nothing_is_left_after_close() {
     link.close(Duration::from_secs(5)).await.expect("code 0");
     let run = s.run.path().to_str().expect("utf-8").to_owned();
     assert!(sshd::until(Duration::from_secs(5), || {
+        control_dirs(s.run.path()).is_empty() && sshd::processes_with(&run).is_empty()
+    }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_went_ahead_serves_once_and_again_after_it_ended() {
+    let Some(s) = Setup::new(&Options::default()) else {
+        return;
+    };
+    let to = Target::Ssh(s.target("cat"));
+    let ahead = || begin(&to, s.run.path(), Duration::from_secs(10));
+    let logins = |n: usize| {
+        let there = || s.sshd.log().matches("Accepted publickey").count() == n;
+        assert!(sshd::until(Duration::from_secs(20), there), "{n} logins");
+    };
+    let over = || {
+        let none = || s.sshd.session_pids().is_empty();
+        assert!(sshd::until(Duration::from_secs(20), none), "no session");
+    };
+    // It has ended when it is needed: a master without a session does, or the peer closed it.
+    let opening = ahead();
+    logins(1);
+    s.sshd.signal_sessions(Signal::SIGKILL);
+    over();
+    let mut link = opening.finish().await.expect("dials again");
+    ping(&mut link).await;
+    logins(2);
+    link.close(Duration::from_secs(5)).await.expect("code 0");
+    // It is used as it is.
+    let opening = ahead();
+    logins(3);
+    let mut link = opening.finish().await.expect("connect");
+    ping(&mut link).await;
+    logins(3);
+    link.close(Duration::from_secs(5)).await.expect("code 0");
+    // Nobody needed it.
+    let opening = ahead();
+    logins(4);
+    drop(opening);
+    let run = s.run.path().to_str().expect("utf-8").to_owned();
+    assert!(sshd::until(Duration::from_secs(20), || {
         control_dirs(s.run.path()).is_empty() && sshd::processes_with(&run).is_empty()
     }));
 }

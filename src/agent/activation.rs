@@ -17,7 +17,8 @@ use super::standby::{End, Standby, Takeover, Until};
 use super::{setup, survey};
 use crate::config::{OnPeerActive, OnStale};
 use crate::model::span::span;
-use crate::sys::{clock, link};
+use crate::sys::clock;
+use crate::sys::link::{self, Opening};
 use crate::wire::control::{Answer, Failure, Progress};
 use crate::wire::message::Role;
 
@@ -40,6 +41,8 @@ pub struct Activation<'a> {
     pub events: &'a mut mpsc::Receiver<Event>,
     /// Where others put them.
     pub sender: &'a mpsc::Sender<Event>,
+    /// The connection to the peer, which is being made already.
+    pub opening: Option<Opening>,
 }
 
 impl Activation<'_> {
@@ -73,7 +76,7 @@ impl Activation<'_> {
             let text = alone(&mut side, why)?;
             return Ok((side, text));
         }
-        let peer = match self.dial(patience)? {
+        let peer = match self.dial()? {
             Ok(peer) => peer,
             Err(why) => {
                 let text = alone(&mut side, &format!("cannot be reached ({why})"))?;
@@ -122,11 +125,13 @@ impl Activation<'_> {
     }
 
     /// Dials the peer, for as long as nobody tells this process to end; why it cannot be reached is no failure.
-    fn dial(&mut self, patience: Duration) -> Result<Result<Peer, String>, Failure> {
-        let (target, run_dir) = (self.site.target(), self.site.run_dir());
-        let dialled = self.rt.block_on(async {
+    fn dial(&mut self) -> Result<Result<Peer, String>, Failure> {
+        let (site, rt) = (self.site, self.rt);
+        let opening = self.opening.take();
+        let opening = opening.unwrap_or_else(|| setup::begin(site, rt));
+        let dialled = rt.block_on(async {
             tokio::select! {
-                linked = link::connect(&target, &run_dir, patience) => Some(linked),
+                linked = opening.finish() => Some(linked),
                 () = told_to_end(self.events) => None,
             }
         });

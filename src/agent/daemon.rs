@@ -24,7 +24,7 @@ use super::preserved::{Preserved, Tally};
 use super::scrub::Scrub;
 use super::traffic::Traffic;
 use super::{door, setup};
-use crate::config::{Config, HookEvent, SplitBrain, Watcher};
+use crate::config::{Config, HookEvent, OnStale, SplitBrain, Watcher};
 use crate::decide::guard::Limit;
 use crate::index::store::Store;
 use crate::sys::lock::Owner;
@@ -42,6 +42,9 @@ const TELL: Duration = Duration::from_secs(1);
 /// A failure with the exit code of its kind.
 pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Failure> {
     let site = Arc::new(Site::new(config, node));
+    let rt = setup::runtime()?;
+    let asks = site.config.activation.on_stale != OnStale::Serve;
+    let opening = asks.then(|| setup::begin(&site, &rt));
     let owner = site
         .own_in_place_of(&[RECEIVES[0], RECEIVES[1], "resync"], "active")
         .map_err(|e| held(&e))?;
@@ -54,7 +57,6 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
     let claimed = side.node.claim_reserved();
     claimed.map_err(|e| failed(e, "see syncctl check"))?;
     say_what_has_no_effect(&site.config);
-    let rt = setup::runtime()?;
     let (sender, mut events) = setup::events();
     let settle = u64::try_from(site.config.sync.settle.as_millis()).unwrap_or(u64::MAX);
     let hints = Arc::new(Hints::new(settle, sender.clone()));
@@ -72,6 +74,7 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
         board: &board,
         events: &mut events,
         sender: &sender,
+        opening,
     };
     side.attach(attendant.hooks());
     let (side, how) = activation.take_newest(side)?;

@@ -49,11 +49,12 @@ pub fn resync_once(
         ..
     } = wish;
     let site = Site::new(config.clone(), node);
+    let rt = setup::runtime()?;
+    let opening = setup::begin(&site, &rt);
     let owner = site
         .own_in_place_of(&RECEIVES, "resync")
         .map_err(|e| held(&e))?;
     let mut side = site.open()?;
-    let rt = setup::runtime()?;
     let (sender, mut events) = setup::events();
     let board = site.board("standby", None);
     let attendant = Attendant::start(&site, &board)?;
@@ -86,7 +87,7 @@ pub fn resync_once(
     let mut standby = Standby::new(&mut events, to, handle, board, party, progress);
     standby.until = Until::CaughtUp;
     standby.drift = drift;
-    let peer = dial()?;
+    let peer = setup::meet(opening, &site, &rt, &sender)?;
     let (mut side, end) = standby.run_dialled(side, peer, &mut dial)?;
     door::shut(&rt, &mut events);
     side.checkpoint().map_err(|e| apply_failure(&e))?;

@@ -10,7 +10,7 @@ use super::engine::Event;
 use super::owner::{Site, failed};
 use super::peer::{self, Peer};
 use super::survey;
-use crate::sys::link;
+use crate::sys::link::{self, Opening};
 use crate::wire::control::Failure;
 
 /// Events waiting for the engine.
@@ -58,6 +58,14 @@ pub fn spawn_bulk(events: mpsc::Sender<Event>) -> Result<bulk::Handle, Failure> 
     Ok(bulk::Handle { jobs, signatures })
 }
 
+/// Begins to dial the peer: what takes long of it goes on while this process does something else.
+#[must_use]
+pub fn begin(site: &Site, rt: &tokio::runtime::Runtime) -> Opening {
+    let _guard = rt.enter();
+    let timeout = site.config.activation.activate_timeout;
+    link::begin(&site.target(), &site.run_dir(), timeout)
+}
+
 /// Dials the peer once.
 ///
 /// # Errors
@@ -67,10 +75,20 @@ pub fn dial(
     rt: &tokio::runtime::Runtime,
     events: &mpsc::Sender<Event>,
 ) -> Result<Peer, Failure> {
-    let timeout = site.config.activation.activate_timeout;
-    let linked = rt
-        .block_on(link::connect(&site.target(), &site.run_dir(), timeout))
-        .map_err(link_failure)?;
+    meet(begin(site, rt), site, rt, events)
+}
+
+/// Dials the peer to the end.
+///
+/// # Errors
+/// Those of [`dial`].
+pub fn meet(
+    opening: Opening,
+    site: &Site,
+    rt: &tokio::runtime::Runtime,
+    events: &mpsc::Sender<Event>,
+) -> Result<Peer, Failure> {
+    let linked = rt.block_on(opening.finish()).map_err(link_failure)?;
     let _guard = rt.enter();
     Ok(peer::start(linked, site.style(), events.clone()))
 }

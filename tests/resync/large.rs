@@ -28,6 +28,17 @@ fn slow() -> Pair {
     pair
 }
 
+/// Puts the file in A's tree at once: written there, its first part could be sent before the rest is there.
+fn put(pair: &Pair, bytes: &[u8]) -> PathBuf {
+    let (new, file) = (
+        pair.dir().join("new"),
+        pair.root(Side::A, "data").join("large"),
+    );
+    fs::write(&new, bytes).expect("a file");
+    fs::rename(&new, &file).expect("renamed");
+    file
+}
+
 /// What lies in B's staging area.
 fn staged(pair: &Pair) -> Vec<PathBuf> {
     let dir = pair.root(Side::B, "data").join(".osm-failover/staging");
@@ -61,7 +72,7 @@ fn a_new_large_file_that_was_cut_off_goes_on_where_it_was() {
     let mut pair = slow();
     start(&mut pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync");
-    fs::write(pair.root(Side::A, "data").join("large"), noise(SIZE, 1)).expect("a file");
+    put(&pair, &noise(SIZE, 1));
     cut_in_the_middle(&pair);
     let sent = sent_after(&mut pair);
     assert!(sent < (SIZE as u64 - ARRIVED) + (2 << 20), "{sent}");
@@ -70,7 +81,7 @@ fn a_new_large_file_that_was_cut_off_goes_on_where_it_was() {
 #[test]
 fn a_first_sync_that_was_cut_off_goes_on_where_it_was() {
     let mut pair = slow();
-    fs::write(pair.root(Side::A, "data").join("large"), noise(SIZE, 2)).expect("a file");
+    put(&pair, &noise(SIZE, 2));
     start(&mut pair, Side::A);
     cut_in_the_middle(&pair);
     let sent = sent_after(&mut pair);
@@ -82,15 +93,14 @@ fn what_changed_before_a_transfer_goes_on_arrives_as_it_is_now() {
     let mut pair = slow();
     start(&mut pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync");
-    let file = pair.root(Side::A, "data").join("large");
     let first = noise(SIZE, 3);
-    fs::write(&file, &first).expect("a file");
+    put(&pair, &first);
     cut_in_the_middle(&pair);
     // Bytes in front move everything that arrived; others in the middle and at the end differ.
     let mut changed = noise(1 << 20, 4);
     changed.extend_from_slice(&first[..SIZE - (8 << 20)]);
     changed[20 << 20..21 << 20].fill(7);
-    fs::write(&file, &changed).expect("changed");
+    put(&pair, &changed);
     sent_after(&mut pair);
 }
 
@@ -99,8 +109,7 @@ fn what_arrived_of_a_file_that_is_gone_is_removed() {
     let mut pair = slow();
     start(&mut pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync");
-    let file = pair.root(Side::A, "data").join("large");
-    fs::write(&file, noise(SIZE, 5)).expect("a file");
+    let file = put(&pair, &noise(SIZE, 5));
     cut_in_the_middle(&pair);
     fs::remove_file(&file).expect("removed");
     pair.restore().expect("mended");

@@ -4,6 +4,7 @@
 //! the other side is always drained (or that side would block) and its end is kept, so that a stream that ended can be explained.
 //! Dropping a [`Link`], or its [`Remote`] once it is [split](Link::split), takes down what was started here.
 
+mod dial;
 mod error;
 mod fd;
 mod reach;
@@ -11,17 +12,14 @@ mod remote;
 mod settings;
 mod ssh;
 
-use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest};
 
+pub use dial::{Opening, begin, connect};
 pub use error::{LinkCategory, LinkError, LinkErrorKind};
 pub use remote::{MAX_STDERR, Remote};
 pub use settings::{SshTarget, Target};
@@ -93,88 +91,6 @@ pub async fn is_dead(target: &Target, patience: Duration) -> bool {
         }
         Target::Ssh(_) | Target::Command(_) => false,
     }
-}
-
-/// Dials the peer; `run_dir` (private, at most 71 bytes long) takes `ssh`'s configuration and socket.
-///
-/// A command that is missing on the peer, or ends at once, is no error here: the stream then
-/// ends, and [`Remote::explain_eof`] says why.
-///
-/// # Errors
-/// A [`LinkError`] that says what to do; [`LinkErrorKind::TimedOut`] when `timeout` is over.
-pub async fn connect(
-    target: &Target,
-    run_dir: &Path,
-    timeout: Duration,
-) -> Result<Link, LinkError> {
-    match target {
-        Target::Command(words) => spawn(words),
-        Target::Ssh(ssh) => {
-            let dial = dial_ssh(ssh, run_dir, timeout);
-            tokio::time::timeout(timeout, dial)
-                .await
-                .unwrap_or_else(|_| {
-                    let (peer, s) = (ssh.display(), timeout.as_secs_f32());
-                    let message =
-                        format!("cannot connect to {peer} by SSH: no answer within {s} s");
-                    Err(LinkError::new(LinkErrorKind::TimedOut, message)
-                        .hint("is the peer up, the link plugged in, and no firewall in between?"))
-                })
-        }
-    }
-}
-
-async fn dial_ssh(
-    target: &SshTarget,
-    run_dir: &Path,
-    timeout: Duration,
-) -> Result<Link, LinkError> {
-    let master = ssh::launch(OsStr::new("ssh"), target, run_dir, timeout).await?;
-    let log = master.log.clone();
-    let mut command = Arc::clone(&master.session).arc_raw_command(&target.remote_command);
-    command
-        .stdin(openssh::Stdio::piped())
-        .stdout(openssh::Stdio::piped())
-        .stderr(openssh::Stdio::piped());
-    let fail = |e: &dyn std::error::Error| {
-        let cause = e.source().map_or(String::new(), |s| format!(": {s}"));
-        let said = error::gist(&ssh::read_log(&log));
-        let message = format!(
-            "cannot open a session on {}: {e}{cause} {said}",
-            target.display()
-        );
-        LinkError::new(LinkErrorKind::Other, message.trim_end())
-    };
-    let mut child = command.spawn().await.map_err(|e| fail(&e))?;
-    drop(command);
-    let (Some(stdin), Some(stdout), Some(stderr)) = (
-        child.stdin().take(),
-        child.stdout().take(),
-        child.stderr().take(),
-    ) else {
-        return Err(LinkError::new(LinkErrorKind::Local, "ssh gave no streams"));
-    };
-    widen(stdin.as_fd());
-    widen(stdout.as_fd());
-    let (session, in_use): (_, File) = (master.session, master.in_use);
-    let waiting = tokio::spawn(async move {
-        let exit = exit_of(child.wait().await);
-        // The log is read before its directory goes with the session, and the directory goes before its lock.
-        let said = ssh::read_log(&log);
-        drop(session);
-        drop(in_use);
-        (exit, said)
-    });
-    Ok(Link {
-        reader: Box::new(stdout),
-        writer: Box::new(Closing(Some(stdin))),
-        remote: Remote::new(
-            target.display(),
-            target.remote_command.clone(),
-            stderr,
-            waiting,
-        ),
-    })
 }
 
 fn exit_of(waited: Result<std::process::ExitStatus, openssh::Error>) -> Exit {
@@ -259,6 +175,8 @@ pub fn from_fds(read: OwnedFd, write: OwnedFd) -> io::Result<Link> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use tokio::io::AsyncReadExt;
 
