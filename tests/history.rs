@@ -12,8 +12,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::history::{History, names_of};
-use common::netns::{End, NetPair, Sshd, sshd_in};
-use common::node::{Link, Options, Pair, Side, tail};
+use common::netns::{Ground, over_ssh};
+use common::node::{Options, Pair, Side, tail};
 use common::random::Random;
 use common::tree;
 
@@ -35,8 +35,7 @@ struct Run {
     name: &'static str,
     seed: u64,
     pair: Pair,
-    net: Option<NetPair>,
-    _sshd: Option<Sshd>,
+    ground: Option<Ground>,
     random: Random,
     history: History,
     faults: Faults,
@@ -65,17 +64,15 @@ fn options(watcher: &str, parent: &Path) -> Options {
 }
 
 impl Run {
-    fn new(name: &'static str, options: Options, ssh: Option<(NetPair, Sshd)>) -> Self {
+    fn new(name: &'static str, options: Options, ground: Option<Ground>) -> Self {
         let seed = number("OSM_SEED").unwrap_or(1);
         let pair = Pair::new(options).expect("directories and configuration");
         let roots = ROOTS.map(|r| pair.root(Side::A, r)).to_vec();
-        let (net, sshd) = ssh.map_or((None, None), |(n, s)| (Some(n), Some(s)));
         let mut run = Self {
             name,
             seed,
             pair,
-            net,
-            _sshd: sshd,
+            ground,
             random: Random::new(seed ^ 0xfa17),
             history: History::new(seed, roots),
             faults: Faults::default(),
@@ -133,8 +130,8 @@ impl Run {
         match self.random.below(3) {
             0 if self.mend_at.is_none() => {
                 self.faults.cuts += 1;
-                match &self.net {
-                    Some(net) => net.set_link(false).expect("link down"),
+                match &self.ground {
+                    Some(ground) => ground.net.set_link(false).expect("link down"),
                     None => self.pair.cut().expect("cut"),
                 }
                 self.mend_at = Some(later);
@@ -170,8 +167,8 @@ impl Run {
 
     fn mend(&mut self) {
         if self.mend_at.take().is_some() {
-            match &self.net {
-                Some(net) => net.set_link(true).expect("link up"),
+            match &self.ground {
+                Some(ground) => ground.net.set_link(true).expect("link up"),
                 None => self.pair.restore().expect("restored"),
             }
         }
@@ -299,41 +296,21 @@ fn inotify_on_a_pipe() {
 }
 
 /// A run between two namespaces with a real `sshd`.
-fn over_ssh(name: &'static str, watcher: &str, parent: &Path) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let made = NetPair::new().and_then(|net| {
-        let sshd = sshd_in(&net, dir.path(), &[], "")?;
-        Ok((net, sshd))
-    });
-    let (net, sshd) = match made {
-        Ok(made) => made,
-        Err(why) => {
-            println!("skipped: {why}");
-            return;
-        }
-    };
+fn between(name: &'static str, watcher: &str, parent: &Path) {
     let mut options = options(watcher, parent);
-    options.launcher = net.prefix(End::A);
-    options.link = Link::Ssh {
-        addresses: [
-            net.address(End::A).to_string(),
-            net.address(End::B).to_string(),
-        ],
-        port: sshd.port,
-        identity_file: sshd.client_key.clone(),
-        known_hosts: sshd.known_hosts.clone(),
-    };
-    Run::new(name, options, Some((net, sshd))).go(500);
+    if let Some(ground) = over_ssh(&mut options) {
+        Run::new(name, options, Some(ground)).go(500);
+    }
 }
 
 #[test]
 fn fanotify_over_ssh() {
-    over_ssh("fanotify_over_ssh", "fanotify", &std::env::temp_dir());
+    between("fanotify_over_ssh", "fanotify", &std::env::temp_dir());
 }
 
 #[test]
 fn inotify_over_ssh() {
-    over_ssh("inotify_over_ssh", "inotify", &std::env::temp_dir());
+    between("inotify_over_ssh", "inotify", &std::env::temp_dir());
 }
 
 /// A file system in an image of its own, mounted until dropped.
@@ -383,7 +360,7 @@ fn run(c: &mut Command) -> Result<(), String> {
 #[test]
 fn on_xfs() {
     match Image::new("mkfs.xfs") {
-        Ok(image) => over_ssh("on_xfs", "auto", &image.at),
+        Ok(image) => between("on_xfs", "auto", &image.at),
         Err(why) => println!("skipped: {why}"),
     }
 }
@@ -391,7 +368,7 @@ fn on_xfs() {
 #[test]
 fn on_btrfs() {
     match Image::new("mkfs.btrfs") {
-        Ok(image) => over_ssh("on_btrfs", "auto", &image.at),
+        Ok(image) => between("on_btrfs", "auto", &image.at),
         Err(why) => println!("skipped: {why}"),
     }
 }

@@ -18,7 +18,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::common::steps::{LONG, until};
+use crate::common::node::{Pair, Side};
+use crate::common::steps::{LONG, has_problem, until};
 
 /// A directory with the programs of a test and what they wrote down.
 struct Desk {
@@ -95,4 +96,20 @@ fn hook(lines: &str, words: &[&str]) -> String {
     let mut table = format!("\n[[hook]]\nrun = [{}]\n", words.join(", "));
     let _ = writeln!(table, "{lines}");
     table
+}
+
+/// Waits until B's status says this of the hook; `None` for nothing.
+fn told(pair: &Pair, name: &str, wanted: Option<&str>) {
+    let mut last = String::new();
+    let is = until(LONG, || {
+        let Ok(status) = pair.status_of(Side::B) else {
+            return false;
+        };
+        last = status["problems"].to_string();
+        match wanted {
+            Some(text) => has_problem(&status, name) && last.contains(text),
+            None => !has_problem(&status, name),
+        }
+    });
+    assert!(is, "{wanted:?}: {last}");
 }

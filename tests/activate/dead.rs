@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::netns::{End, NetPair, sshd_in};
-use crate::common::node::{Link, Pair, Side};
+use crate::common::netns::{End, Ground, NetPair, over_ssh};
+use crate::common::node::{Pair, Side};
 use crate::common::steps::{
     LONG, activate, deactivate, flushed_equal, in_sync, said, state, until, wait_serve_gone,
 };
@@ -32,25 +32,9 @@ fn on_b(net: &NetPair, pair: &Pair, args: &[&str]) -> (Duration, String) {
 
 #[test]
 fn a_peer_that_fell_silent_and_whose_host_is_gone_is_not_waited_for() {
-    let keys = tempfile::tempdir().expect("a directory");
-    let made = NetPair::new().and_then(|net| {
-        let sshd = sshd_in(&net, keys.path(), &[], "")?;
-        Ok((net, sshd))
-    });
-    let (net, sshd) = match made {
-        Ok(made) => made,
-        Err(why) => {
-            println!("skipped: {why}");
-            return;
-        }
-    };
     let mut options = options!();
-    options.launcher = net.prefix(End::A);
-    options.link = Link::Ssh {
-        addresses: [End::A, End::B].map(|e| net.address(e).to_string()),
-        port: sshd.port,
-        identity_file: sshd.client_key.clone(),
-        known_hosts: sshd.known_hosts.clone(),
+    let Some(Ground { net, sshd, .. }) = &over_ssh(&mut options) else {
+        return;
     };
     let mut pair = in_sync(options);
     std::fs::write(pair.root(Side::A, "data").join("f"), "replicated").expect("a file");
@@ -58,9 +42,9 @@ fn a_peer_that_fell_silent_and_whose_host_is_gone_is_not_waited_for() {
     net.set_link(false).expect("the link is cut");
     let gone = until(LONG, || {
         // Nothing runs there any more.
-        ctl_b(&net, &pair, &["status"]).0 == 3
+        ctl_b(net, &pair, &["status"]).0 == 3
     });
-    assert!(gone, "{}", ctl_b(&net, &pair, &["status"]).1);
+    assert!(gone, "{}", ctl_b(net, &pair, &["status"]).1);
     pair.kill(Side::A);
     let log = pair.daemon_log(Side::B);
     let activate = ["activate", "--log", log.as_str()];
@@ -73,17 +57,17 @@ fn a_peer_that_fell_silent_and_whose_host_is_gone_is_not_waited_for() {
         String::from_utf8_lossy(&out.expect("bash runs").stderr).contains("refused")
     });
     assert!(answers, "the link does not come back");
-    let (_, text) = on_b(&net, &pair, &activate);
+    let (_, text) = on_b(net, &pair, &activate);
     assert!(text.contains("refused"), "{text}");
-    on_b(&net, &pair, &["deactivate"]);
+    on_b(net, &pair, &["deactivate"]);
 
     // It does not answer at all.
     net.set_link(false).expect("the link is cut");
-    let (took, text) = on_b(&net, &pair, &activate);
+    let (took, text) = on_b(net, &pair, &activate);
     assert!(text.contains("fell silent"), "{text}");
     assert!(took < Duration::from_secs(3), "{took:?}: {text}");
     println!("activation beside a dead peer: {took:?}");
-    on_b(&net, &pair, &["deactivate"]);
+    on_b(net, &pair, &["deactivate"]);
 }
 
 #[test]

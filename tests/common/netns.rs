@@ -12,6 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use super::node::{Link, Options};
+
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// One of the two namespaces.
@@ -269,6 +271,45 @@ impl Sshd {
             .collect();
         Ok(field.first().unwrap_or(&0) + field.get(8).unwrap_or(&0))
     }
+}
+
+/// What a pair that is joined by a real link stands on.
+#[derive(Debug)]
+pub struct Ground {
+    /// Where A reaches B.
+    pub sshd: Sshd,
+    /// The network.
+    pub net: NetPair,
+    _keys: tempfile::TempDir,
+}
+
+/// Joins the nodes of a pair by SSH between two namespaces: its programs run in A's, `sshd` in B's. Says that the test is
+/// skipped, and why, where that cannot be.
+pub fn over_ssh(options: &mut Options) -> Option<Ground> {
+    let keys = tempfile::tempdir().expect("a directory");
+    let made = NetPair::new().and_then(|net| {
+        let sshd = sshd_in(&net, keys.path(), &[], "")?;
+        Ok((net, sshd))
+    });
+    let (net, sshd) = match made {
+        Ok(made) => made,
+        Err(why) => {
+            println!("skipped: {why}");
+            return None;
+        }
+    };
+    options.launcher = net.prefix(End::A);
+    options.link = Link::Ssh {
+        addresses: [End::A, End::B].map(|e| net.address(e).to_string()),
+        port: sshd.port,
+        identity_file: sshd.client_key.clone(),
+        known_hosts: sshd.known_hosts.clone(),
+    };
+    Some(Ground {
+        sshd,
+        net,
+        _keys: keys,
+    })
 }
 
 impl Drop for Sshd {

@@ -99,6 +99,11 @@ pub fn other_config_for_b(pair: &Pair, edit: impl FnOnce(String) -> String) {
     let wrapper = pair.dir().join("serve-b.sh");
     let script = fs::read_to_string(&wrapper).expect("the wrapper");
     fs::write(&wrapper, script.replace("/config.toml", "/other.toml")).expect("the wrapper");
+    // And what SSH is to run there.
+    let b = |file: &str| format!("/{file}' --node osm2");
+    edit_config(pair, |text| {
+        text.replace(&b("config.toml"), &b("other.toml"))
+    });
 }
 
 /// Runs `syncctl`; exit code, and everything it said.

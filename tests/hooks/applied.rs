@@ -8,11 +8,10 @@ use std::path::Path;
 use crate::common::node::{Link, Pair, Side};
 use crate::common::sshd::{self, Sshd};
 use crate::common::steps::{
-    LONG, ctl, flushed_equal, has_problem, in_sync, is_root, noted, signal, start, state, until,
-    wait_serve_gone,
+    LONG, ctl, flushed_equal, in_sync, is_root, noted, signal, start, state, until, wait_serve_gone,
 };
 use crate::options;
-use crate::{Desk, hook, release};
+use crate::{Desk, hook, release, told};
 
 /// Writes down each run: event, node, kind of paths; the paths of the file and the arguments, NUL-separated.
 const RECORD: &str = r#"cat "$OSM_PATHS_FILE" >> "$DESK/file"
@@ -156,20 +155,6 @@ esac"#,
     let pair = in_sync(options);
     let a = pair.root(Side::A, "data");
     let name = format!("hook 1 ({program})");
-    let shown = |wanted: Option<&str>| {
-        let mut last = String::new();
-        let is = until(LONG, || {
-            let Ok(status) = pair.status_of(Side::B) else {
-                return false;
-            };
-            last = status["problems"].to_string();
-            match wanted {
-                Some(text) => has_problem(&status, &name) && last.contains(text),
-                None => !has_problem(&status, &name),
-            }
-        });
-        assert!(is, "{wanted:?}: {last}");
-    };
     for (i, (mood, text)) in [
         ("fail", Some("it ended with 3: no such mood")),
         ("hang", Some("it took longer than 300ms and was ended")),
@@ -181,7 +166,7 @@ esac"#,
         fs::write(desk.at("mood"), mood).expect("a mood");
         fs::write(a.join(format!("f{i}")), mood).expect("a file");
         flushed_equal(&pair, "data");
-        shown(text);
+        told(&pair, &name, text);
     }
     for pid in desk.lines("pids") {
         let gone = until(LONG, || !Path::new("/proc").join(&pid).exists());

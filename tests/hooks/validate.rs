@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use crate::common::node::{Pair, Side};
-use crate::common::steps::{LONG, flushed_equal, has_problem, in_sync, start, until};
+use crate::common::steps::{LONG, flushed_equal, in_sync, start, until};
 use crate::options;
-use crate::{Desk, hook};
+use crate::{Desk, hook, told};
 
 /// Objects to files with the word BROKEN in them.
 const LOOK: &str = r#"echo "look $#" >> "$DESK/looks"
@@ -29,22 +29,6 @@ fn looked_at(desk: &Desk, look: &str) -> (Pair, String) {
     fs::create_dir(pair.root(Side::A, "data").join("conf")).expect("a directory");
     flushed_equal(&pair, "data");
     (pair, format!("hook 1 ({run} {{paths}})"))
-}
-
-/// Waits until B's status says this of the hook; `None` for nothing.
-fn told(pair: &Pair, name: &str, wanted: Option<&str>) {
-    let mut last = String::new();
-    let is = until(LONG, || {
-        let Ok(status) = pair.status_of(Side::B) else {
-            return false;
-        };
-        last = status["problems"].to_string();
-        match wanted {
-            Some(text) => has_problem(&status, name) && last.contains(text),
-            None => !has_problem(&status, name),
-        }
-    });
-    assert!(is, "{wanted:?}: {last}");
 }
 
 fn write(dir: &Path, name: &str, text: &str) {
