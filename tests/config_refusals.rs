@@ -253,6 +253,11 @@ const APPENDED: &[(&str, &str, &str)] = &[
         "write true or false without quotes",
     ),
     (
+        "[metrics]\ntextfile = '/srv/r/x.prom'",
+        "config.toml:11: root.path: /srv/r contains the textfile /srv/r/x.prom of [metrics]",
+        "choose another textfile, outside of every root",
+    ),
+    (
         "[paths]\nstate_dir = 'state'",
         "config.toml:13: paths.state_dir: \"state\" is not an absolute path",
         "write the whole path, from /",

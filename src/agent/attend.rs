@@ -1,5 +1,5 @@
 //! What the process that owns a node does beside its work, on threads of their own: it keeps count of what is preserved and
-//! lets go of what was kept for long enough, and it has hooks run.
+//! lets go of what was kept for long enough, it has hooks run, and it writes figures for Prometheus.
 //!
 //! Nothing here holds up replication: the threads read the board and write figures to it, no more.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::board::Board;
 use super::hooks::Hooks;
+use super::metrics::Metrics;
 use super::owner::{Site, failed};
 use super::preserved::{Keeper, Tally};
 use crate::config::HookEvent;
@@ -23,6 +24,7 @@ const ROUND: Duration = Duration::from_secs(5);
 pub struct Attendant {
     board: Arc<Board>,
     hooks: Option<Arc<Hooks>>,
+    metrics: Option<Metrics>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -35,6 +37,7 @@ impl Attendant {
     pub fn start(site: &Site, board: &Arc<Board>) -> Result<Self, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
         let hooks = Hooks::start(&site.config, site.node, board)?;
+        let metrics = Metrics::start(site, board)?;
         let mut rounds = Rounds {
             board: board.clone(),
             hooks: hooks.clone(),
@@ -43,9 +46,10 @@ impl Attendant {
         };
         let (b, s) = (board.clone(), stop.clone());
         let work = move || {
+            let mut heard = 0;
             while !s.load(Ordering::Acquire) {
                 rounds.round(&s);
-                b.wait(ROUND);
+                b.wait(&mut heard, ROUND, &s);
             }
         };
         let thread = std::thread::Builder::new()
@@ -55,6 +59,7 @@ impl Attendant {
         Ok(Self {
             board: board.clone(),
             hooks,
+            metrics,
             stop,
             thread: Some(thread),
         })
@@ -73,6 +78,13 @@ impl Attendant {
         }
     }
 
+    /// Has the figures say that this node is stopped; to be called before another process may own it and write them.
+    pub fn say_stopped(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.finish();
+        }
+    }
+
     /// Waits until every hook that is due has run, but not for long.
     pub fn settle(&self) {
         if self.hooks.as_ref().is_some_and(|h| !h.settle()) {
@@ -83,6 +95,7 @@ impl Attendant {
 
 impl Drop for Attendant {
     fn drop(&mut self) {
+        self.say_stopped();
         self.stop.store(true, Ordering::Release);
         self.board.ring();
         if self.thread.take().is_some_and(|t| t.join().is_err()) {

@@ -3,6 +3,7 @@
 //! Answering a question never waits for the engine, so `status` is quick however busy it is.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,8 +39,15 @@ pub struct Board {
     hints: Option<Arc<Hints>>,
     /// Whether what halts replication may pass by itself.
     passes: AtomicBool,
-    /// Whether somebody who waits for news is to look, and what wakes him.
-    bell: (Mutex<bool>, Condvar),
+    /// How often it was rung, and what wakes those who wait for it.
+    bell: (Mutex<u64>, Condvar),
+}
+
+/// What of a status whoever waits for news wants to know at once.
+fn gist(s: &Status) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&s.role, &s.peer.state, s.paused, &s.snat.state).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Board {
@@ -57,7 +65,7 @@ impl Board {
             started: Instant::now(),
             hints,
             passes: AtomicBool::new(false),
-            bell: (Mutex::new(false), Condvar::new()),
+            bell: (Mutex::new(0), Condvar::new()),
         }
     }
 
@@ -73,25 +81,40 @@ impl Board {
         (state == "diverged" || state == "halted") && !self.passes.load(Ordering::Relaxed)
     }
 
-    /// Changes the status.
+    /// Changes the status; a change of role or of the peer's state rings.
     pub fn update(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut lock(&self.inner).status);
+        let mut inner = lock(&self.inner);
+        let before = gist(&inner.status);
+        change(&mut inner.status);
+        let news = gist(&inner.status) != before;
+        drop(inner);
+        if news {
+            self.ring();
+        }
     }
 
-    /// Has whoever waits for news look now.
+    /// Has everybody who waits for news look now.
     pub fn ring(&self) {
-        *lock(&self.bell.0) = true;
+        *lock(&self.bell.0) += 1;
         self.bell.1.notify_all();
     }
 
-    /// Waits until somebody rings, or until the time is over.
-    pub fn wait(&self, time: Duration) {
-        let rung = self
-            .bell
-            .1
-            .wait_timeout_while(lock(&self.bell.0), time, |rung| !*rung);
-        let (mut rung, _) = rung.unwrap_or_else(PoisonError::into_inner);
-        *rung = false;
+    /// Waits until somebody rings who did not when `heard` was told last, until the time is over, or until `end`, which whoever
+    /// sets it rings for.
+    pub fn wait(&self, heard: &mut u64, time: Duration, end: &AtomicBool) {
+        let rings = lock(&self.bell.0);
+        let quiet = |rings: &mut u64| *rings == *heard && !end.load(Ordering::Acquire);
+        let waited = self.bell.1.wait_timeout_while(rings, time, quiet);
+        let (rings, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *heard = *rings;
+    }
+
+    /// Waits until the time is over, or until `end`.
+    pub fn rest(&self, time: Duration, end: &AtomicBool) {
+        let rings = lock(&self.bell.0);
+        let going = |_: &mut u64| !end.load(Ordering::Acquire);
+        // Nobody is told anything here.
+        drop(self.bell.1.wait_timeout_while(rings, time, going));
     }
 
     /// Says what the engine holds beyond the dirty set: paths, bytes, time of the oldest.
@@ -134,11 +157,14 @@ impl Board {
         let mut inner = lock(&self.inner);
         inner.status.last_error = format!("root \"{name}\": {why}");
         inner.held_roots.insert(name.to_owned(), problem);
+        drop(inner);
+        self.ring();
     }
 
     /// A root is well again.
     pub fn root_well(&self, name: &str) {
         lock(&self.inner).held_roots.remove(name);
+        self.ring();
     }
 
     /// A path is well again.
@@ -173,6 +199,7 @@ impl Board {
             .take(SHOWN_PROBLEMS)
             .cloned()
             .collect();
+        status.halted_roots = inner.held_roots.keys().cloned().collect();
         let all = inner.held_roots.len() + inner.problems.len();
         let hidden = all.saturating_sub(SHOWN_PROBLEMS) as u64;
         status.problems_more += hidden;

@@ -4,6 +4,7 @@
 //! watch, then scans, then sends. The watch comes before the scan, so no change falls between them.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,6 +125,7 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
         Ok(ran) => close_activity(&site, &rt, owner, ran, &attendant),
         Err(e) => {
             // Its programs run to their end while the node is free.
+            attendant.say_stopped();
             drop(owner);
             attendant.announce(HookEvent::Deactivated);
             Err(failed(e, "see syncctl check"))
@@ -173,12 +175,14 @@ fn close_activity(
     }) = ended
     else {
         drop(node);
+        attendant.say_stopped();
         drop(owner);
         attendant.announce(HookEvent::Deactivated);
         return Ok(());
     };
     let noted = node.epochs.set_active(false);
     drop(node);
+    attendant.say_stopped();
     drop(owner);
     attendant.announce(HookEvent::Deactivated);
     if let Some(peer) = peer {
@@ -213,22 +217,13 @@ fn close_activity(
     noted.map_err(|e| failed(e, "see syncctl check"))
 }
 
-/// Settings that this version reads and checks and does not act upon yet: nobody shall rely on them.
+/// A setting that this version reads and checks and does not act upon yet: nobody shall rely on it.
 fn say_what_has_no_effect(config: &Config) {
-    let idle = [
-        ("[metrics]", config.metrics.textfile.is_some()),
-        (
-            "split_brain = \"merge-disjoint\"",
-            config.activation.split_brain == SplitBrain::MergeDisjoint,
-        ),
-    ];
-    for (what, set) in idle {
-        if set {
-            tracing::warn!(
-                "{what} of {} has no effect in this version of osm-failover",
-                config.file.display()
-            );
-        }
+    if config.activation.split_brain == SplitBrain::MergeDisjoint {
+        tracing::warn!(
+            "split_brain = \"merge-disjoint\" of {} has no effect in this version of osm-failover",
+            config.file.display()
+        );
     }
 }
 
@@ -296,11 +291,17 @@ pub fn offline_status(config: &Config, node: usize) -> Status {
         Ok(found) => status.preserved = Tally::of(&found.items).into(),
         Err(f) => status.last_error = f.message,
     }
+    position(&mut status, &dir);
+    status
+}
+
+/// Puts into a status what the state on disk says of the newest change.
+pub(super) fn position(status: &mut Status, dir: &Path) {
     if !dir.join(crate::index::store::FILE).exists() {
-        return status;
+        return;
     }
-    let epochs = crate::index::epochs::Epochs::open(&dir);
-    match (epochs, Store::peek_head(&dir)) {
+    let epochs = crate::index::epochs::Epochs::open(dir);
+    match (epochs, Store::peek_head(dir)) {
         (Ok(epochs), Ok(head)) => {
             status.epoch = epochs.history().last().map_or(0, |e| e.number);
             status.sequence = head;
@@ -312,5 +313,4 @@ pub fn offline_status(config: &Config, node: usize) -> Status {
         (Err(e), _) => status.last_error = e.to_string(),
         (_, Err(e)) => status.last_error = e.to_string(),
     }
-    status
 }

@@ -20,6 +20,7 @@ pub mod incoming;
 pub mod launch;
 pub mod links;
 pub mod meeting;
+pub mod metrics;
 pub mod node;
 pub mod once;
 pub mod owner;

@@ -91,6 +91,7 @@ pub fn resync_once(
     let (mut side, end) = standby.run_dialled(side, peer, &mut dial)?;
     door::shut(&rt, &mut events);
     side.checkpoint().map_err(|e| apply_failure(&e))?;
+    attendant.say_stopped();
     drop(owner);
     rt.shutdown_timeout(Duration::from_millis(500));
     drop(attendant);

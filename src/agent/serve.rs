@@ -51,6 +51,7 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     let (mut side, end) = standby.run(side, peer)?;
     door::shut(&rt, &mut events);
     side.checkpoint().map_err(|e| apply_failure(&e))?;
+    attendant.say_stopped();
     drop(owner);
     rt.shutdown_timeout(Duration::from_millis(500));
     // Hooks that are due run to their end, while the node is free for others.

@@ -142,6 +142,7 @@ fn all(ctx: &Context) -> Vec<Check> {
     checks.push(probe::watch(c, ctx.node));
     checks.extend(probe::snat(c));
     checks.extend(probe::hooks(c));
+    checks.extend(probe::metrics(c));
     checks.push(probe::link_program(&c.nodes[ctx.peer]));
     checks.push(match crate::agent::check_peer(c, ctx.node) {
         Ok(message) => Check::ok("peer", message),

@@ -9,6 +9,7 @@ use super::pause::{tell, tell_as};
 use super::progress::Bar;
 use super::term;
 use crate::agent::launch::{self, Place};
+use crate::agent::metrics;
 use crate::agent::owner::Site;
 use crate::agent::snat;
 use crate::config::{Activation, DEFAULT_RUN_DIR, value};
@@ -68,6 +69,15 @@ pub fn run(args: &Args, ctx: &Context) -> Result<Exit, Failure> {
     if let Err(f) = snat::remove(&ctx.config) {
         // That rules stay is no reason to fail: a stop that fails has nodes rebooted.
         term::error(&f)?;
+    }
+    // A process that crashed earlier could not say either that it is not there any more.
+    if let Err(e) = metrics::say_stopped(&site) {
+        let file = ctx.config.metrics.textfile.clone().unwrap_or_default();
+        let text = format!(
+            "{}: cannot write the figures for Prometheus: {e}",
+            file.display()
+        );
+        term::warning(&text)?;
     }
     tell(ctx, &outcome)?;
     Ok(Exit::Done)

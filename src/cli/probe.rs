@@ -76,6 +76,35 @@ pub(super) fn root(name: &str, path: &Path) -> Check {
     }
 }
 
+/// The directory of the figures for Prometheus is there and can be written; nothing where none are wanted.
+pub(super) fn metrics(config: &Config) -> Option<Check> {
+    let file = config.metrics.textfile.as_ref()?;
+    let dir = file.parent()?;
+    let at = dir.display();
+    let remedy = "make it, run as root, or correct textfile in [metrics]";
+    let usable = std::fs::metadata(dir).and_then(|m| match m.is_dir() {
+        true => Ok(access(dir, Access::WRITE_OK | Access::EXEC_OK)?),
+        false => Err(io::ErrorKind::NotADirectory.into()),
+    });
+    Some(match usable {
+        Ok(()) if file.is_dir() => Check::warn(
+            "metrics",
+            format!("{} is a directory", file.display()),
+            remedy,
+        ),
+        Ok(()) if file.extension().is_none_or(|e| e != "prom") => {
+            let message = format!("node_exporter does not read {}", file.display());
+            Check::warn(
+                "metrics",
+                message,
+                "give textfile a name that ends in .prom",
+            )
+        }
+        Ok(()) => Check::ok("metrics", format!("{} can be written", file.display())),
+        Err(e) => Check::warn("metrics", format!("{at} cannot be written: {e}"), remedy),
+    })
+}
+
 /// The programs of each hook are there and may be run.
 pub(super) fn hooks(config: &Config) -> Vec<Check> {
     config.hooks.iter().enumerate().map(hook).collect()
@@ -317,6 +346,34 @@ mod tests {
             assert!(c.message.contains(word), "{c:?}");
         }
         assert!(!dir.path().join("a").exists(), "nothing is made");
+    }
+
+    #[test]
+    fn the_directory_of_the_figures() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(dir.path().join("d.prom")).expect("made");
+        std::fs::write(dir.path().join("file"), b"").expect("made");
+        let found = |file: &str| {
+            let at = dir.path().join(file);
+            let text = format!(
+                "[cluster]\nname='c'\n[[node]]\nname='a'\naddress='x'\n[[node]]\nname='b'\naddress='y'\n\
+                 [[root]]\nname='r'\npath='/r'\n[metrics]\ntextfile='{}'\n",
+                at.display()
+            );
+            let config = Config::parse(&text, Path::new("c.toml")).expect("good");
+            metrics(&config).expect("wanted")
+        };
+        for (file, state, word) in [
+            ("x.prom", State::Ok, "can be written"),
+            ("x.txt", State::Warn, "does not read"),
+            ("d.prom", State::Warn, "is a directory"),
+            ("none/x.prom", State::Warn, "No such file"),
+            ("file/x.prom", State::Warn, "cannot be written"),
+        ] {
+            let c = found(file);
+            assert_eq!(c.state, state, "{c:?}");
+            assert!(c.message.contains(word), "{c:?}");
+        }
     }
 
     #[test]

@@ -34,6 +34,27 @@ pub(super) fn all(
     }
     for node in 0..config.nodes.len() {
         own_directories(config, node, nodes, roots)?;
+        figures(config, node, roots)?;
+    }
+    Ok(())
+}
+
+/// A file that is written every few seconds on both nodes would be replicated to the one that writes its own.
+fn figures(config: &Config, node: usize, roots: &[Section<'_>]) -> Result<(), ConfigError> {
+    let Some(file) = &config.metrics.textfile else {
+        return Ok(());
+    };
+    for (root, s) in roots.iter().enumerate() {
+        let path = config.root_path(node, root);
+        if file.starts_with(&path) {
+            let (path, file) = (path.display(), file.display());
+            let message = format!("root.path: {path} contains the textfile {file} of [metrics]");
+            return Err(s.error_at(
+                "path",
+                message,
+                "choose another textfile, outside of every root",
+            ));
+        }
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ pub mod lock;
 pub mod meta;
 pub mod nat;
 pub mod process;
+pub mod replace;
 pub mod routes;
 pub mod run;
 pub mod service;

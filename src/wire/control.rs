@@ -190,6 +190,9 @@ pub struct Status {
     pub pending: Pending,
     /// How changes are noticed.
     pub watch: WatchStatus,
+    /// Names of the roots that a guard halted; `problems` says why.
+    #[serde(default)]
+    pub halted_roots: Vec<String>,
     /// Paths that cannot be replicated at present.
     pub problems: Vec<Problem>,
     /// Problems beyond those listed.

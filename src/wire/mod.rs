@@ -6,6 +6,7 @@
 pub mod control;
 pub mod frame;
 pub mod message;
+pub mod metrics;
 
 #[cfg(test)]
 mod document;
