@@ -184,3 +184,42 @@ fn every_link_leads_somewhere() {
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
+
+/// Sections of the README that a line of a message names: what stands in quotes right before or behind its name.
+fn named(line: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in line.match_indices("README.md") {
+        let (before, behind) = (&line[..at], &line[at + "README.md".len()..]);
+        let ahead = before
+            .strip_suffix("\\\" in ")
+            .and_then(|t| t.rsplit("\\\"").next());
+        let after = behind
+            .strip_prefix(", \\\"")
+            .and_then(|t| t.split("\\\"").next());
+        found.extend([ahead, after].into_iter().flatten().map(str::to_owned));
+    }
+    found
+}
+
+#[test]
+fn every_section_that_a_message_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).expect("the README");
+    let (mut faults, mut seen) = (Vec::new(), 0);
+    for file in walkdir::WalkDir::new(root.join("src")) {
+        let file = file.expect("sources can be walked");
+        if file.path().extension().is_none_or(|e| e != "rs") {
+            continue;
+        }
+        let text = fs::read_to_string(file.path()).expect("sources are text");
+        for name in text.lines().flat_map(named) {
+            seen += 1;
+            let is = |l: &str| l.starts_with('#') && l.trim_start_matches('#').trim() == name;
+            if !readme.lines().any(is) {
+                faults.push(format!("{}: \"{name}\"", file.path().display()));
+            }
+        }
+    }
+    assert!(seen >= 3, "only {seen} were found");
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}

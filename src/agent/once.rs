@@ -182,7 +182,7 @@ pub fn check_peer(config: &Config, node: usize) -> Result<String, Failure> {
     let unreachable = |why: String| Failure {
         code: 4,
         message: format!("{} cannot be reached: {why}", site.peer_name()),
-        hint: "see README.md, \"Troubleshooting\"".into(),
+        hint: "see \"When something is wrong\" in README.md".into(),
     };
     let result = match answer {
         Ok(Some(Event::Peer {
