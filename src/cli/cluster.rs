@@ -98,5 +98,6 @@ fn condition(s: &Status) -> Condition<'_> {
         has_data: s.epoch > 0,
         incomplete: s.incomplete,
         oldest_ms: s.pending.oldest_ms,
+        halted: !s.halted_roots.is_empty(),
     }
 }

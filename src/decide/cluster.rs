@@ -28,6 +28,8 @@ pub struct Condition<'a> {
     pub incomplete: bool,
     /// Age in milliseconds of the oldest change that the peer lacks.
     pub oldest_ms: u64,
+    /// Whether a guard halted the replication of a root, while that of others goes on.
+    pub halted: bool,
 }
 
 /// Whether a node is as it should be.
@@ -54,6 +56,7 @@ impl Health {
 #[must_use]
 pub fn health(c: Condition<'_>) -> Health {
     let bad = match c.peer {
+        _ if c.halted => true,
         "diverged" | "halted" => true,
         // A peer that is down is for the cluster manager to notice; that changes pile up here is for us to tell.
         "unreachable" => c.role == "active" && c.oldest_ms >= WAITS_LONG,
@@ -94,6 +97,7 @@ mod tests {
             has_data: true,
             incomplete: false,
             oldest_ms: 0,
+            halted: false,
         }
     }
 
@@ -152,5 +156,8 @@ mod tests {
         assert_eq!(health(waits), Health::Degraded);
         waits.peer = "in-sync";
         assert_eq!(health(waits), Health::Ok);
+        waits.halted = true;
+        assert_eq!(health(waits), Health::Degraded);
+        assert_eq!(promotion_score(waits), 10_000, "the service stays");
     }
 }

@@ -82,6 +82,9 @@ fn an_emptied_root_deletes_nothing() {
     let aside = pair.dir().join("aside");
     fs::rename(one.join("d"), &aside).expect("moved away");
     wait_problem(&mut pair, "one:.", true);
+    assert_eq!(pair.status().expect("status")["halted_roots"][0], "one");
+    let told = well(&pair, Side::A, &["status", "--ocf"]);
+    assert_eq!(told, "active degraded 10000\n");
     other_root_goes_on(&pair, "mark");
     let after = tree::snapshot(&pair.root(Side::B, "one")).expect("B can be read");
     let lost: Vec<_> = before.keys().filter(|k| !after.contains_key(*k)).collect();
@@ -89,6 +92,8 @@ fn an_emptied_root_deletes_nothing() {
     fs::rename(&aside, one.join("d")).expect("moved back");
     fs::write(one.join("new"), "goes on").expect("a file");
     wait_problem(&mut pair, "one:.", false);
+    let told = well(&pair, Side::A, &["status", "--ocf"]);
+    assert_eq!(told, "active ok 10000\n");
     wait_equal(&pair, "one");
 }
 
