@@ -170,3 +170,31 @@ fn two_active_nodes_soon_find_that_one_is_left() {
     });
     assert!(one, "{}", pair.log(Side::A));
 }
+
+#[test]
+fn nothing_can_be_decided_while_both_are_active_or_apart() {
+    let mut pair = idle(options!());
+    edit_config(&pair, |text| {
+        format!("{text}\n[activation]\non_peer_active = \"serve\"\n")
+    });
+    activate(&pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    let (code, text) = ctl(&pair, Side::A, &["resolve", "--keep", "local"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("nothing to decide"), "{text}");
+    pair.cut().expect("cut");
+    activate(&pair, Side::B);
+    for keep in ["local", "peer"] {
+        let (code, text) = ctl(&pair, Side::B, &["resolve", "--keep", keep]);
+        assert_eq!(code, 4, "{text}");
+    }
+    pair.restore().expect("mended");
+    let both = until(LONG, || state(&pair, Side::A) == "halted");
+    assert!(both, "{}", pair.log(Side::A));
+    for keep in ["local", "peer"] {
+        let (code, text) = ctl(&pair, Side::A, &["resolve", "--keep", keep]);
+        assert_eq!(code, 6, "{text}");
+        assert!(text.contains("both active"), "{text}");
+        assert!(text.contains("syncctl deactivate"), "{text}");
+    }
+}

@@ -10,7 +10,7 @@ use crate::common::kinds::noise;
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
     LONG, ctl, flushed_equal, idle, in_sync, is_preserved, json, noted, preserved, start, state,
-    until, wait_equal,
+    until, wait_equal, well,
 };
 use crate::common::tree;
 use crate::options;
@@ -249,4 +249,31 @@ fn an_interrupted_resync_goes_on() {
     assert!(preserved(&pair, Side::B, "data").is_empty());
     let again = json(&pair, Side::B, &["resync"]);
     assert_eq!(again["resync"]["puts"], 0, "{again}");
+}
+
+#[test]
+fn a_dry_run_on_the_active_node_tells_what_it_is_about_to_send() {
+    let mut pair = in_sync(options!());
+    fs::write(pair.root(Side::A, "data").join("f"), "x").expect("a file");
+    flushed_equal(&pair, "data");
+    let report = json(&pair, Side::A, &["resync", "--dry-run"])["resync"].clone();
+    assert_eq!(report["direction"], "none", "{report}");
+    well(&pair, Side::A, &["pause"]);
+    fs::write(pair.root(Side::A, "data").join("g"), vec![1; 5000]).expect("a file");
+    pair.wait_status(LONG, "noting the change", |s| {
+        s["pending"]["paths"].as_u64() >= Some(1)
+    })
+    .expect("pending");
+    let text = well(&pair, Side::A, &["resync", "--dry-run"]);
+    assert!(text.contains("would send"), "{text}");
+    let report = json(&pair, Side::A, &["resync", "--dry-run"])["resync"].clone();
+    assert_eq!(report["direction"], "send", "{report}");
+    assert!(report["puts"].as_u64() >= Some(1), "{report}");
+    // What a comparison would find, nobody knows before it is made.
+    let (code, text) = ctl(&pair, Side::A, &["resync", "--full", "--dry-run"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("syncctl diff"), "{text}");
+    well(&pair, Side::A, &["resume"]);
+    pair.wait_in_sync(LONG).expect("in sync");
+    assert!(pair.root(Side::B, "data").join("g").exists());
 }

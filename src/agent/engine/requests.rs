@@ -13,6 +13,9 @@ use crate::model::epoch::Keep;
 use crate::wire::control::{Answer, Outcome, Request, ResyncReport};
 use crate::wire::message::Role;
 
+/// What to do about replication that is halted.
+const HALTED: &str = "where both nodes are active, run \"syncctl deactivate\" on the one that is not to be; see syncctl status on both nodes";
+
 impl Engine {
     /// Does what a command asks for, or has it wait.
     pub(super) fn command(&mut self, request: Request, replies: Replies) {
@@ -94,27 +97,12 @@ impl Engine {
     }
 
     fn resync(&mut self, full: bool, checksum: bool, dry_run: bool, replies: Replies) {
-        if self.session.is_none() {
-            let why = &self.unreachable;
-            let state = self.board.snapshot().peer.state;
-            let answer = match state.as_str() {
-                "diverged" => failure(5, why, "see \"Split brain\" in README.md"),
-                "halted" => failure(6, why, "see syncctl status on both nodes"),
-                _ => {
-                    let text = format!("{} cannot be reached: {why}", self.party.peer);
-                    failure(4, text, "see syncctl check")
-                }
-            };
-            let _ = replies.send(answer);
+        if self.session.is_none() && !(dry_run && self.paused) {
+            let _ = replies.send(self.no_session());
             return;
         }
         if dry_run {
-            let hint = "run \"syncctl resync --dry-run\" on the standby, or \"syncctl verify\" here to list what differs";
-            let _ = replies.send(failure(
-                2,
-                "a dry run is told by the node that receives",
-                hint,
-            ));
+            let _ = replies.send(self.would_send(full || checksum));
             return;
         }
         if checksum && let Err(e) = self.node.store.forget_hashes() {
@@ -135,15 +123,69 @@ impl Engine {
         let _ = self.down.send(());
     }
 
+    /// Why nothing can be asked of the peer now.
+    fn no_session(&self) -> Answer {
+        let why = &self.unreachable;
+        match self.board.snapshot().peer.state.as_str() {
+            "diverged" => failure(5, why, "see \"Split brain\" in README.md"),
+            "halted" => failure(6, why, HALTED),
+            _ => {
+                let text = format!("{} cannot be reached: {why}", self.party.peer);
+                failure(4, text, "see syncctl check")
+            }
+        }
+    }
+
+    /// What this node, which is active, would send: what it knows to be pending. What a comparison would find it does not know.
+    fn would_send(&self, compare: bool) -> Answer {
+        let (node, peer) = (&self.party.node, &self.party.peer);
+        if compare {
+            let hint = format!(
+                "run \"syncctl diff\" here to compare metadata and \"syncctl verify\" to compare contents, or the dry run on {peer} while {node} is not active"
+            );
+            let text = format!("{node} is active, and does not know what a comparison would find");
+            return failure(2, text, hint);
+        }
+        let pending = self.board.snapshot().pending;
+        let least = if pending.scanning {
+            "; a scan is under way, and may find more"
+        } else {
+            ""
+        };
+        let (direction, verdict) = match pending.paths {
+            0 => (
+                "none",
+                format!("{peer} has every change that {node} noticed{least}"),
+            ),
+            _ => (
+                "send",
+                format!("{node} is active and sends what {peer} lacks{least}"),
+            ),
+        };
+        Answer::Done(Outcome {
+            resync: Some(ResyncReport {
+                direction: direction.into(),
+                verdict,
+                puts: pending.paths,
+                bytes: pending.bytes,
+                ..ResyncReport::default()
+            }),
+            ..done("nothing was changed")
+        })
+    }
+
     /// Both nodes changed data on their own: tells what, or has this node's data be kept.
     fn resolve_split(&mut self, keep_local: bool, dry_run: bool, replies: Replies) {
         let (node, peer) = (&self.party.node, &self.party.peer);
         let Some((since, there)) = &self.apart else {
-            let state = self.board.snapshot().peer.state;
-            let text = format!(
-                "nothing to decide: the data of {node} and {peer} have not diverged, as far as {node} knows (peer: {state})"
-            );
-            let _ = replies.send(Answer::Done(done(text)));
+            let answer = match self.board.snapshot().peer.state.as_str() {
+                "in-sync" | "catching-up" => Answer::Done(done(format!(
+                    "nothing to decide: the data of {node} and {peer} have not diverged"
+                ))),
+                // Whether there is anything to decide shows when the nodes meet.
+                _ => self.no_session(),
+            };
+            let _ = replies.send(answer);
             return;
         };
         if dry_run {
