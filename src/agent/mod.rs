@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod node;
 pub mod once;
 pub mod owner;
+pub mod pair;
 pub mod peer;
 pub mod perform;
 pub mod pool;

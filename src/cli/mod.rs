@@ -23,6 +23,7 @@ pub mod diff;
 pub mod exit;
 pub mod flush;
 pub mod man;
+pub mod pair;
 pub mod pause;
 pub mod preserved;
 pub mod probe;
@@ -77,6 +78,7 @@ enum Command {
     Resume(resume::Args),
     Snat(snat::Args),
     Preserved(preserved::Args),
+    Pair(pair::Args),
     Check(check::Args),
     Demo(demo::Args),
     Completions(completions::Args),
@@ -120,6 +122,7 @@ fn dispatch(command: Command, globals: Globals) -> Result<Exit, Failure> {
         Command::Resume(a) => resume::run(&a, &globals.load()?),
         Command::Snat(a) => snat::run(&a, &globals.load()?),
         Command::Preserved(a) => preserved::run(&a, &globals.load()?),
+        Command::Pair(a) => pair::run(&a, &globals.load()?),
         Command::Check(a) => check::run(&a, globals),
         Command::Demo(a) => demo::run(&a, &globals),
         Command::Completions(a) => completions::run(&a),
@@ -186,6 +189,9 @@ mod tests {
             "syncctl preserved purge 1-s1 2-s1",
             "syncctl preserved purge --older-than 7",
             "syncctl preserved purge --all",
+            "syncctl pair 10.0.0.2",
+            "syncctl pair root@osm2 --fingerprint SHA256:x --dry-run --json",
+            "syncctl pair --answer",
             "syncctl completions bash",
             "syncctl man",
         ] {
@@ -204,6 +210,9 @@ mod tests {
             "syncctl completions dos",
             "syncctl snat",
             "syncctl snat flush",
+            "syncctl pair",
+            "syncctl pair osm2 --yes --fingerprint SHA256:x",
+            "syncctl pair osm2 --answer",
             "syncctl snat remove --if-active",
         ] {
             let code = Cli::try_parse_from(line.split(' ')).map_or_else(|e| e.exit_code(), |_| 0);

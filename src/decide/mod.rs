@@ -13,6 +13,7 @@ pub mod guard;
 pub mod hooks;
 pub mod kept;
 pub mod lineage;
+pub mod pair;
 pub mod plan;
 pub mod snat;
 pub mod split_brain;

@@ -1,6 +1,7 @@
 //! Hands: the only layer that touches the operating system, kept thin.
 
 pub mod addresses;
+pub mod append;
 pub mod clock;
 pub mod control;
 pub mod copy;

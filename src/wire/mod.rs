@@ -7,6 +7,7 @@ pub mod control;
 pub mod frame;
 pub mod message;
 pub mod metrics;
+pub mod pair;
 
 #[cfg(test)]
 mod document;

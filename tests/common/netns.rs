@@ -157,11 +157,25 @@ pub fn sshd_in(
     before: &[String],
     options: &str,
 ) -> Result<Sshd, String> {
+    sshd_at(net, End::B, dir, before, options)
+}
+
+/// As [`sshd_in`], in the end that is given.
+///
+/// # Errors
+/// As [`sshd_in`].
+pub fn sshd_at(
+    net: &NetPair,
+    end: End,
+    dir: &Path,
+    before: &[String],
+    options: &str,
+) -> Result<Sshd, String> {
     let said = |e: io::Error| format!("sshd in {}: {e}", dir.display());
-    let address = net.address(End::B);
+    let address = net.address(end);
     write_files(dir, address, options).map_err(said)?;
     let log = dir.join("sshd.log");
-    let words: Vec<String> = before.iter().cloned().chain(net.prefix(End::B)).collect();
+    let words: Vec<String> = before.iter().cloned().chain(net.prefix(end)).collect();
     let child = Command::new(&words[0])
         .args(&words[1..])
         .args(["/usr/sbin/sshd", "-D", "-f"])

@@ -11,6 +11,7 @@ mod reach;
 mod remote;
 mod settings;
 mod ssh;
+mod trust;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,6 +24,7 @@ pub use dial::{Opening, begin, connect};
 pub use error::{LinkCategory, LinkError, LinkErrorKind};
 pub use remote::{MAX_STDERR, Remote};
 pub use settings::{SshTarget, Target};
+pub use trust::{HostKey, Login, host_key, own_key};
 
 use error::Exit;
 use fd::{Closing, FdStream};

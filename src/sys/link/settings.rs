@@ -64,7 +64,8 @@ impl SshTarget {
     }
 
     /// The peer's name in a `known_hosts` file.
-    pub(super) fn known_hosts_name(&self) -> String {
+    #[must_use]
+    pub fn known_hosts_name(&self) -> String {
         match self.port {
             None | Some(22) => self.address.clone(),
             Some(p) => format!("[{}]:{p}", self.address),
@@ -107,7 +108,8 @@ pub(super) fn check_path<'a>(setting: &str, path: &'a Path) -> Result<&'a str, L
     })
 }
 
-fn check_target(t: &SshTarget) -> Result<(), LinkError> {
+/// Whether every value can only be read as itself.
+pub(super) fn check_target(t: &SshTarget) -> Result<(), LinkError> {
     check_word("address", &t.address, ".-_:")?;
     if let Some(user) = &t.user {
         check_word("user", user, ".-_+")?;
