@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::common::netns::{End, NetPair, Sshd, sshd_at};
-use crate::common::steps::{must, said};
+use crate::common::steps::{feed, must, said};
 
 const CTL: &str = env!("CARGO_BIN_EXE_syncctl");
 const SYNCD: &str = env!("CARGO_BIN_EXE_syncd");
@@ -110,8 +110,13 @@ impl Site {
             self.config().display(),
             self.authorized(End::B).display()
         );
+        self.pair_with(&remote, args)
+    }
+
+    /// As [`Site::pair`], with this on the other node.
+    fn pair_with(&self, remote: &str, args: &[&str]) -> (i32, String) {
         let host = self.net.address(End::B).to_string();
-        let mut c = self.ctl(End::A, &["pair", &host, "--remote", &remote]);
+        let mut c = self.ctl(End::A, &["pair", &host, "--remote", remote]);
         c.arg("--identity").arg(&self.sshd[1].client_key);
         c.arg("--authorized-keys").arg(self.authorized(End::A));
         said(&c.args(args).output().expect("syncctl runs"))
@@ -160,11 +165,15 @@ fn two_nodes_are_paired_and_a_second_time_changes_nothing() {
     ]);
     assert_eq!(code, 6, "{text}");
     assert!(text.contains(&right), "{text}");
+    assert_eq!(
+        site.sshd[1].accepted(),
+        0,
+        "nobody logged in to a host that is not trusted"
+    );
     let (code, text) = site.pair(&["--fingerprint", &right, "--dry-run"]);
     assert_eq!(code, 0, "{text}");
     assert_eq!(text.matches("would").count(), 6, "{text}");
     assert_eq!(site.written(), before, "nothing was changed by any of them");
-    assert!(!site.sshd[1].log.as_os_str().is_empty());
 
     let (code, text) = site.pair(&["--fingerprint", &right]);
     assert_eq!(code, 0, "{text}");
@@ -266,4 +275,116 @@ fn another_host_key_than_the_pinned_one_is_refused_on_either_side() {
     }
     let (code, text) = site.pair(&["--yes"]);
     assert_eq!(code, 0, "{text}");
+}
+
+#[test]
+fn what_stops_it_is_told_with_the_remedy() {
+    let Some(site) = Site::new() else { return };
+    for (remote, exit, part) in [
+        ("no-such-syncctl", 1, "install osm-failover there first"),
+        ("echo welcome", 1, "gave no answer that is understood"),
+        (
+            "echo broken >&2; exit 3",
+            1,
+            "ended without an answer (Some(3))",
+        ),
+    ] {
+        let (code, text) = site.pair_with(remote, &["--yes"]);
+        assert_eq!(code, exit, "{text}");
+        assert!(text.contains(part), "{text}");
+    }
+    // Nobody is let in with this key.
+    let stray = site.at("stray");
+    must(
+        "ssh-keygen",
+        &[
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-f",
+            &stray.display().to_string(),
+        ],
+    );
+    fs::copy(&stray, &site.sshd[1].client_key).expect("another key");
+    let (code, text) = site.pair(&["--yes"]);
+    assert_eq!(code, 4, "{text}");
+    assert!(text.contains("--identity"), "{text}");
+    // A key of the first node's that needs a passphrase would have nobody type it.
+    let [id, _] = site.trust(End::B);
+    fs::remove_file(&id).expect("it was made");
+    must(
+        "ssh-keygen",
+        &[
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "passphrase",
+            "-f",
+            &id.display().to_string(),
+        ],
+    );
+    let (code, text) = site.pair(&["--yes"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("without a passphrase"), "{text}");
+    // The other node's sshd is down.
+    must("kill", &[&site.sshd[1].pid().to_string()]);
+    let (code, text) = (0..100)
+        .map(|_| site.pair(&["--yes"]))
+        .find(|(code, _)| *code == 4)
+        .expect("it is down");
+    assert!(text.contains("Connection refused"), "{code}: {text}");
+    for host in ["osm1", "root@osm1"] {
+        let mut c = site.ctl(End::A, &["pair", host]);
+        let (code, text) = said(&c.output().expect("it runs"));
+        assert_eq!(code, 2, "{text}");
+    }
+}
+
+#[test]
+fn questions_that_are_none_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("config.toml");
+    let text = "[cluster]\nname = 'c'\n[[node]]\nname = 'a'\naddress = '127.0.0.1'\n[[node]]\nname = 'b'\n\
+                address = '127.0.0.1'\n[[root]]\nname = 'r'\npath = '/nowhere'\n";
+    fs::write(&config, text).expect("written");
+    let ask = |version: u32, cluster: &str, node: &str, key: &str| {
+        format!(
+            "{{\"ask\":{{\"version\":{version},\"cluster\":\"{cluster}\",\"node\":\"{node}\",\"public_key\":\"{key}\",\
+             \"fingerprint\":\"SHA256:x\",\"dry_run\":true}}}}\n"
+        )
+    };
+    let blob = "A".repeat(40);
+    let good = format!("ssh-ed25519 {blob}");
+    for (line, part) in [
+        ("\n".to_owned(), "no question"),
+        ("{}\n".to_owned(), "no question"),
+        ("\"probe".to_owned(), "no question"),
+        ("x".repeat(1 << 20), "no question"),
+        (ask(2, "c", "a", &good), "another version"),
+        (ask(1, "d", "a", &good), "is expected"),
+        (ask(1, "c", "b", &good), "is expected"),
+        (
+            ask(1, "c", "a", &format!("command=\\\"x\\\" {good}")),
+            "no public key",
+        ),
+        (
+            ask(1, "c", "a", &format!("{good} x\\n{good}")),
+            "no public key",
+        ),
+    ] {
+        let mut c = Command::new(CTL);
+        c.arg("--config").arg(&config);
+        c.args(["--node", "b", "pair", "--answer", "--authorized-keys"]);
+        c.arg(dir.path().join("keys"));
+        let (code, said) = feed(c, line.as_bytes());
+        assert_eq!(code, 0, "{said}");
+        assert!(
+            said.contains("\"refused\"") && said.contains(part),
+            "{part}: {said}"
+        );
+        assert!(!dir.path().join("keys").exists());
+    }
 }

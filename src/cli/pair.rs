@@ -49,8 +49,8 @@ pub struct Args {
     /// What is run on the other node
     #[arg(long, value_name = "COMMAND", default_value = "syncctl pair --answer")]
     remote: String,
-    /// Answer the other node on standard input and output
-    #[arg(long, hide = true, conflicts_with_all = ["host", "yes", "fingerprint", "dry_run", "identity"])]
+    /// Answer the other node on standard input and output; what is run there
+    #[arg(long, conflicts_with_all = ["host", "yes", "fingerprint", "dry_run", "identity"])]
     answer: bool,
 }
 

@@ -7,6 +7,7 @@ use std::io::{BufRead, Read};
 
 use super::Side;
 use crate::agent::once::check_peer;
+use crate::decide::pair::PublicKey;
 use crate::wire::control::Failure;
 use crate::wire::pair::{Ask, Keys, MAX_LINE, VERSION, Word};
 
@@ -60,6 +61,10 @@ fn asked(side: &Side, ask: &Ask) -> Result<Keys, Failure> {
         );
         return Err(refused(2, &text));
     }
+    let key = ask.public_key.as_deref();
+    if key.is_some_and(|k| PublicKey::parse(k).is_none()) {
+        return Err(refused(2, "what was sent is no public key"));
+    }
     side.over_ssh()?;
     let host = side.host_key()?;
     if host.pin.is_some() && host.fingerprint != ask.fingerprint {
@@ -72,11 +77,11 @@ fn asked(side: &Side, ask: &Ask) -> Result<Keys, Failure> {
             hint: "is it another host, or is somebody in between?".into(),
         });
     }
-    let (public_key, key) = side.key(ask.dry_run)?;
+    let (public_key, own) = side.key(ask.dry_run)?;
     let pin = side.pin(&host, ask.dry_run)?;
-    let let_in = side.let_in(ask.public_key.as_deref(), ask.dry_run)?;
+    let let_in = side.let_in(key, ask.dry_run)?;
     Ok(Keys {
         public_key,
-        steps: vec![key, pin, let_in],
+        steps: vec![own, pin, let_in],
     })
 }

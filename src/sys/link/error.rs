@@ -163,7 +163,7 @@ fn connect_hint(kind: LinkErrorKind, t: &SshTarget, public_key: &str, log: &str)
     let scan = format!("ssh-keyscan -t ed25519 -p {port} {address}");
     match kind {
         LinkErrorKind::HostKeyUnknown => format!(
-            "pin the peer's key: compare `{scan} | ssh-keygen -lf -` with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the peer, then `{scan} >> {known}` (or `syncctl pair`)"
+            "run `syncctl pair {address}`; or pin the peer's key by hand: compare `{scan} | ssh-keygen -lf -` with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the peer, then `{scan} >> {known}`"
         ),
         LinkErrorKind::HostKeyMismatch => format!(
             "if the peer was installed anew: `ssh-keygen -f {known} -R '{}'`, then compare `{scan} | ssh-keygen -lf -` with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the peer and `{scan} >> {known}`; if not, somebody may be in between",
@@ -179,7 +179,7 @@ fn connect_hint(kind: LinkErrorKind, t: &SshTarget, public_key: &str, log: &str)
                 public_key
             };
             format!(
-                "add to authorized_keys of {} on the peer: restrict,command=\"syncd serve\" {key}",
+                "run `syncctl pair {address}`; or by hand, add to authorized_keys of {} on the peer: restrict,command=\"syncd serve\" {key}",
                 t.user.as_deref().unwrap_or("root")
             )
         }

@@ -6,8 +6,9 @@
 //! process alone: who pins it is somebody else's to decide.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use super::error::{LinkError, LinkErrorKind, connect_failed, kind_of};
 use super::settings::{SshTarget, check_path, check_target, ssh_config};
 use super::ssh::read_log;
+use crate::decide::pair::PublicKey;
 use crate::sys::run::{Order, run};
 
 /// Longest that one step may take.
@@ -187,35 +189,70 @@ pub fn own_key(
     if missing && !make {
         return Ok(None);
     }
-    let keygen = |words: &[&str]| {
-        let mut all: Vec<OsString> = vec!["ssh-keygen".into()];
-        all.extend(words.iter().map(OsString::from));
-        all.extend(["-f".into(), path.into()]);
-        let order = order(all);
-        let report = run(&order);
-        match report.is_well() {
-            true => Ok(report.output.lines()),
-            false => Err(LinkError::new(
-                LinkErrorKind::Local,
-                format!("ssh-keygen cannot use {at}: {}", report.why(&order)),
-            )
-            .hint("it must be a private key without a passphrase, which its owner alone can read; run it as root")),
-        }
-    };
-    if missing {
-        if let Some(dir) = path.parent().filter(|d| !d.exists()) {
-            use std::os::unix::fs::DirBuilderExt;
-            let made = fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(dir);
-            made.map_err(|e| local(&format!("make {}", dir.display()), e))?;
-        }
-        keygen(&["-q", "-t", "ed25519", "-N", "", "-C", comment])?;
+    let made = missing && make_key(path, comment)?;
+    let lines = keygen(path, &["-y", "-P", ""])?;
+    let key = lines.into_iter().find(|l| PublicKey::parse(l).is_some());
+    let key =
+        key.ok_or_else(|| local(&format!("read the public half of {at}"), "there is none"))?;
+    Ok(Some((key, made)))
+}
+
+/// Makes a key pair beside its place and puts it there as a whole; `false` where another process was faster.
+fn make_key(path: &Path, comment: &str) -> Result<bool, LinkError> {
+    let failed = |e: io::Error| local(&format!("make {}", path.display()), e);
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    if !dir.exists() {
+        let mut builder = fs::DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(failed)?;
     }
-    let lines = keygen(&["-y", "-P", ""])?;
-    let key = lines.into_iter().next().unwrap_or_default();
-    Ok(Some((key, missing)))
+    let beside = tempfile::Builder::new()
+        .prefix(".osm-key-")
+        .tempdir_in(dir)
+        .map_err(failed)?;
+    let new = beside.path().join("key");
+    keygen(&new, &["-q", "-t", "ed25519", "-N", "", "-C", comment])?;
+    File::open(&new)
+        .and_then(|f| f.sync_all())
+        .map_err(failed)?;
+    match fs::hard_link(&new, path) {
+        Ok(()) => {
+            // For people; its absence harms nothing.
+            let _ = fs::rename(new.with_extension("pub"), suffixed(path, ".pub"));
+            Ok(true)
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(suffix);
+    name.into()
+}
+
+/// Runs `ssh-keygen` on a private key; its lines.
+fn keygen(path: &Path, words: &[&str]) -> Result<Vec<String>, LinkError> {
+    let mut all: Vec<OsString> = vec!["ssh-keygen".into()];
+    all.extend(words.iter().map(OsString::from));
+    all.extend(["-f".into(), path.into()]);
+    let order = order(all);
+    let report = run(&order);
+    if report.is_well() {
+        return Ok(report.output.lines());
+    }
+    let text = format!(
+        "ssh-keygen cannot use {}: {}",
+        path.display(),
+        report.why(&order)
+    );
+    Err(LinkError::new(LinkErrorKind::Local, text).hint(
+        "it must be a private key without a passphrase, which its owner alone can read; run it as root",
+    ))
 }
 
 impl HostKey {
@@ -265,6 +302,12 @@ mod tests {
         assert_eq!(own_key(&path, "c", false).expect("looked"), None);
         let (key, made) = own_key(&path, "c", true).expect("made").expect("a key");
         assert!(made && key.starts_with("ssh-ed25519 "), "{key}");
+        let told = fs::read_to_string(dir.path().join("a/id.pub")).expect("read");
+        assert_eq!(told.trim(), key);
+        assert_eq!(
+            fs::read_dir(dir.path().join("a")).expect("listed").count(),
+            2
+        );
         let before = fs::read(&path).expect("read");
         let (again, made) = own_key(&path, "c", true).expect("there").expect("a key");
         assert!(!made);
