@@ -80,6 +80,24 @@ fn the_verdict_for_every_state() {
 }
 
 #[test]
+fn a_halted_root_stands_in_the_first_line() {
+    let mut s = status("active", "in-sync");
+    s.halted_roots = vec!["one".into()];
+    assert_eq!(
+        verdict(&s),
+        "osm1 is active, replication of root one to osm2 is halted: of the rest nothing would be lost if osm1 died now"
+    );
+    s.halted_roots.push("two".into());
+    s.pending = SOME;
+    assert_eq!(
+        verdict(&s),
+        "osm1 is active, replication of roots one, two to osm2 is halted: 12 paths (3.4 MiB), oldest 2.1 s, would be lost if osm1 died now"
+    );
+    s.peer.state = "halted".into();
+    assert!(verdict(&s).contains("replication to osm2 is halted"));
+}
+
+#[test]
 fn the_whole_text_of_a_busy_node() {
     let mut s = status("active", "catching-up");
     s.peer.acked_sequence = 1200;

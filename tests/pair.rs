@@ -103,14 +103,18 @@ impl Site {
         c
     }
 
-    /// Pairs, from the first node.
-    fn pair(&self, args: &[&str]) -> (i32, String) {
-        let remote = format!(
+    /// What is run on the second node.
+    fn remote(&self) -> String {
+        format!(
             "'{CTL}' --config '{}' --node osm2 pair --answer --authorized-keys '{}'",
             self.config().display(),
             self.authorized(End::B).display()
-        );
-        self.pair_with(&remote, args)
+        )
+    }
+
+    /// Pairs, from the first node.
+    fn pair(&self, args: &[&str]) -> (i32, String) {
+        self.pair_with(&self.remote(), args)
     }
 
     /// As [`Site::pair`], with this on the other node.
@@ -177,6 +181,7 @@ fn two_nodes_are_paired_and_a_second_time_changes_nothing() {
 
     let (code, text) = site.pair(&["--fingerprint", &right]);
     assert_eq!(code, 0, "{text}");
+    println!("{text}");
     assert_eq!(text.matches("made ").count(), 6, "{text}");
     assert!(text.contains("paired"), "{text}");
     for end in ENDS {
@@ -220,6 +225,47 @@ fn two_nodes_are_paired_and_a_second_time_changes_nothing() {
     ]);
     assert_eq!(code, 6, "pinned, and not the one that is meant: {text}");
     assert_eq!(site.written(), done);
+}
+
+#[test]
+fn a_person_at_a_terminal_is_asked() {
+    let Some(site) = Site::new() else { return };
+    if Command::new("script").arg("--version").output().is_err() {
+        println!("skipped: script is not installed");
+        return;
+    }
+    let before = site.written();
+    let host = site.net.address(End::B).to_string();
+    let remote = site.remote();
+    let words = |c: &Command| -> String {
+        let all = std::iter::once(c.get_program()).chain(c.get_args());
+        let quoted = all.map(|w| format!("'{}'", w.to_string_lossy().replace('\'', "'\\''")));
+        quoted.collect::<Vec<_>>().join(" ")
+    };
+    let mut pairing = site.ctl(End::A, &["pair", &host, "--remote", &remote]);
+    pairing.arg("--identity").arg(&site.sshd[1].client_key);
+    pairing
+        .arg("--authorized-keys")
+        .arg(site.authorized(End::A));
+    // Said at a terminal of its own.
+    let said_at_terminal = |answer: &str| {
+        let mut c = Command::new("script");
+        c.args(["-qec", &words(&pairing), "/dev/null"]);
+        feed(c, answer.as_bytes())
+    };
+    for answer in ["no\n", "y\n", "\n"] {
+        let (code, text) = said_at_terminal(answer);
+        assert_eq!(code, 6, "{text}");
+        assert!(text.contains(&site.fingerprint(End::B)), "{text}");
+        assert!(text.contains("you did not say yes"), "{text}");
+        assert_eq!(site.written(), before);
+    }
+    let (code, text) = said_at_terminal("yes\n");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("paired"), "{text}");
+    // What is pinned is not asked again.
+    let (code, text) = said_at_terminal("");
+    assert_eq!(code, 0, "{text}");
 }
 
 #[test]

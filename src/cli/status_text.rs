@@ -85,6 +85,20 @@ fn active(s: &Status, me: &str, peer: &str) -> String {
             return format!("{me} is active, {peer} is unreachable: {nothing}");
         }
         ("halted", _) => format!("replication to {peer} is halted"),
+        _ if !s.halted_roots.is_empty() => {
+            let roots = printable(&s.halted_roots.join(", "));
+            let noun = if s.halted_roots.len() == 1 {
+                "root"
+            } else {
+                "roots"
+            };
+            let rest = or(format!(
+                "of the rest nothing would be lost if {me} died now"
+            ));
+            return format!(
+                "{me} is active, replication of {noun} {roots} to {peer} is halted: {rest}"
+            );
+        }
         (_, true) => format!("replication to {peer} is paused"),
         ("in-sync", _) if lost.is_none() && !s.pending.scanning => format!("{peer} is in sync"),
         ("in-sync", _) => format!("{peer} is following"),
