@@ -108,6 +108,12 @@ async fn a_login_that_went_ahead_serves_once_and_again_after_it_ended() {
     // It has ended when it is needed: a master without a session does, or the peer closed it.
     let opening = ahead();
     logins(1);
+    let socket = || {
+        control_dirs(s.run.path())
+            .iter()
+            .any(|d| d.join("master").exists())
+    };
+    assert!(sshd::until(Duration::from_secs(20), socket), "logged in");
     s.sshd.signal_sessions(Signal::SIGKILL);
     over();
     let mut link = opening.finish().await.expect("dials again");

@@ -51,14 +51,19 @@ impl Opening {
             Target::Ssh(ssh) => ssh,
         };
         let dial = async {
-            // What failed a while ago may go well now, and a login that nobody used for a while has ended.
-            let earlier = self.ahead.try_join_next();
-            if let Some(Ok(Ok(master))) = earlier {
-                if let Ok(link) = open(ssh, master).await {
-                    return Ok(link);
-                }
-            } else if let Some(Ok(master)) = self.ahead.join_next().await {
-                return open(ssh, master?).await;
+            let master = match self.ahead.try_join_next() {
+                // What failed a while ago may go well now.
+                Some(earlier) => earlier.ok().and_then(Result::ok),
+                None => match self.ahead.join_next().await {
+                    Some(Ok(master)) => Some(master?),
+                    _ => None,
+                },
+            };
+            // A login that nobody used for a while has ended.
+            if let Some(master) = master
+                && let Ok(link) = open(ssh, master).await
+            {
+                return Ok(link);
             }
             open(ssh, log_in(ssh, &self.run_dir, self.timeout).await?).await
         };
