@@ -62,7 +62,7 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
     let settle = u64::try_from(site.config.sync.settle.as_millis()).unwrap_or(u64::MAX);
     let hints = Arc::new(Hints::new(settle, sender.clone()));
     // It is no standby any more and not active yet; status shows the catch-up.
-    let board = site.board("standby", Some(hints.clone()));
+    let board = site.board(Some(hints.clone()), &side.node);
     board.update(|s| "becoming active".clone_into(&mut s.peer.reason));
     let attendant = Attendant::start(&site, &board)?;
     let guard = rt.enter();

@@ -56,7 +56,7 @@ pub fn resync_once(
         .map_err(|e| held(&e))?;
     let mut side = site.open()?;
     let (sender, mut events) = setup::events();
-    let board = site.board("standby", None);
+    let board = site.board(None, &side.node);
     let attendant = Attendant::start(&site, &board)?;
     // Whoever wants to make this node active meanwhile asks here, and gets it.
     door::open(&site, &rt, &board, &sender, true)?;

@@ -155,10 +155,14 @@ impl Site {
         }
     }
 
-    /// The board of a process of this node, which begins with that status.
+    /// The board of a process of this node, which begins with that status and where its data stand.
     #[must_use]
-    pub fn board(&self, role: &str, hints: Option<Arc<Hints>>) -> Arc<Board> {
-        Arc::new(Board::new(self.status(role), hints))
+    pub fn board(&self, hints: Option<Arc<Hints>>, node: &Node) -> Arc<Board> {
+        let mut status = self.status("standby");
+        let history = node.epochs.history();
+        status.sequence = history.head();
+        status.epoch = history.last().map_or(0, |e| e.number);
+        Arc::new(Board::new(status, hints))
     }
 
     /// Takes the owner lock.

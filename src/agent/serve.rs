@@ -31,7 +31,7 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     let mut side = site.open()?;
     let rt = setup::runtime()?;
     let (sender, mut events) = setup::events();
-    let board = site.board("standby", None);
+    let board = site.board(None, &side.node);
     let attendant = Attendant::start(&site, &board)?;
     let guard = rt.enter();
     door::open(&site, &rt, &board, &sender, true)?;

@@ -277,3 +277,23 @@ fn a_dry_run_on_the_active_node_tells_what_it_is_about_to_send() {
     pair.wait_in_sync(LONG).expect("in sync");
     assert!(pair.root(Side::B, "data").join("g").exists());
 }
+
+#[test]
+fn a_standby_that_has_just_begun_says_where_it_stands() {
+    let mut pair = in_sync(options!());
+    fs::write(pair.root(Side::A, "data").join("f"), "replicated").expect("a file");
+    flushed_equal(&pair, "data");
+    let at = |pair: &Pair, side| {
+        let status = pair.status_of(side).expect("status");
+        (status["epoch"].clone(), status["sequence"].clone())
+    };
+    let there = at(&pair, Side::A);
+    pair.kill_serve(Side::B);
+    let again = || {
+        pair.status_of(Side::B)
+            .is_ok_and(|s| s["role"] == "standby")
+    };
+    assert!(until(LONG, again), "a new session");
+    assert_eq!(at(&pair, Side::B), there);
+    pair.wait_in_sync(LONG).expect("in sync");
+}
