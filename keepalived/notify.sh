@@ -4,7 +4,8 @@
 #     notify /usr/local/lib/osm-failover/keepalived-notify
 #
 # and in global_defs `script_user root` and `enable_script_security`. keepalived appends what changed, its name, the
-# new state and the priority: INSTANCE osm MASTER 100.
+# new state and the priority: INSTANCE osm MASTER 100. Its unit needs KillMode=process (docs/keepalived.md), else
+# systemd ends the agent together with keepalived.
 set -u
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH

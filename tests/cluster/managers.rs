@@ -230,6 +230,9 @@ impl Manager for Keepalived {
             );
             node.write("/etc/keepalived/keepalived.conf", "644", &conf)?;
             node.write("/usr/local/bin/notify", "755", NOTIFY)?;
+            // Else systemd ends the agent together with keepalived, before the notify script stops what writes.
+            let unit = "/etc/systemd/system/keepalived.service.d/osm-failover.conf";
+            node.write(unit, "644", "[Service]\nKillMode=process\n")?;
             node.enable("keepalived")?;
         }
         Ok(())
