@@ -83,10 +83,21 @@ impl Staging {
                 preserved: r.root.open_private(PRESERVED)?,
             })
         };
-        let areas = node.roots.iter().map(open).collect::<io::Result<_>>()?;
+        let areas = node
+            .roots
+            .iter()
+            .map(open)
+            .collect::<io::Result<Vec<_>>>()?;
+        // What a process that was killed left stays until its records were done again.
+        let mut next = 0;
+        for area in &areas {
+            let names = crate::sys::tree::list(area.staging.as_fd(), false)?;
+            let numbers = names.iter().filter_map(|n| number_of(n));
+            next = numbers.fold(next, u64::max);
+        }
         Ok(Self {
             areas,
-            next: 0,
+            next,
             pool: Pool::new(),
         })
     }
@@ -190,4 +201,12 @@ impl Staging {
             .iter()
             .try_for_each(|a| Ok(rfs::syncfs(&a.staging)?))
     }
+}
+
+/// The number in the name of a slot.
+fn number_of(name: &[u8]) -> Option<u64> {
+    std::str::from_utf8(name.strip_prefix(b"s")?)
+        .ok()?
+        .parse()
+        .ok()
 }
