@@ -9,6 +9,8 @@ mod calls;
 mod dead;
 #[path = "activate/handover.rs"]
 mod handover;
+#[path = "activate/merge.rs"]
+mod merge;
 #[path = "activate/random.rs"]
 mod random;
 #[path = "activate/split_brain.rs"]

@@ -19,13 +19,12 @@ use super::board::Board;
 use super::dialer::keep_dialling;
 use super::engine::{Ended, Engine, Event, Parts, Ran};
 use super::hints::Hints;
-use super::node::Node;
 use super::owner::{RECEIVES, Site, failed, held};
 use super::preserved::{Preserved, Tally};
 use super::scrub::Scrub;
 use super::traffic::Traffic;
 use super::{door, setup};
-use crate::config::{Config, HookEvent, OnStale, SplitBrain, Watcher};
+use crate::config::{Config, HookEvent, OnStale, Watcher};
 use crate::decide::guard::Limit;
 use crate::index::store::Store;
 use crate::sys::lock::Owner;
@@ -57,7 +56,6 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
     let mut side = site.open()?;
     let claimed = side.node.claim_reserved();
     claimed.map_err(|e| failed(e, "see syncctl check"))?;
-    say_what_has_no_effect(&site.config);
     let (sender, mut events) = setup::events();
     let settle = u64::try_from(site.config.sync.settle.as_millis()).unwrap_or(u64::MAX);
     let hints = Arc::new(Hints::new(settle, sender.clone()));
@@ -79,13 +77,13 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
     };
     side.attach(attendant.hooks());
     let (side, how) = activation.take_newest(side)?;
-    let node = open_activity(side)?;
-    let watcher = start_watch(&site, &node, &hints, &board)?;
+    let side = open_activity(side)?;
+    let watcher = start_watch(&site, &side.node, &hints, &board)?;
     let (down, ended) = mpsc::unbounded_channel();
     let bulk = setup::spawn_bulk(sender.clone())?;
     rt.spawn(keep_dialling(site.clone(), board.clone(), sender, ended));
     let parts = Parts {
-        node,
+        side,
         hints,
         board: board.clone(),
         party: site.party(Role::Active),
@@ -137,12 +135,10 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
 }
 
 /// From here on this node's tree is what counts, and its changes are what the peer is brought to.
-fn open_activity(side: Receiving) -> Result<Node, Failure> {
+fn open_activity(mut side: Receiving) -> Result<Receiving, Failure> {
     let failed = |e: &dyn std::fmt::Display| failed(e, "see syncctl check");
-    let Receiving {
-        mut node, staging, ..
-    } = side;
-    staging.drop_parts();
+    side.staging.drop_parts();
+    let node = &mut side.node;
     node.index_is_complete().map_err(|e| failed(&e))?;
     let history = node.epochs.history();
     if history.last().is_some_and(|e| e.node != node.name) && !node.epochs.catching_up() {
@@ -153,7 +149,7 @@ fn open_activity(side: Receiving) -> Result<Node, Failure> {
         noted.map_err(|e| failed(&e))?;
     }
     node.epochs.set_active(true).map_err(|e| failed(&e))?;
-    Ok(node)
+    Ok(side)
 }
 
 /// The node is no longer active; whoever asked for that is told once it is so.
@@ -165,7 +161,7 @@ fn close_activity(
     attendant: &Attendant,
 ) -> Result<(), Failure> {
     let Ran {
-        mut node, ended, ..
+        mut side, ended, ..
     } = ran;
     // Without a flush there may be changes that nobody noted: then it ended as in a crash, and is looked over.
     let Some(Ended {
@@ -174,14 +170,14 @@ fn close_activity(
         waiting,
     }) = ended
     else {
-        drop(node);
+        drop(side);
         attendant.say_stopped();
         drop(owner);
         attendant.announce(HookEvent::Deactivated);
         return Ok(());
     };
-    let noted = node.epochs.set_active(false);
-    drop(node);
+    let noted = side.node.epochs.set_active(false);
+    drop(side);
     attendant.say_stopped();
     drop(owner);
     attendant.announce(HookEvent::Deactivated);
@@ -215,16 +211,6 @@ fn close_activity(
         rt.block_on(async { tokio::time::timeout(TELL, replies.closed()).await.ok() });
     }
     noted.map_err(|e| failed(e, "see syncctl check"))
-}
-
-/// A setting that this version reads and checks and does not act upon yet: nobody shall rely on it.
-fn say_what_has_no_effect(config: &Config) {
-    if config.activation.split_brain == SplitBrain::MergeDisjoint {
-        tracing::warn!(
-            "split_brain = \"merge-disjoint\" of {} has no effect in this version of osm-failover",
-            config.file.display()
-        );
-    }
 }
 
 fn start_watch(

@@ -12,6 +12,7 @@ mod departure;
 mod large;
 mod look;
 mod meet;
+mod merge;
 mod messages;
 mod pending;
 mod requests;
@@ -24,6 +25,8 @@ use tokio::sync::mpsc;
 
 use self::departure::Departure;
 pub use self::departure::Ended;
+use self::merge::Withheld;
+use super::apply::{ApplyError, Receiving};
 use super::board::Board;
 use super::bulk;
 use super::commands::{Commands, clear_cookie};
@@ -31,7 +34,7 @@ use super::divergence::Changed;
 use super::hints::{Carried, Hints};
 use super::links::Departed;
 use super::meeting::Party;
-use super::node::{Node, NodeError};
+use super::node::NodeError;
 use super::peer::Peer;
 use super::resolve::ResolveError;
 use super::roots::Roots;
@@ -95,6 +98,9 @@ pub enum EngineError {
     /// The node's state failed.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// The other node's changes could not be brought into the tree, and the state may be between two.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
     /// Index or history failed while resolving.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
@@ -102,7 +108,7 @@ pub enum EngineError {
 
 /// The engine.
 pub struct Engine {
-    node: Node,
+    side: Receiving,
     hints: Arc<Hints>,
     board: Arc<Board>,
     party: Party,
@@ -118,6 +124,8 @@ pub struct Engine {
     commands: Commands,
     roots: Roots,
     guard: Guard,
+    /// Deletions that wait for an approval, in what the peer is to give or to lose.
+    withheld: Withheld,
     /// Paths to look at again at the next retry.
     again: BTreeSet<TreePath>,
     /// Files of which only the end was read; verified once they are quiet.
@@ -147,6 +155,8 @@ pub struct Engine {
     unsent: (u64, Option<u64>),
     /// What the peer changed after the given number, where both changed data on their own.
     apart: Option<(Seq, Changed)>,
+    given: bool,
+    refused: Option<(u8, String)>,
     /// This engine is to end, and what it waits for.
     departure: Option<Departure>,
     flush_timeout: Duration,
@@ -154,8 +164,8 @@ pub struct Engine {
 
 /// What the engine works with.
 pub struct Parts {
-    /// The node's state.
-    pub node: Node,
+    /// The node's state, with what it takes to bring the other node's changes into its tree.
+    pub side: Receiving,
     /// The dirty set.
     pub hints: Arc<Hints>,
     /// The status.
@@ -177,13 +187,17 @@ pub struct Parts {
 /// What an engine leaves.
 pub struct Ran {
     /// The node's state.
-    pub node: Node,
+    pub side: Receiving,
     /// The peer had everything at some time, or said what it lacks where only that was asked.
     pub caught_up: bool,
     /// Why the last session ended.
     pub why: String,
     /// What the peer was brought, or lacks where only that was asked.
     pub brought: Brought,
+    /// The peer has taken in what this node changed on its own; the session goes on.
+    pub given: bool,
+    /// With which exit code and sentence replication was halted.
+    pub refused: Option<(u8, String)>,
     /// How it ended where it was asked to.
     pub ended: Option<Ended>,
 }
@@ -193,7 +207,7 @@ impl Engine {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts {
-            node,
+            side,
             hints,
             board,
             party,
@@ -203,9 +217,9 @@ impl Engine {
             flush_timeout,
             max_delete,
         } = parts;
-        let roots = Roots::new(&node);
+        let roots = Roots::new(&side.node);
         let mut engine = Self {
-            node,
+            side,
             hints,
             board,
             party,
@@ -219,6 +233,7 @@ impl Engine {
             commands: Commands::default(),
             roots,
             guard: Guard::new(max_delete),
+            withheld: Withheld::default(),
             again: BTreeSet::new(),
             doubtful: BTreeMap::new(),
             scan_since: None,
@@ -235,10 +250,12 @@ impl Engine {
             acked: 0,
             unsent: (0, None),
             apart: None,
+            given: false,
+            refused: None,
             departure: None,
             flush_timeout,
         };
-        engine.acked = engine.node.store.number("acked").unwrap_or(0);
+        engine.acked = engine.side.node.store.number("acked").unwrap_or(0);
         if engine.party.role == Role::Active {
             engine.scanned = false;
             engine.watchdog = Watchdog::as_asked();
@@ -290,18 +307,20 @@ impl Engine {
             let peer = departed.as_ref().and_then(|d| d.peer.as_ref());
             peer.is_some_and(|p| p.session == s.peer.session)
         };
-        if let Some(s) = self.session.take().filter(|s| !asked(s)) {
+        if let Some(s) = self.session.take().filter(|s| !asked(s) && !self.given) {
             s.peer.send(Message::Bye {
                 text: format!("{} stops", self.party.node),
             });
             s.peer.close();
         }
-        self.node.store.sync()?;
+        self.side.node.store.sync()?;
         Ok(Ran {
-            node: self.node,
+            side: self.side,
             caught_up: self.caught_up,
             why: self.unreachable,
             brought: self.brought,
+            given: self.given,
+            refused: self.refused,
             ended: departed,
         })
     }
@@ -357,7 +376,8 @@ impl Engine {
             match said {
                 watch::Event::Cookie(n) => {
                     self.commands.cookie(n, self.hints.now());
-                    self.node
+                    self.side
+                        .node
                         .roots
                         .iter()
                         .for_each(|r| clear_cookie(&r.root, n));

@@ -56,6 +56,18 @@ pub enum Course {
         /// Last sequence number both share.
         since: Seq,
     },
+    /// Both did, and both sides' changes are kept: this node takes the peer's, then sends.
+    TakeIn {
+        /// Last sequence number both share.
+        since: Seq,
+        /// Compare every path when it sends.
+        full: bool,
+    },
+    /// Both did, and the peer takes this node's changes, then sends.
+    Give {
+        /// Last sequence number both share.
+        since: Seq,
+    },
     /// The peer is ahead of this active node.
     Stale,
     /// The session cannot be: exit code and sentence.
@@ -115,6 +127,19 @@ pub fn diverged(party: &Party, since: Seq) -> String {
     )
 }
 
+/// In words, that these paths were changed on both nodes; `all` is how many there are.
+#[must_use]
+pub fn collided(party: &Party, since: Seq, paths: &[String], all: u64) -> String {
+    let mut shown = paths.join(", ");
+    if all > paths.len() as u64 {
+        shown += &format!(" and {} more", all - paths.len() as u64);
+    }
+    format!(
+        "{} and {} both changed data after sequence {since}, and these paths on both, so nothing is merged: {shown}. See what each side changed with \"syncctl resolve --keep local --dry-run\", then run \"syncctl resolve --keep local\" or \"--keep peer\": what the other side changed is preserved first",
+        party.node, party.peer
+    )
+}
+
 /// What follows from both hellos.
 #[must_use]
 pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
@@ -140,6 +165,14 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
         Verdict::Blank => Course::Blank,
         Verdict::Diverged { since } => match settled(ours, theirs, party) {
             None => Course::Diverged { since },
+            Some(Kept::BothHere | Kept::BothThere) if !may_merge(ours, theirs, since) => {
+                Course::Diverged { since }
+            }
+            Some(Kept::BothHere) => Course::TakeIn {
+                since,
+                full: ours.full || theirs.full,
+            },
+            Some(Kept::BothThere) => Course::Give { since },
             Some(Kept::Ours) if theirs.role == Role::Active => {
                 Course::Refused(6, given_up_while_active(&theirs.node, &ours.node))
             }
@@ -194,6 +227,13 @@ pub fn gave_up(ours: &Hello, theirs: &Hello) -> bool {
     )
 }
 
+/// Whether both sides know what they changed and deleted after `since`, and this is the time to bring it together.
+fn may_merge(ours: &Hello, theirs: &Hello, since: Seq) -> bool {
+    let knows = |h: &Hello| !h.index_fresh && h.tombs_forgotten <= since;
+    let waits = |h: &Hello| h.dry_run || h.takes_over;
+    since > 0 && knows(ours) && knows(theirs) && !waits(ours) && !waits(theirs)
+}
+
 /// Which side is kept of two that diverged, if that is settled.
 fn settled(ours: &Hello, theirs: &Hello, party: &Party) -> Option<Kept> {
     fn side(h: &Hello) -> Side<'_> {
@@ -201,6 +241,7 @@ fn settled(ours: &Hello, theirs: &Hello, party: &Party) -> Option<Kept> {
             node: &h.node,
             epoch: h.history.last().map_or(0, |e| e.number),
             keep: h.keep,
+            active: h.role == Role::Active,
         }
     }
     settle(&party.split_brain, side(ours), side(theirs))

@@ -20,6 +20,7 @@ pub mod incoming;
 pub mod launch;
 pub mod links;
 pub mod meeting;
+pub mod merge;
 pub mod metrics;
 pub mod node;
 pub mod once;

@@ -132,7 +132,8 @@ impl Site {
             split_brain: match self.config.activation.split_brain {
                 SplitBrain::KeepNewestEpoch => Policy::NewestEpoch,
                 SplitBrain::KeepNode(node) => Policy::Node(self.config.nodes[node].name.clone()),
-                SplitBrain::Manual | SplitBrain::MergeDisjoint => Policy::Manual,
+                SplitBrain::Manual => Policy::Manual,
+                SplitBrain::MergeDisjoint => Policy::MergeDisjoint,
             },
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::bulk;
+use super::merge::Merge;
 use super::node::Node;
 use super::peer::Peer;
 use super::round::{Round, Want};
@@ -39,6 +40,8 @@ pub enum Phase {
     Meeting,
     /// Bringing the peer to where this node stands.
     Round(Box<Round>),
+    /// Taking in what the peer changed on its own, before it is brought to where this node stands.
+    TakingIn(Box<Merge>),
     /// Pushing changes as they happen.
     Live,
     /// Nothing, until a person helped.
@@ -109,6 +112,8 @@ pub struct Session {
     pub flights: BTreeMap<u64, Flight>,
     /// Sequence number up to which the peer has everything.
     pub peer_head: Seq,
+    /// The peer takes in what this node changed on its own.
+    pub gives: bool,
     /// The round only counts.
     pub dry_run: bool,
     /// Paths the peer asked for whole, and how often.
@@ -136,6 +141,7 @@ impl Session {
             phase: Phase::Meeting,
             flights: BTreeMap::new(),
             peer_head: 0,
+            gives: false,
             dry_run: false,
             retried: BTreeMap::new(),
             parted: BTreeSet::new(),

@@ -4,6 +4,7 @@
 //! changes of its own: it receives, or it answers a peer that is behind from an index that was complete.
 
 mod answers;
+mod given;
 mod greeting;
 mod takeover;
 
@@ -13,9 +14,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use self::given::halted;
 pub use self::takeover::Takeover;
 use self::takeover::handed_over;
-use super::activation::IN_STEP;
 use super::apply::Receiving;
 use super::board::Board;
 use super::divergence::{Changed, differences};
@@ -152,17 +153,9 @@ impl<'a> Standby<'a> {
                 }
                 Course::Receive { since } => {
                     self.survey(&mut side.node)?;
-                    let mut receiver = Receiver::new(side, peer.clone(), self.board.clone(), since);
-                    self.in_step = None;
-                    let (end, next) = self.receive(&mut receiver, &ours, &theirs)?;
-                    // Before anything is brought to disk, which takes its time.
-                    let silent = peer.is_silent();
-                    side = receiver.finish();
-                    if let Some(ms) = self.in_step {
-                        let noted = side.node.store.set_number(IN_STEP, ms);
-                        let noted = noted.and_then(|()| side.node.note_silence(silent));
-                        noted.map_err(|e| failed(e, "see syncctl check"))?;
-                    }
+                    side.node.lost_split_brain = gave_up(&ours, &theirs);
+                    let (back, end, next) = self.follow(side, &peer, since, (&ours, &theirs))?;
+                    side = back;
                     if let Some(next) = next {
                         peer.close();
                         peer = next;
@@ -170,11 +163,20 @@ impl<'a> Standby<'a> {
                     }
                     end
                 }
-                Course::Send { .. } if theirs.role == Role::Standby => {
-                    let (sync, hooks) = (side.is_synced(), side.hooks());
-                    let ran = self.send(side.node, peer.clone(), ours, &theirs)?;
-                    side = Receiving::open(ran.node, sync).map_err(|e| apply_failure(&e))?;
-                    side.attach(hooks);
+                Course::Give { since } => {
+                    let (back, end, next) =
+                        self.bring_together(side, &peer, since, &ours, &theirs)?;
+                    side = back;
+                    if let Some(next) = next {
+                        peer.close();
+                        peer = next;
+                        continue;
+                    }
+                    end
+                }
+                Course::Send { .. } | Course::TakeIn { .. } if theirs.role == Role::Standby => {
+                    let ran = self.send(side, peer.clone(), ours, &theirs)?;
+                    side = ran.side;
                     if ran.caught_up {
                         let verdict = if self.party.dry_run {
                             format!("{} is behind and would receive", self.party.peer)
@@ -187,7 +189,7 @@ impl<'a> Standby<'a> {
                             ..ResyncReport::default()
                         }))
                     } else {
-                        End::Lost(ran.why)
+                        halted(ran.refused, ran.why)
                     }
                 }
                 Course::Diverged { since } => self.apart(&side.node, &peer, since)?,
@@ -214,7 +216,6 @@ impl<'a> Standby<'a> {
         ours: &Hello,
         theirs: &Hello,
     ) -> Result<(End, Option<Peer>), Failure> {
-        receiver.side.node.lost_split_brain = gave_up(ours, theirs);
         let (mut caught_up, mut waiting) = (false, Vec::new());
         receiver.report.direction = "receive".into();
         receiver.report.verdict = format!(
@@ -408,7 +409,7 @@ impl<'a> Standby<'a> {
     /// Answers a peer that is behind, until it has everything.
     fn send(
         &mut self,
-        node: Node,
+        side: Receiving,
         peer: Peer,
         ours: Hello,
         theirs: &Hello,
@@ -417,7 +418,7 @@ impl<'a> Standby<'a> {
         let (down, _down) = mpsc::unbounded_channel();
         let bulk = spawn_bulk(self.sender.clone())?;
         let parts = Parts {
-            node,
+            side,
             hints,
             board: self.board.clone(),
             party: self.party.clone(),
@@ -444,9 +445,12 @@ fn refuse(peer: &Peer, course: Course, party: &Party) -> End {
         Course::Blank => {
             return End::Nothing("neither node holds replicated data yet; start syncd on the one whose data are to be kept".into());
         }
-        Course::Stale | Course::Send { .. } | Course::Receive { .. } | Course::Diverged { .. } => {
-            (6, format!("{} is active", party.peer))
-        }
+        Course::Stale
+        | Course::Send { .. }
+        | Course::Receive { .. }
+        | Course::TakeIn { .. }
+        | Course::Give { .. }
+        | Course::Diverged { .. } => (6, format!("{} is active", party.peer)),
     };
     peer.send(Message::Refuse {
         code,

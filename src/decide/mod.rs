@@ -13,6 +13,7 @@ pub mod guard;
 pub mod hooks;
 pub mod kept;
 pub mod lineage;
+pub mod merge;
 pub mod pair;
 pub mod plan;
 pub mod snat;

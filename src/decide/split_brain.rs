@@ -17,6 +17,8 @@ pub enum Policy {
     NewestEpoch,
     /// The data of the node with this name are kept.
     Node(String),
+    /// Both sides' changes are kept, where no path was changed on both.
+    MergeDisjoint,
 }
 
 /// One of the two sides.
@@ -28,6 +30,8 @@ pub struct Side<'a> {
     pub epoch: u64,
     /// What was ordered there.
     pub keep: Keep,
+    /// Whether it is active.
+    pub active: bool,
 }
 
 /// The side that is kept.
@@ -37,6 +41,10 @@ pub enum Kept {
     Ours,
     /// The other one.
     Theirs,
+    /// Both: this node takes the other one's changes into its own data, and the other one then takes these.
+    BothHere,
+    /// Both: the other node takes this one's changes.
+    BothThere,
 }
 
 /// Which side is kept; `None` where that is for a person to say.
@@ -65,6 +73,22 @@ fn by_policy(policy: &Policy, ours: Side<'_>, theirs: Side<'_>) -> Option<Kept> 
         Policy::Node(name) if name == ours.node => Some(Kept::Ours),
         Policy::Node(name) if name == theirs.node => Some(Kept::Theirs),
         Policy::Node(_) => None,
+        Policy::MergeDisjoint => Some(if is_home(ours, theirs) {
+            Kept::BothHere
+        } else {
+            Kept::BothThere
+        }),
+    }
+}
+
+/// Whether both sides' changes come together on our side: the active one, since it never receives as a standby does; else
+/// that with the newer epoch. Of two equal ones nothing depends on the choice but that both make the same.
+fn is_home(ours: Side<'_>, theirs: Side<'_>) -> bool {
+    let rank = |s: Side<'_>| (s.active, s.epoch);
+    match rank(ours).cmp(&rank(theirs)) {
+        Ordering::Greater => true,
+        Ordering::Less => false,
+        Ordering::Equal => ours.node < theirs.node,
     }
 }
 
@@ -75,15 +99,21 @@ mod tests {
     const KEEPS: [Keep; 3] = [Keep::Undecided, Keep::Mine, Keep::Yours];
 
     fn side(node: &str, epoch: u64, keep: Keep) -> Side<'_> {
-        Side { node, epoch, keep }
+        Side {
+            node,
+            epoch,
+            keep,
+            active: false,
+        }
     }
 
-    fn policies() -> [Policy; 4] {
+    fn policies() -> [Policy; 5] {
         [
             Policy::Manual,
             Policy::NewestEpoch,
             Policy::Node("a".into()),
             Policy::Node("elsewhere".into()),
+            Policy::MergeDisjoint,
         ]
     }
 
@@ -96,6 +126,8 @@ mod tests {
                     let mirrored = settle(&policy, b, a).map(|kept| match kept {
                         Kept::Ours => Kept::Theirs,
                         Kept::Theirs => Kept::Ours,
+                        Kept::BothHere => Kept::BothThere,
+                        Kept::BothThere => Kept::BothHere,
                     });
                     assert_eq!(settle(&policy, a, b), mirrored, "{policy:?} {a:?} {b:?}");
                 }
@@ -130,5 +162,19 @@ mod tests {
         assert_eq!(of(&Policy::NewestEpoch, 3, 3), None);
         assert_eq!(of(&Policy::Node("b".into()), 3, 2), Some(Kept::Theirs));
         assert_eq!(of(&Policy::Node("c".into()), 3, 2), None);
+        assert_eq!(of(&Policy::MergeDisjoint, 3, 2), Some(Kept::BothHere));
+        assert_eq!(of(&Policy::MergeDisjoint, 2, 3), Some(Kept::BothThere));
+        assert_eq!(of(&Policy::MergeDisjoint, 3, 3), Some(Kept::BothHere));
+    }
+
+    #[test]
+    fn both_come_together_on_the_active_side() {
+        let active = Side {
+            active: true,
+            ..side("b", 1, Keep::Undecided)
+        };
+        let newer = side("a", 9, Keep::Undecided);
+        let settled = settle(&Policy::MergeDisjoint, active, newer);
+        assert_eq!(settled, Some(Kept::BothHere));
     }
 }

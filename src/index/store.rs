@@ -176,6 +176,12 @@ impl Store {
     }
 
     /// The key under which a root stands in the tables: its row's id, since positions change with the configuration.
+    /// The row of a root.
+    #[must_use]
+    pub fn root_id(&self, root: RootId) -> Option<NodeId> {
+        self.roots.get(usize::from(root.0)).copied()
+    }
+
     fn root_key(&self, root: RootId) -> NodeId {
         self.roots.get(usize::from(root.0)).copied().unwrap_or(-1)
     }

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod control;
 pub mod copy;
 pub mod deep;
+pub mod lease;
 pub mod link;
 pub mod lock;
 pub mod meta;

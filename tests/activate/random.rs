@@ -20,6 +20,8 @@ struct World {
     pair: Pair,
     random: Random,
     cut: bool,
+    /// Both sides of a split brain are kept where they do not collide, and most names are one side's own.
+    merging: bool,
     /// Contents written so far: where, under which name, by which step.
     written: BTreeMap<String, String>,
     told: Vec<String>,
@@ -35,6 +37,9 @@ impl World {
     }
 
     fn step(&mut self, n: u64) {
+        if self.merging && n % 10 == 5 {
+            return self.split(n);
+        }
         let side = if self.random.once_in(2) {
             Side::A
         } else {
@@ -73,20 +78,59 @@ impl World {
                 ctl(&self.pair, side, &["resync"]);
             }
             _ if is_active(&self.pair, side) => {
-                for i in 0..=self.random.below(4) {
-                    let name = format!("f{}", self.random.below(NAMES));
-                    let content = format!("{} {n} {i}", side.name());
-                    self.tell(format!("{n}: write {name} on {}", side.name()));
-                    // A name that is written again takes its former content away, on purpose; unless another node did.
-                    let at = self.pair.root(side, "data").join(&name);
-                    let former = fs::read_to_string(&at).unwrap_or_default();
-                    self.written.remove(&former);
-                    fs::write(&at, &content).expect("a file");
-                    self.written.insert(content, name);
-                }
+                self.write(side, n);
             }
             _ => {}
         }
+    }
+
+    fn write(&mut self, side: Side, n: u64) {
+        for i in 0..=self.random.below(4) {
+            let own = self.merging && !self.random.once_in(4);
+            let whose = if own { side.name() } else { "f" };
+            let name = format!("{whose}{}", self.random.below(NAMES));
+            let content = format!("{} {n} {i}", side.name());
+            self.tell(format!("{n}: write {name} on {}", side.name()));
+            // A name that is written again takes its former content away, on purpose; unless another node did.
+            let at = self.pair.root(side, "data").join(&name);
+            let former = fs::read_to_string(&at).unwrap_or_default();
+            self.written.remove(&former);
+            fs::write(&at, &content).expect("a file");
+            self.written.insert(content, name);
+        }
+    }
+
+    /// Both are active without a link and write; one is left when the link is mended, or nobody.
+    fn split(&mut self, n: u64) {
+        if self.cut {
+            self.pair.restore().expect("mended");
+        }
+        activate(&self.pair, Side::A);
+        ctl(&self.pair, Side::A, &["flush", "--timeout", "3s"]);
+        self.pair.cut().expect("cut");
+        self.cut = true;
+        for side in [Side::A, Side::B] {
+            activate(&self.pair, side);
+        }
+        for i in 0..6 {
+            let side = [Side::A, Side::B][i % 2];
+            self.write(side, 1000 * n + i as u64);
+            if self.random.once_in(8) {
+                self.tell(format!("{n}: kill {}", side.name()));
+                self.pair.kill_daemon(side);
+                activate(&self.pair, side);
+            }
+        }
+        for side in [Side::A, Side::B] {
+            if self.random.once_in(2) || (side == Side::B && is_active(&self.pair, Side::A)) {
+                self.tell(format!("{n}: deactivate {}", side.name()));
+                let (code, text) = ctl(&self.pair, side, &["deactivate", "--timeout", "1s"]);
+                assert_eq!(code, 0, "{text}");
+            }
+        }
+        self.tell(format!("{n}: mend"));
+        self.pair.restore().expect("mended");
+        self.cut = false;
     }
 
     /// Both nodes stopped, joined again, and one of them active with everything settled.
@@ -117,8 +161,9 @@ impl World {
 
     fn check(&self) {
         let tree = self.pair.root(Side::A, "data");
-        let mut there: Vec<String> = (0..NAMES)
-            .filter_map(|i| fs::read_to_string(tree.join(format!("f{i}"))).ok())
+        let found = fs::read_dir(&tree).expect("a root").flatten();
+        let mut there: Vec<String> = found
+            .filter_map(|f| fs::read_to_string(f.path()).ok())
             .collect();
         for side in [Side::A, Side::B] {
             let kept = preserved(&self.pair, side, "data");
@@ -142,13 +187,17 @@ impl World {
     }
 }
 
-fn history(seed: u64) {
+fn history(seed: u64, merging: bool) {
     let mut options = options!();
     options.tables = "[activation]\nactivate_timeout = \"2s\"\n".into();
+    if merging {
+        options.tables += "split_brain = \"merge-disjoint\"\n";
+    }
     let mut world = World {
         pair: idle(options),
         random: Random::new(seed),
         cut: false,
+        merging,
         written: BTreeMap::new(),
         told: vec![format!("OSM_SEED={seed}")],
     };
@@ -164,8 +213,22 @@ fn history(seed: u64) {
 /// Three histories, or the one of `OSM_SEED`.
 #[test]
 fn no_order_of_events_loses_what_was_written() {
+    for seed in seeds() {
+        history(seed, false);
+    }
+}
+
+/// As above, with `split_brain = "merge-disjoint"`.
+#[test]
+fn no_merge_loses_what_was_written() {
+    for seed in seeds() {
+        history(seed, true);
+    }
+}
+
+fn seeds() -> Vec<u64> {
     match std::env::var("OSM_SEED").ok().and_then(|s| s.parse().ok()) {
-        Some(seed) => history(seed),
-        None => (1..=3).for_each(history),
+        Some(seed) => vec![seed],
+        None => vec![1, 2, 3],
     }
 }

@@ -46,7 +46,7 @@ impl Engine {
                     .iter()
                     .filter(|p| !problems.iter().any(|q| q.path == **p))
                 {
-                    let shown = self.node.show(path);
+                    let shown = self.side.node.show(path);
                     self.board.solved(&shown);
                 }
             }
@@ -57,7 +57,7 @@ impl Engine {
             self.wanted_whole(path, since)?;
         }
         for p in problems {
-            let shown = self.node.show(&p.path);
+            let shown = self.side.node.show(&p.path);
             self.board.problem(
                 &shown,
                 &format!("{} on {}", p.operation, self.party.peer),
@@ -71,7 +71,7 @@ impl Engine {
         } else if matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live)) {
             let head = self.session.as_ref().map_or(0, |s| s.peer_head);
             if self.session.as_ref().is_some_and(|s| s.flights.is_empty()) {
-                self.node.store.forget_tombs(head)?;
+                self.side.node.store.forget_tombs(head)?;
             }
         }
         Ok(())
@@ -84,10 +84,11 @@ impl Engine {
         };
         let tries = session.retried.entry(path.clone()).or_insert(0);
         *tries += 1;
-        tracing::debug!("{}: the peer needs it whole", self.node.show(&path));
+        tracing::debug!("{}: the peer needs it whole", self.side.node.show(&path));
         if *tries > MAX_RETRIES {
             let cause = "the peer refused the content repeatedly; run syncctl verify";
-            self.board.problem(&self.node.show(&path), "send", cause);
+            self.board
+                .problem(&self.side.node.show(&path), "send", cause);
             self.peer_lacks(&path)?;
             self.again.insert(path);
             return Ok(());
@@ -98,10 +99,10 @@ impl Engine {
                     path: path.clone(),
                     have: Have::Nothing,
                 });
-                let row = self.node.store.lookup(&path)?;
+                let row = self.side.node.store.lookup(&path)?;
                 if row.is_some_and(|r| r.stamp.nlink > 1 && !r.entry.kind.is_dir()) {
                     // Sent whole it is a file of its own there; its other names join it once the round is over.
-                    self.node.store.owe(&path)?;
+                    self.side.node.store.owe(&path)?;
                     session.parted.insert(path);
                 }
             }
@@ -117,10 +118,10 @@ impl Engine {
 
     /// Everything below a directory is sent whole.
     fn force_below(&mut self, path: &TreePath, since: u64) -> Result<(), EngineError> {
-        let Some(id) = self.node.store.dir_id(path)? else {
+        let Some(id) = self.side.node.store.dir_id(path)? else {
             return Ok(());
         };
-        let Some((row, _)) = self.node.store.by_id(id)? else {
+        let Some((row, _)) = self.side.node.store.by_id(id)? else {
             return Ok(());
         };
         if !row.entry.kind.is_dir() {
@@ -128,7 +129,7 @@ impl Engine {
         }
         let mut stack = vec![(path.clone(), id)];
         while let Some((dir, id)) = stack.pop() {
-            for (name, row) in self.node.store.children(id, None, usize::MAX >> 1)? {
+            for (name, row) in self.side.node.store.children(id, None, usize::MAX >> 1)? {
                 let Ok(rel) = dir.path.join(&name) else {
                     continue;
                 };
@@ -152,13 +153,18 @@ impl Engine {
         let Phase::Round(round) = &session.phase else {
             return Ok(());
         };
+        if session.gives {
+            // From here on this node is the one that is behind, and receives on this stream.
+            self.given = true;
+            return Ok(());
+        }
         let stood = round.head;
         session.peer_head = stood;
         self.acked = stood;
-        let head = self.node.epochs.history().head();
+        let head = self.side.node.epochs.history().head();
         self.board.update(|s| s.peer.acked_sequence = stood);
         if head > stood {
-            session.begin(&self.node, stood, false, false, &[]);
+            session.begin(&self.side.node, stood, false, false, &[]);
             return Ok(());
         }
         self.live()
@@ -167,7 +173,7 @@ impl Engine {
     /// Remembers how far the peer has everything, for the status of the time without it.
     pub(super) fn note_acked(&mut self, head: Seq) {
         self.acked = self.acked.max(head);
-        if let Err(e) = self.node.store.set_number("acked", self.acked) {
+        if let Err(e) = self.side.node.store.set_number("acked", self.acked) {
             tracing::warn!("{e}");
         }
     }

@@ -48,7 +48,7 @@ impl Engine {
             return Ok(());
         };
         if Session::may_list(round) {
-            for message in round.step(&mut self.node)? {
+            for message in round.step(&mut self.side.node)? {
                 session.peer.send(message);
             }
         }
@@ -65,15 +65,15 @@ impl Engine {
             return Ok(());
         }
         // What is learned of each file is kept at once for all of them.
-        self.node.store.begin()?;
+        self.side.node.store.begin()?;
         let ops = match self.gather() {
             Ok(ops) => ops,
             Err(e) => {
-                self.node.store.rollback();
+                self.side.node.store.rollback();
                 return Err(e);
             }
         };
-        self.node.store.commit()?;
+        self.side.node.store.commit()?;
         let since = self.hints.now();
         if let Some(session) = &mut self.session {
             session.push(ops, since);
@@ -103,7 +103,7 @@ impl Engine {
                 break;
             };
             let alone = session.retried.contains_key(&want.path);
-            match reply(&mut self.node, &want, alone, &mut last)? {
+            match reply(&mut self.side.node, &want, alone, &mut last)? {
                 Reply::Ops(new) => {
                     if let Some((
                         _,
@@ -149,7 +149,7 @@ impl Engine {
                 path,
                 have: Have::Nothing,
             };
-            match reply(&mut self.node, &want, false, &mut last)? {
+            match reply(&mut self.side.node, &want, false, &mut last)? {
                 Reply::Ops(new) => ops.extend(new),
                 // No further name of anything any more.
                 Reply::Bulk | Reply::Later => self.changed_meanwhile(want.path)?,
@@ -176,7 +176,7 @@ impl Engine {
             return;
         };
         round.settling = Some(number);
-        let history = self.node.epochs.history().truncated(round.head);
+        let history = self.side.node.epochs.history().truncated(round.head);
         session.known_epoch = history.last().map(|e| e.id);
         session.peer.send(Message::Settle { number, history });
     }
@@ -187,16 +187,23 @@ impl Engine {
         if self.party.role == Role::Active {
             self.peer_lacks(&path)?;
             self.carried.touch(&self.hints, path, Touch::Changed, 0);
+        } else if self.gives() {
+            self.cannot_give(&path, "it was changed while nobody watched")?;
         } else {
             let cause = "it was changed on this node, which is not active; nothing of it was sent";
-            self.board.problem(&self.node.show(&path), "send", cause);
+            self.board
+                .problem(&self.side.node.show(&path), "send", cause);
         }
         Ok(())
     }
 
     /// A path the peer asked for and this node cannot read: a problem until it can.
     pub(super) fn cannot_read(&mut self, path: TreePath, cause: &str) -> Result<(), EngineError> {
-        self.board.problem(&self.node.show(&path), "read", cause);
+        if self.gives() {
+            return self.cannot_give(&path, cause);
+        }
+        self.board
+            .problem(&self.side.node.show(&path), "read", cause);
         self.peer_lacks(&path)?;
         self.again.insert(path);
         Ok(())
@@ -205,7 +212,7 @@ impl Engine {
     /// Notes, across sessions and restarts, that the peer does not have a path whatever its number says: the next look
     /// at it sends it.
     pub(super) fn peer_lacks(&mut self, path: &TreePath) -> Result<(), EngineError> {
-        self.node.store.owe(path)?;
+        self.side.node.store.owe(path)?;
         self.force.insert(path.clone());
         Ok(())
     }

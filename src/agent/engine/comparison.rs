@@ -18,7 +18,7 @@ impl Engine {
             .as_mut()
             .filter(|s| matches!(s.phase, Phase::Live))?;
         session.peer.send(Message::Compare { quick });
-        Some(Round::new(&self.node, 0, true, &[]))
+        Some(Round::new(&self.side.node, 0, true, &[]))
     }
 
     /// Lists the next piece of this node's tree.
@@ -28,7 +28,7 @@ impl Engine {
             return Ok(());
         };
         let mut paths = 0;
-        for mut message in round.step(&mut self.node)? {
+        for mut message in round.step(&mut self.side.node)? {
             if let Message::Listing { dir, entries, .. } = &mut message {
                 paths += entries.len() as u64;
                 let mut fresh = Vec::with_capacity(entries.len());
@@ -38,7 +38,7 @@ impl Engine {
                     };
                     // The truth is what stands in the tree, not what the index believes.
                     if let Some((entry, _)) =
-                        here(&mut self.node, &TreePath::new(dir.root, path), quick)?
+                        here(&mut self.side.node, &TreePath::new(dir.root, path), quick)?
                     {
                         named.entry = entry;
                         fresh.push(named);
@@ -59,6 +59,7 @@ impl Engine {
     pub(super) fn differences(&mut self, paths: Vec<Differs>) {
         for Differs { path, what } in paths {
             let root = self
+                .side
                 .node
                 .root(path.root)
                 .map_or(String::new(), |r| r.root.name.clone());

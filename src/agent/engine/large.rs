@@ -16,14 +16,14 @@ use crate::wire::message::{Have, Message};
 impl Engine {
     /// Hands a large file to the bulk thread; `may_append` where a prefix known to the peer may be trusted for now.
     pub(super) fn read_large(&mut self, path: TreePath, may_append: bool, since: u64) {
-        let Some(root) = self.node.root(path.root).map(|r| r.root.clone()) else {
+        let Some(root) = self.side.node.root(path.root).map(|r| r.root.clone()) else {
             return;
         };
         let forced = self.force.contains(&path);
-        let row = self.node.store.lookup(&path).ok().flatten();
+        let row = self.side.node.store.lookup(&path).ok().flatten();
         let known = row.as_ref().and_then(|r| r.entry.kind.hash());
         let blocks = row.as_ref().and_then(|r| {
-            let data = self.node.store.blocks(r.id).ok().flatten()?;
+            let data = self.side.node.store.blocks(r.id).ok().flatten()?;
             Blocks::decode(&data)
                 .ok()
                 .filter(|b| Some(b.root()) == known)
@@ -85,26 +85,26 @@ impl Engine {
                 if matches!(read.sent, bulk::Sent::Append(_)) {
                     self.doubtful.insert(job.path.clone(), job.since);
                 }
-                self.node.store.begin()?;
-                let ops = match settle_large(&mut self.node, &job.path, &read) {
+                self.side.node.store.begin()?;
+                let ops = match settle_large(&mut self.side.node, &job.path, &read) {
                     Ok(ops) => ops,
                     Err(e) => {
-                        self.node.store.rollback();
+                        self.side.node.store.rollback();
                         return Err(e.into());
                     }
                 };
-                self.node.store.commit()?;
+                self.side.node.store.commit()?;
                 if ops.is_empty() {
                     // Its directory is gone.
                     self.abandon(read.sent);
                 }
-                let shown = self.node.show(&job.path);
+                let shown = self.side.node.show(&job.path);
                 self.board.solved(&shown);
                 if self.force.remove(&job.path) {
-                    self.node.store.settle_debt(&job.path)?;
+                    self.side.node.store.settle_debt(&job.path)?;
                 }
                 if let Some(session) = &mut self.session {
-                    session.announce(self.node.epochs.history());
+                    session.announce(self.side.node.epochs.history());
                     session.push(ops, job.since);
                 }
                 // What changed while it was on its way is the next version.
@@ -117,13 +117,16 @@ impl Engine {
             }
             Err(bulk::Failed::Unsteady) => {
                 let cause = "it changes all the time while it is read; replicate a snapshot or dump of it instead";
-                self.board
-                    .problem(&self.node.show(&job.path), "read a steady version", cause);
+                self.board.problem(
+                    &self.side.node.show(&job.path),
+                    "read a steady version",
+                    cause,
+                );
                 self.again.insert(job.path);
             }
             Err(bulk::Failed::Io(e)) => {
                 self.board
-                    .problem(&self.node.show(&job.path), "read", &e.to_string());
+                    .problem(&self.side.node.show(&job.path), "read", &e.to_string());
                 self.again.insert(job.path);
             }
         }
@@ -132,7 +135,7 @@ impl Engine {
 
     /// Hands a large file that the peer wants in a round to the bulk thread; what the peer has of it is the basis.
     pub(super) fn read_wanted(&mut self, want: Want) {
-        let Some(root) = self.node.root(want.path.root).map(|r| r.root.clone()) else {
+        let Some(root) = self.side.node.root(want.path.root).map(|r| r.root.clone()) else {
             return;
         };
         let Some(session) = &mut self.session else {
@@ -177,7 +180,7 @@ impl Engine {
             }
             Err(_) => return self.changed_meanwhile(job.path.clone()),
         };
-        let Some(mut row) = self.node.store.lookup(&job.path)? else {
+        let Some(mut row) = self.side.node.store.lookup(&job.path)? else {
             // It was removed meanwhile, and its tombstone is on its way.
             self.abandon(read.sent);
             return Ok(());
@@ -189,10 +192,14 @@ impl Engine {
             return Ok(());
         }
         row.entry = read.entry;
-        self.node
+        self.side
+            .node
             .store
             .update(row.id, &row.entry, &row.stamp, row.seq)?;
-        self.node.store.set_blocks(row.id, &read.blocks.encode())?;
+        self.side
+            .node
+            .store
+            .set_blocks(row.id, &read.blocks.encode())?;
         let content = match read.sent {
             bulk::Sent::Not => Content::Keep,
             bulk::Sent::Staged(id) => Content::Staged(id),

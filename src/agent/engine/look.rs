@@ -16,9 +16,11 @@ use crate::model::path::{RelPath, RootId, TreePath};
 impl Engine {
     /// Asks for a scan of every root.
     pub(super) fn scan_all(&mut self) {
-        for i in 0..self.node.roots.len() {
-            self.scanner
-                .push(TreePath::new(self.node.roots[i].root.id, RelPath::root()));
+        for i in 0..self.side.node.roots.len() {
+            self.scanner.push(TreePath::new(
+                self.side.node.roots[i].root.id,
+                RelPath::root(),
+            ));
         }
     }
 
@@ -42,16 +44,16 @@ impl Engine {
 
     /// Looks at every root; returns why the first of those that are held is held.
     pub(super) fn look_at_roots(&mut self) -> Option<String> {
-        let ids: Vec<_> = self.node.roots.iter().map(|r| r.root.id).collect();
+        let ids: Vec<_> = self.side.node.roots.iter().map(|r| r.root.id).collect();
         for id in ids {
             self.is_held(id);
         }
-        self.roots.first_held(&self.node)
+        self.roots.first_held(&self.side.node)
     }
 
     /// Whether a root is held; looks at it first, and has it scanned where it was held until now.
     pub(super) fn is_held(&mut self, id: RootId) -> bool {
-        let fitness = self.roots.check(id, &mut self.node, &self.board);
+        let fitness = self.roots.check(id, &mut self.side.node, &self.board);
         if fitness == Fitness::Back {
             self.hints.subtree(TreePath::new(id, RelPath::root()));
         }
@@ -60,36 +62,49 @@ impl Engine {
 
     /// Holds a root from which too much is missing.
     fn stop(&mut self, stopped: Stopped) {
-        self.roots.stop(stopped, &self.node, &self.board);
+        self.roots.stop(stopped, &self.side.node, &self.board);
     }
 
     /// What is gone from these roots (all, where none is named) is meant to be: they go on. Returns their names.
     pub(super) fn approve(&mut self, name: Option<&str>) -> Vec<String> {
         let named = |r: &&NodeRoot| name.is_none_or(|n| n == r.root.name);
-        let roots = self.node.roots.iter().filter(named);
+        let roots = self.side.node.roots.iter().filter(named);
         let ids: Vec<_> = roots.map(|r| (r.root.id, r.root.name.clone())).collect();
         let mut approved = Vec::new();
         for (id, name) in ids {
+            let withheld = self.withheld.allow(id);
             if self.roots.approve(id) {
                 self.guard.approve(id);
                 approved.push(name);
                 self.is_held(id);
+            } else if withheld {
+                approved.push(name);
             }
+        }
+        if !approved.is_empty() && !self.withheld.any() {
+            self.go_on();
         }
         approved
     }
 
     /// Scans a piece of what is to be scanned.
     pub(super) fn scan(&mut self) -> Result<(), EngineError> {
-        let found = self.scanner.step(&mut self.node)?;
+        let found = self.scanner.step(&mut self.side.node)?;
         for (path, cause) in found.unreadable {
-            self.board.problem(&self.node.show(&path), "read", &cause);
+            self.board
+                .problem(&self.side.node.show(&path), "read", &cause);
             self.again.insert(path);
         }
         let since = self.scan_since.unwrap_or_else(|| self.hints.now());
         // All that a scan misses is judged at once, before the first piece of it counts as deleted.
         let now = self.hints.now();
-        for stopped in judge(&mut self.node, &mut self.guard, now, &found.missing, false)? {
+        for stopped in judge(
+            &mut self.side.node,
+            &mut self.guard,
+            now,
+            &found.missing,
+            false,
+        )? {
             self.stop(stopped);
         }
         let found: Vec<_> = found.differ.into_iter().chain(found.missing).collect();
@@ -132,33 +147,39 @@ impl Engine {
             .as_ref()
             .is_some_and(|s| matches!(s.phase, Phase::Live))
             && !self.paused;
-        self.node.store.begin()?;
+        self.side.node.store.begin()?;
         let guard = (&mut self.guard, self.hints.now());
-        let resolved =
-            Resolver::new(&mut self.node, live, &self.force, &mut self.departed, guard).run(paths);
+        let resolved = Resolver::new(
+            &mut self.side.node,
+            live,
+            &self.force,
+            &mut self.departed,
+            guard,
+        )
+        .run(paths);
         let resolved = match resolved {
             Ok(r) => r,
             Err(e) => {
-                self.node.store.rollback();
+                self.side.node.store.rollback();
                 return Err(e.into());
             }
         };
-        self.node.store.commit()?;
+        self.side.node.store.commit()?;
         for stopped in resolved.stopped {
             self.stop(stopped);
         }
         for path in &resolved.fine {
             if self.board.has_problems() {
-                let shown = self.node.show(path);
+                let shown = self.side.node.show(path);
                 self.board.solved(&shown);
             }
             if !self.force.is_empty() && self.force.remove(path) {
-                self.node.store.settle_debt(path)?;
+                self.side.node.store.settle_debt(path)?;
             }
         }
         for (path, operation, cause) in resolved.problems {
             self.board
-                .problem(&self.node.show(&path), operation, &cause);
+                .problem(&self.side.node.show(&path), operation, &cause);
             self.again.insert(path);
         }
         for path in resolved.look {
@@ -177,7 +198,7 @@ impl Engine {
             self.unsent.0 += resolved.bytes;
         }
         if live && let Some(session) = &mut self.session {
-            session.announce(self.node.epochs.history());
+            session.announce(self.side.node.epochs.history());
             session.push(resolved.ops, since);
         }
         Ok(())

@@ -29,7 +29,7 @@ impl Engine {
         if self.session.is_some() {
             self.link_down("the peer began another session");
         }
-        let ours = hello(&self.node, &self.party);
+        let ours = hello(&self.side.node, &self.party);
         peer.send(Message::Hello(Box::new(ours.clone())));
         self.session = Some(Session::new(peer, ours));
         self.board.update(|s| s.totals.sessions += 1);
@@ -59,6 +59,9 @@ impl Engine {
         };
         session.peer.close();
         self.met_early = None;
+        if matches!(session.phase, Phase::TakingIn(_)) {
+            self.side.end_session();
+        }
         self.note_acked(session.peer_head);
         // What was not acknowledged goes on being found by its sequence number at the next meeting.
         let _ = self
@@ -72,7 +75,7 @@ impl Engine {
         }
         // A peer that was never met in this session was not lost with it.
         if matches!(session.phase, Phase::Round(_) | Phase::Live) {
-            self.node.epochs.open_with_next_change();
+            self.side.node.epochs.open_with_next_change();
             if session.handed {
                 // It waits long where replication was halted, and now it is not.
                 let _ = self.down.send(());
@@ -106,7 +109,7 @@ impl Engine {
         let Some(session) = &self.session else {
             return Ok(());
         };
-        self.node.note_silence(false)?;
+        self.side.node.note_silence(false)?;
         let course = judge(&session.ours, theirs, &self.party);
         tracing::info!("met {}: {course:?}", theirs.node);
         if theirs.takes_over && self.party.role == Role::Active {
@@ -116,10 +119,12 @@ impl Engine {
             return Ok(());
         };
         match course {
-            Course::Send { .. } if !self.scanned => self.met_early = Some(Box::new(theirs.clone())),
+            Course::Send { .. } | Course::TakeIn { .. } if !self.scanned => {
+                self.met_early = Some(Box::new(theirs.clone()));
+            }
             Course::Send { since, full } => {
                 // Without paths the peer stands at `since` in our history; what it is owed it lacks all the same.
-                for path in self.node.store.owed(PIECE * 64)? {
+                for path in self.side.node.store.owed(PIECE * 64)? {
                     self.force.insert(path.clone());
                     self.carried.touch(&self.hints, path, Touch::Changed, 0);
                 }
@@ -131,9 +136,9 @@ impl Engine {
                 session.known_epoch = theirs.history.last().map(|e| e.id);
                 let dry_run = theirs.dry_run || self.party.dry_run;
                 if !dry_run {
-                    self.node.found()?;
+                    self.side.node.found()?;
                 }
-                session.begin(&self.node, since, full, dry_run, &empty);
+                session.begin(&self.side.node, since, full, dry_run, &empty);
                 // It may stand further back than it once did, and what it lacks is what would be lost now.
                 self.acked = since;
                 let peer_index_fresh = theirs.index_fresh;
@@ -147,9 +152,11 @@ impl Engine {
                     };
                 });
             }
+            Course::TakeIn { since, full } => self.take_in(since, full),
+            Course::Give { since } => self.give(since),
             Course::Refused(code, text) => self.refuse(code, &text),
             Course::Diverged { since } => {
-                let here = Changed::here(&self.node, since)?;
+                let here = Changed::here(&self.side.node, since)?;
                 session.peer.send(here.message());
                 self.apart = Some((since, Changed::default()));
                 let text = diverged(&self.party, since);
@@ -173,7 +180,7 @@ impl Engine {
     }
 
     /// There can be no session; a peer that takes over waits for another answer.
-    fn refuse(&mut self, code: u8, text: &str) {
+    pub(super) fn refuse(&mut self, code: u8, text: &str) {
         if let Some(s) = &self.session
             && !self.is_handing_over()
         {
@@ -214,13 +221,14 @@ impl Engine {
                 s.peer.close();
             }
         }
+        self.refused = Some((code, text.to_owned()));
         let code = if code == DIVERGED { 5 } else { 6 };
         self.commands.halted(code, text);
     }
 
     /// The peer stands where this node stands: from now on changes are pushed as they happen.
     pub(super) fn live(&mut self) -> Result<(), EngineError> {
-        let head = self.node.epochs.history().head();
+        let head = self.side.node.epochs.history().head();
         if let Some(s) = &mut self.session {
             s.phase = Phase::Live;
             self.caught_up = true;
@@ -234,7 +242,9 @@ impl Engine {
         self.party.full = false;
         self.party.keep = Keep::Undecided;
         self.apart = None;
-        self.node.store.forget_tombs(head)?;
+        self.refused = None;
+        self.withheld.close();
+        self.side.node.store.forget_tombs(head)?;
         if self.party.role == Role::Standby
             && let Some(s) = &self.session
         {

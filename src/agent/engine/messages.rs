@@ -8,12 +8,18 @@ use crate::wire::message::Message;
 impl Engine {
     /// Handles a message of the session that is up; `true` tells that the session ended.
     pub(super) fn message(&mut self, message: Message) -> Result<bool, EngineError> {
+        let Some(message) = self.gift(message)? else {
+            return Ok(false);
+        };
         let Some(session) = &mut self.session else {
             return Ok(false);
         };
         match message {
             Message::Hello(theirs) => self.met(&theirs)?,
-            Message::Refuse { code, text } => self.halt(code, &text, true),
+            Message::Refuse { code, text } => {
+                self.gift_refused(code, &text)?;
+                self.halt(code, &text, true);
+            }
             Message::Changed { paths, more } => {
                 if let Some((_, there)) = &mut self.apart {
                     let paths = paths.into_iter().collect();
@@ -24,6 +30,7 @@ impl Engine {
                 self.link_down(&text);
                 return Ok(true);
             }
+            Message::Asked { .. } if session.gives => self.asked_of_gift(),
             Message::Want { dir, names } => session.want(&dir, names),
             Message::Asked {
                 puts,
@@ -47,7 +54,10 @@ impl Engine {
                 number,
                 wants,
                 problems,
-            } => self.acked(number, wants, problems)?,
+            } => {
+                self.acked(number, wants, problems)?;
+                return Ok(self.given);
+            }
             Message::Failed { number, cause } => self.failed(number, &cause),
             Message::Signature {
                 path,

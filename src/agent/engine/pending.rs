@@ -21,7 +21,7 @@ impl Engine {
         oldest = self.count_unsent(&mut paths, &mut bytes, oldest);
         self.board.hold(paths, bytes, oldest);
         let (head, epoch) = {
-            let h = self.node.epochs.history();
+            let h = self.side.node.epochs.history();
             (h.head(), h.last().map_or(0, |e| e.number))
         };
         let live = matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live));
@@ -67,7 +67,13 @@ impl Engine {
             self.unsent = (0, None);
             return oldest;
         }
-        let behind = self.node.epochs.history().head().saturating_sub(self.acked);
+        let behind = self
+            .side
+            .node
+            .epochs
+            .history()
+            .head()
+            .saturating_sub(self.acked);
         if behind == 0 {
             return oldest;
         }

@@ -28,7 +28,13 @@ impl Engine {
                 }));
             }
             Request::Flush { timeout_ms } => {
-                let roots: Vec<_> = self.node.roots.iter().map(|r| r.root.clone()).collect();
+                let roots: Vec<_> = self
+                    .side
+                    .node
+                    .roots
+                    .iter()
+                    .map(|r| r.root.clone())
+                    .collect();
                 let now = self.hints.now();
                 self.commands
                     .flush(&roots, Duration::from_millis(timeout_ms), now, replies);
@@ -77,7 +83,7 @@ impl Engine {
     }
 
     fn has_root(&self, name: &str) -> bool {
-        self.node.roots.iter().any(|r| r.root.name == name)
+        self.side.node.roots.iter().any(|r| r.root.name == name)
     }
 
     fn pause(&mut self, on: bool, replies: &Replies) {
@@ -105,7 +111,7 @@ impl Engine {
             let _ = replies.send(self.would_send(full || checksum));
             return;
         }
-        if checksum && let Err(e) = self.node.store.forget_hashes() {
+        if checksum && let Err(e) = self.side.node.store.forget_hashes() {
             let _ = replies.send(failure(1, e.to_string(), "see syncctl check"));
             return;
         }
@@ -189,14 +195,14 @@ impl Engine {
             return;
         };
         if dry_run {
-            let here = match Changed::here(&self.node, *since) {
+            let here = match Changed::here(&self.side.node, *since) {
                 Ok(here) => here,
                 Err(e) => {
                     let _ = replies.send(failure(1, e.to_string(), "see syncctl check"));
                     return;
                 }
             };
-            let (found, more) = differences(&self.node, &here, there);
+            let (found, more) = differences(&self.side.node, &here, there);
             let text = apart(&found, more, node, peer);
             for difference in found {
                 let _ = replies.send(Answer::Difference(difference));

@@ -90,13 +90,29 @@ pub fn judge(
     missing: &[TreePath],
     note: bool,
 ) -> Result<Vec<Stopped>, StoreError> {
+    let found = exceeding(node, guard, now, missing, note)?.into_iter();
+    Ok(found.map(|(path, e)| too_much(node, path, e)).collect())
+}
+
+/// The roots from which more is missing than may go at once: the first missing path of each, and how much it is; `note`
+/// where the rest counts as gone afterwards.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn exceeding(
+    node: &mut Node,
+    guard: &mut Guard,
+    now: u64,
+    missing: &[TreePath],
+    note: bool,
+) -> Result<Vec<(TreePath, Exceeded)>, StoreError> {
     let mut counts: BTreeMap<RootId, u64> = BTreeMap::new();
     for path in missing.iter().filter(|p| !guard.is_open(p.root)) {
         if let Some(row) = node.store.lookup(path)? {
             *counts.entry(path.root).or_default() += weight(node, guard, &row)?;
         }
     }
-    let mut stopped = Vec::new();
+    let mut too_many = Vec::new();
     for (root, mut count) in counts {
         let mut found = guard.judge(root, now, count, || left(node, root, count))?;
         if found.is_some() {
@@ -114,13 +130,13 @@ pub fn judge(
             Some(exceeded) => {
                 let first = missing.iter().find(|p| p.root == root);
                 let first = first.cloned();
-                stopped.extend(first.map(|path| too_much(node, path, exceeded)));
+                too_many.extend(first.map(|path| (path, exceeded)));
             }
             None if note => guard.note(root, now, count),
             None => {}
         }
     }
-    Ok(stopped)
+    Ok(too_many)
 }
 
 /// How many paths a root still has in the index, those that are missing included.

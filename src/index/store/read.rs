@@ -220,6 +220,19 @@ impl Store {
             .map_err(self.sql())
     }
 
+    /// Whether a row, or any below it, was changed or came to its place after `since`.
+    ///
+    /// # Errors
+    /// [`StoreError::Sql`].
+    pub fn changed_below(&self, id: NodeId, since: Seq) -> Result<bool> {
+        self.db
+            .prepare_cached(
+                "WITH RECURSIVE sub(id,seq) AS (SELECT id,seq FROM node WHERE id=? UNION ALL SELECT n.id,n.seq FROM sub JOIN node n ON n.parent=sub.id) SELECT EXISTS (SELECT 1 FROM sub WHERE seq>?)",
+            )
+            .and_then(|mut s| s.query_row(params![id, since.cast_signed()], |r| r.get(0)))
+            .map_err(self.sql())
+    }
+
     /// Whether a root has no rows below it.
     ///
     /// # Errors

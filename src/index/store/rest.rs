@@ -26,6 +26,45 @@ impl Store {
             .map(|_| ())
     }
 
+    /// Whether this very path was deleted after `since`, and is still gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Sql`].
+    pub fn is_tomb(&self, path: &TreePath, since: Seq) -> Result<bool> {
+        let key = self.root_key(path.root);
+        self.db
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM tombstone WHERE root=? AND path=? AND seq>?)",
+            )
+            .and_then(|mut s| {
+                s.query_row(
+                    params![key, path.path.as_bytes(), since.cast_signed()],
+                    |r| r.get(0),
+                )
+            })
+            .map_err(self.sql())
+    }
+
+    /// Whether anything below `path` was deleted after `since`, and is still gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Sql`].
+    pub fn has_tomb_below(&self, path: &TreePath, since: Seq) -> Result<bool> {
+        let (mut from, mut to) = (path.path.as_bytes().to_vec(), path.path.as_bytes().to_vec());
+        from.push(b'/');
+        // The byte after the slash: every path below sorts between the two.
+        to.push(b'/' + 1);
+        let key = self.root_key(path.root);
+        self.db
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM tombstone WHERE root=? AND path>? AND path<? AND seq>?)",
+            )
+            .and_then(|mut s| {
+                s.query_row(params![key, from, to, since.cast_signed()], |r| r.get(0))
+            })
+            .map_err(self.sql())
+    }
+
     /// Something stands at `path` again.
     pub(super) fn untomb(&self, path: &TreePath) -> Result<()> {
         if !self.tombs.get() {

@@ -162,6 +162,22 @@ impl Store {
             .map(|_| ())
     }
 
+    /// What was changed here after `since` is no change of this node's own any more: the other node has taken it in.
+    ///
+    /// # Errors
+    /// [`StoreError::Sql`].
+    pub fn count_as_shared(&self, since: Seq) -> Result<()> {
+        let since = since.cast_signed();
+        for change in [
+            "UPDATE node SET seq=?1 WHERE seq>?1",
+            "UPDATE node SET born=?1 WHERE born>?1",
+            "DELETE FROM tombstone WHERE seq>?1",
+        ] {
+            self.db.execute(change, [since]).map_err(self.sql())?;
+        }
+        self.count_tombs()
+    }
+
     /// Moves a row, and with it everything below, to another path; whatever row stood there goes.
     /// Returns whether both ends were known.
     ///
