@@ -13,5 +13,7 @@ mod large;
 mod names;
 #[path = "resync/returned.rs"]
 mod returned;
+#[path = "resync/strays.rs"]
+mod strays;
 #[path = "resync/whole.rs"]
 mod whole;

@@ -14,8 +14,10 @@ mod look;
 mod meet;
 mod merge;
 mod messages;
+mod parts;
 mod pending;
 mod requests;
+mod withheld;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,7 +27,8 @@ use tokio::sync::mpsc;
 
 use self::departure::Departure;
 pub use self::departure::Ended;
-use self::merge::Withheld;
+pub use self::parts::{Parts, Ran};
+use self::withheld::Withheld;
 use super::apply::{ApplyError, Receiving};
 use super::board::Board;
 use super::bulk;
@@ -42,7 +45,7 @@ use super::scan::Scanner;
 use super::scrub::Scrub;
 use super::session::{Brought, Session};
 use crate::decide::dirty::DirtySet;
-use crate::decide::guard::{Guard, Limit};
+use crate::decide::guard::Guard;
 use crate::index::store::StoreError;
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, TreePath};
@@ -160,46 +163,6 @@ pub struct Engine {
     /// This engine is to end, and what it waits for.
     departure: Option<Departure>,
     flush_timeout: Duration,
-}
-
-/// What the engine works with.
-pub struct Parts {
-    /// The node's state, with what it takes to bring the other node's changes into its tree.
-    pub side: Receiving,
-    /// The dirty set.
-    pub hints: Arc<Hints>,
-    /// The status.
-    pub board: Arc<Board>,
-    /// Names and role.
-    pub party: Party,
-    /// The bulk thread.
-    pub bulk: bulk::Handle,
-    /// When both trees are compared in the background.
-    pub scrub: Scrub,
-    /// Rung when a session ended.
-    pub down: mpsc::UnboundedSender<()>,
-    /// How long an active engine pushes what is left before it ends.
-    pub flush_timeout: Duration,
-    /// How much may be deleted at once.
-    pub max_delete: Option<Limit>,
-}
-
-/// What an engine leaves.
-pub struct Ran {
-    /// The node's state.
-    pub side: Receiving,
-    /// The peer had everything at some time, or said what it lacks where only that was asked.
-    pub caught_up: bool,
-    /// Why the last session ended.
-    pub why: String,
-    /// What the peer was brought, or lacks where only that was asked.
-    pub brought: Brought,
-    /// The peer has taken in what this node changed on its own; the session goes on.
-    pub given: bool,
-    /// With which exit code and sentence replication was halted.
-    pub refused: Option<(u8, String)>,
-    /// How it ended where it was asked to.
-    pub ended: Option<Ended>,
 }
 
 impl Engine {

@@ -87,6 +87,7 @@ pub fn resync_once(
     let mut standby = Standby::new(&mut events, to, handle, board, party, progress);
     standby.until = Until::CaughtUp;
     standby.drift = drift;
+    standby.looked_over = true;
     let peer = setup::meet(opening, &site, &rt, &sender)?;
     let (mut side, end) = standby.run_dialled(side, peer, &mut dial)?;
     door::shut(&rt, &mut events);

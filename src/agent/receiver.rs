@@ -6,10 +6,12 @@
 
 mod listing;
 mod signature;
+mod strays;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::strays::Missing;
 use super::apply::{ApplyError, Receiving};
 use super::board::Board;
 use super::compare::Comparison;
@@ -35,6 +37,8 @@ pub enum Next {
     CaughtUp,
     /// The session is over, and why.
     End(String),
+    /// The sender refuses to go on: exit code and sentence.
+    Refused(u8, String),
 }
 
 /// The receiving side of a session.
@@ -47,6 +51,8 @@ pub struct Receiver {
     dry_run: bool,
     live: bool,
     gone: Vec<TreePath>,
+    /// What a full round finds to be missing.
+    missing: Option<Missing>,
     comparison: Option<Comparison>,
     /// What was done so far.
     pub report: ResyncReport,
@@ -66,6 +72,7 @@ impl Receiver {
             dry_run: false,
             live: false,
             gone,
+            missing: None,
             comparison,
             report,
             started: Instant::now(),
@@ -125,7 +132,7 @@ impl Receiver {
                     "more than {MAX_GONE} deletions in one round"
                 )));
             }
-            Message::Listed => self.listed(),
+            Message::Listed => self.listed()?,
             Message::Settle { number, history } => {
                 let gone = std::mem::take(&mut self.gone);
                 let outcome = self.side.settle(&gone, history)?;
@@ -175,7 +182,7 @@ impl Receiver {
             Message::AskPart { path } => self.signature(&path, Receiver::part),
             Message::Compare { quick } => self.comparison = Some(Comparison::new(quick)),
             Message::Bye { text } => return Ok(Next::End(text)),
-            Message::Refuse { text, .. } => return Ok(Next::End(text)),
+            Message::Refuse { code, text } => return Ok(Next::Refused(code, text)),
             other => {
                 return Ok(Next::End(format!(
                     "the peer sent a message that has no place here: {}",
@@ -251,6 +258,7 @@ impl Receiver {
         self.since = since;
         self.dry_run = dry_run;
         self.gone.clear();
+        self.missing = full.then(Missing::default);
         self.comparison = None;
         self.board.update(|s| s.peer.state = "catching-up".into());
         if !dry_run && (full || since < self.side.node.epochs.history().head()) {
@@ -269,13 +277,16 @@ impl Receiver {
     fn gone(&mut self, paths: Vec<TreePath>) -> Result<(), ApplyError> {
         for path in paths {
             if self.side.node.store.lookup(&path)?.is_some() && !path.path.is_root() {
+                if let Some(missing) = &mut self.missing {
+                    missing.told(&path);
+                }
                 self.gone.push(path);
             }
         }
         Ok(())
     }
 
-    fn listed(&mut self) {
+    fn listed(&mut self) -> Result<(), ApplyError> {
         if let Some(c) = self.comparison.take() {
             let (paths, differs) = c.finish();
             for page in differs.chunks(PAGE) {
@@ -284,14 +295,19 @@ impl Receiver {
                 });
             }
             self.peer.send(Message::Compared { paths });
-            return;
+            return Ok(());
         }
         let deletes = self.gone.len() as u64;
         self.peer.send(Message::Asked {
             puts: self.report.puts,
             deletes,
             bytes: self.report.bytes,
+            strays: match &self.missing {
+                Some(missing) => missing.strays(&mut self.side.node)?,
+                None => Vec::new(),
+            },
         });
+        Ok(())
     }
 
     /// A broken transfer is asked for again when its put arrives; only a full disk ends the session.

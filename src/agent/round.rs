@@ -103,6 +103,16 @@ impl Round {
         }
     }
 
+    /// Has a full round tell what was deleted before it lists what stands, so that the receiver knows the one from what is
+    /// merely missing.
+    #[must_use]
+    pub fn with_tombs(mut self) -> Self {
+        if self.everything {
+            self.stage = Stage::Tombs(0);
+        }
+        self
+    }
+
     /// Whether everything was listed.
     #[must_use]
     pub fn is_listed(&self) -> bool {

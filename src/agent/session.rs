@@ -240,12 +240,9 @@ impl Session {
             since,
             dry_run,
         });
-        self.phase = Phase::Round(Box::new(Round::new(
-            node,
-            since,
-            full,
-            if dry_run { &[] } else { empty },
-        )));
+        let empty = if dry_run { &[] } else { empty };
+        let round = Round::new(node, since, full, empty).with_tombs();
+        self.phase = Phase::Round(Box::new(round));
     }
 
     /// The peer needs these.

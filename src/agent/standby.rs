@@ -90,8 +90,10 @@ pub struct Standby<'a> {
     pub dialled: bool,
     /// This node is about to become active: it only takes what it lacks.
     pub takeover: Option<Takeover>,
-    /// Paths changed here while nobody watched.
+    /// Paths changed here while nobody watched, until the sender's state has taken their place.
     pub drift: Vec<TreePath>,
+    /// These are all that were changed, as of now.
+    pub looked_over: bool,
     /// When this node last stood where its peer stood, in milliseconds of this host's clock.
     in_step: Option<u64>,
     /// Told how far it is.
@@ -119,6 +121,7 @@ impl<'a> Standby<'a> {
             dialled: false,
             takeover: None,
             drift: Vec::new(),
+            looked_over: false,
             in_step: None,
             progress,
         }
@@ -259,9 +262,13 @@ impl<'a> Standby<'a> {
                     heard = Instant::now();
                     let begins = matches!(message, Message::Begin { .. });
                     let listed = matches!(message, Message::Listed);
+                    let full = matches!(message, Message::Begin { full: true, .. });
+                    if full && !receiver.side.node.index_fresh {
+                        self.look_over(&mut receiver.side.node)?;
+                    }
                     let next = receiver.handle(message).map_err(|e| apply_failure(&e))?;
                     if begins && !self.party.dry_run {
-                        receiver.ask_for(&std::mem::take(&mut self.drift));
+                        receiver.ask_for(&self.drift);
                     }
                     if listed && self.party.dry_run {
                         return Ok((End::Done(receiver.dry_report()), None));
@@ -284,8 +291,18 @@ impl<'a> Standby<'a> {
                             return Ok((End::Done(receiver.report.clone()), None));
                         }
                         Next::End(why) => return Ok((End::Lost(why), None)),
+                        Next::Refused(code, text) => {
+                            self.board.update(|s| {
+                                "halted".clone_into(&mut s.peer.state);
+                                text.clone_into(&mut s.peer.reason);
+                                text.clone_into(&mut s.last_error);
+                            });
+                            return Ok((End::Refused(refusal(code, text)), None));
+                        }
                         Next::CaughtUp => {
                             caught_up = true;
+                            // Not before: a session that is cut has brought nothing for sure.
+                            self.drift.clear();
                             let inactive = receiver.side.node.epochs.set_active(false);
                             inactive.map_err(|e| failed(e, "see syncctl check"))?;
                             self.in_sync();
@@ -339,10 +356,9 @@ impl<'a> Standby<'a> {
         }
     }
 
-    /// A node that was active when its process ended may hold changes that not even its index knows: they are its tail
-    /// as well, and must not pass for the newest data at its next activation.
-    fn survey(&mut self, node: &mut Node) -> Result<(), Failure> {
-        if !node.epochs.was_active() || !self.drift.is_empty() || self.party.dry_run {
+    /// Finds what was changed here without any index knowing of it: a comparison of everything is to find that as well.
+    fn look_over(&mut self, node: &mut Node) -> Result<(), Failure> {
+        if std::mem::take(&mut self.looked_over) {
             return Ok(());
         }
         let progress = &mut *self.progress;
@@ -354,6 +370,16 @@ impl<'a> Standby<'a> {
             });
         });
         self.drift = found.map_err(|e| failed(e, "see syncctl check"))?;
+        Ok(())
+    }
+
+    /// A node that was active when its process ended may hold changes that not even its index knows: they are its tail
+    /// as well, and must not pass for the newest data at its next activation.
+    fn survey(&mut self, node: &mut Node) -> Result<(), Failure> {
+        if !node.epochs.was_active() || !self.drift.is_empty() || self.party.dry_run {
+            return Ok(());
+        }
+        self.look_over(node)?;
         if !self.drift.is_empty() {
             tracing::warn!(
                 "this node was active when its process ended, and {} of its paths were changed without being noted",

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::common::node::{Options, Pair, Side};
 use crate::common::steps::{
-    LONG, Mount, ctl, daemon_ended, flushed_equal, idle, in_sync, is_root, must, start, until,
-    wait_equal, wait_problem, well,
+    LONG, Mount, ctl, ctl_when_free, daemon_ended, flushed_equal, idle, in_sync, is_root, must,
+    preserved, start, state, until, wait_equal, wait_peer, wait_problem, well,
 };
 use crate::common::tree;
 use crate::options;
@@ -326,4 +326,99 @@ fn a_vanished_mount_inside_a_root_deletes_nothing() {
     }
     pair.wait_in_sync(LONG).expect("in sync");
     assert!(b.join("inner/f4").exists());
+}
+
+/// The active node's index is lost and most of its files with it, as after a restore from an incomplete backup: nothing
+/// says that they were deleted.
+#[test]
+fn a_full_comparison_asks_before_it_deletes() {
+    let mut pair = many("1s");
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    pair.stop(Side::A);
+    fs::remove_dir_all(a.join("one")).expect("removed");
+    for i in 50..150 {
+        fs::remove_file(a.join(format!("two/f{i}"))).expect("removed");
+    }
+    fs::write(a.join("two/f0"), "newer content").expect("a file");
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(state(&pair, Side::A).join(format!("index.db{suffix}")));
+    }
+    fs::write(b.join("stray"), "made by hand").expect("a file");
+    start(&mut pair, Side::A);
+    let status = wait_peer(&mut pair, "halted", "max_delete");
+    let reason = status["peer"]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("syncctl approve data"), "{reason}");
+    assert!(
+        reason.contains("251 of 303"),
+        "a directory and what was in it, and files: {reason}"
+    );
+    assert_eq!(files(&b), 300, "nothing was deleted");
+    let (code, text) = ctl_when_free(&pair, Side::B, &["resync"]);
+    assert_eq!(code, 6, "{text}");
+    assert!(text.contains("syncctl approve data"), "{text}");
+    let (code, text) = ctl(&pair, Side::A, &["flush", "--timeout", "5s"]);
+    assert_eq!(code, 6, "{text}");
+    assert_eq!(files(&b), 300, "nothing was deleted");
+    // Asked for once more it is compared once more, and comes to the same.
+    let (code, text) = ctl(&pair, Side::A, &["resync", "--full"]);
+    assert_eq!(code, 6, "{text}");
+    let text = well(&pair, Side::A, &["approve"]);
+    assert!(text.contains("data"), "{text}");
+    pair.wait_in_sync(LONG).expect("in sync");
+    wait_equal(&pair, "data");
+    assert_eq!(files(&b), 50);
+    // What was deleted had come from the active node; what had not is preserved.
+    assert_eq!(preserved(&pair, Side::B, "data").len(), 1);
+}
+
+/// The standby was away while most of it was deleted on the active node, and a person approved that then.
+#[test]
+fn what_was_deleted_knowingly_is_not_asked_for_again() {
+    let mut pair = many("1s");
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    pair.cut().expect("cut");
+    fs::remove_dir_all(a.join("one")).expect("removed");
+    for i in 50..150 {
+        fs::remove_file(a.join(format!("two/f{i}"))).expect("removed");
+    }
+    let held = until(LONG, || {
+        let (_, text) = ctl(&pair, Side::A, &["approve"]);
+        text.contains("approved")
+    });
+    assert!(held, "{:?}", pair.status());
+    let (code, text) = ctl(&pair, Side::A, &["flush", "--timeout", "1s"]);
+    assert_ne!(code, 0, "{text}");
+    // Everything is compared, as after a catch-up that was interrupted, and what is gone has its tombstone.
+    let epochs = state(&pair, Side::B).join("epochs.json");
+    let text = fs::read_to_string(&epochs).expect("a history");
+    let marked = text.replace("\"catching_up\": false", "\"catching_up\": true");
+    assert_ne!(text, marked);
+    fs::write(&epochs, marked).expect("a history");
+    pair.restore().expect("mended");
+    pair.wait_in_sync(LONG).expect("in sync");
+    assert!(
+        pair.log(Side::A).contains("full: true }"),
+        "{}",
+        pair.log(Side::A)
+    );
+    wait_equal(&pair, "data");
+    assert_eq!(files(&b), 50);
+    assert_eq!(preserved(&pair, Side::B, "data"), []);
+}
+
+/// A standby that was filled by other means, and whose files were never compared, loses nothing by the first comparison.
+#[test]
+fn a_first_comparison_preserves_and_needs_no_approval() {
+    let mut options = options!();
+    options.sync_lines = "max_delete = { percent = 50, window = \"1s\" }\n".into();
+    let mut pair = idle(options);
+    let b = pair.root(Side::B, "data");
+    for i in 0..150 {
+        fs::write(b.join(format!("stray{i}")), format!("stray {i}")).expect("a file");
+    }
+    fs::write(pair.root(Side::A, "data").join("f"), "content").expect("a file");
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    wait_equal(&pair, "data");
+    assert_eq!(preserved(&pair, Side::B, "data").len(), 150);
 }

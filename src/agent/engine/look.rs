@@ -81,7 +81,7 @@ impl Engine {
                 approved.push(name);
             }
         }
-        if !approved.is_empty() && !self.withheld.any() {
+        if !approved.is_empty() && self.withheld.why().is_none() {
             self.go_on();
         }
         approved

@@ -122,6 +122,12 @@ impl Engine {
             Course::Send { .. } | Course::TakeIn { .. } if !self.scanned => {
                 self.met_early = Some(Box::new(theirs.clone()));
             }
+            Course::Send { full: true, .. } | Course::TakeIn { .. }
+                if self.withheld.why().is_some() =>
+            {
+                let why = self.withheld.why().unwrap_or_default().to_owned();
+                self.refuse_withheld(&why);
+            }
             Course::Send { since, full } => {
                 // Without paths the peer stands at `since` in our history; what it is owed it lacks all the same.
                 for path in self.side.node.store.owed(PIECE * 64)? {

@@ -10,7 +10,7 @@ use super::{Engine, EngineError};
 use crate::agent::apply::ApplyError;
 use crate::agent::divergence::Changed;
 use crate::agent::incoming::Broken;
-use crate::agent::meeting::{DIVERGED, REFUSED, collided};
+use crate::agent::meeting::{DIVERGED, collided};
 use crate::agent::merge::Merge;
 use crate::agent::resolve::guard::exceeding;
 use crate::agent::session::Phase;
@@ -193,10 +193,8 @@ impl Engine {
             self.link_down("too many deletions to be taken in at once");
             return Ok(());
         }
-        if let Some(text) = self.gift_exceeds()? {
-            self.refuse(REFUSED, &text);
-            // Nothing but an approval changes that.
-            self.board.expect_a_change(false);
+        if let Some((roots, text)) = self.gift_exceeds()? {
+            self.withhold(roots, text);
             return Ok(());
         }
         if let Some(session) = &self.session
@@ -206,13 +204,14 @@ impl Engine {
                 puts: 0,
                 deletes: merge.gone.len() as u64,
                 bytes: 0,
+                strays: Vec::new(),
             });
         }
         Ok(())
     }
 
     /// Why what the peer deleted is more than may be deleted here, if it is.
-    fn gift_exceeds(&mut self) -> Result<Option<String>, EngineError> {
+    fn gift_exceeds(&mut self) -> Result<Option<(BTreeSet<RootId>, String)>, EngineError> {
         let Some(session) = &self.session else {
             return Ok(None);
         };
@@ -227,13 +226,13 @@ impl Engine {
         let Some((first, Exceeded { deleted, total })) = found.into_iter().next() else {
             return Ok(None);
         };
-        self.withheld.wait(roots);
         let root = self.side.node.root(first.root);
         let name = root.map_or("?", |r| r.root.name.as_str());
-        Ok(Some(format!(
+        let text = format!(
             "{} deleted {deleted} of {total} paths of root \"{name}\" while the nodes were apart, more than max_delete allows; nothing is merged. Run \"syncctl approve {name}\" on {} if that is meant to be, or \"syncctl resolve --keep local\"",
             self.party.peer, self.party.node
-        )))
+        );
+        Ok(Some((roots, text)))
     }
 
     fn gift_batch(&mut self, batch: Batch) -> Result<(), EngineError> {
@@ -315,18 +314,6 @@ impl Engine {
         Ok(())
     }
 
-    /// What replication waited for was approved.
-    pub(super) fn go_on(&mut self) {
-        if self.session.is_none()
-            || matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Halted))
-        {
-            self.board
-                .update(|s| "unreachable".clone_into(&mut s.peer.state));
-            self.link_down("what is deleted was approved");
-            let _ = self.down.send(());
-        }
-    }
-
     /// What could not be brought to this node's disk is tried again at the next meeting; a failing index ends the process.
     fn gift_failed(&mut self, e: ApplyError) -> Result<(), EngineError> {
         match e {
@@ -337,43 +324,5 @@ impl Engine {
             }
             other => Err(other.into()),
         }
-    }
-}
-
-/// Deletions that a session does not do before a person said that they are meant to be.
-#[derive(Debug, Default)]
-pub(super) struct Withheld {
-    waiting: BTreeSet<RootId>,
-    allowed: BTreeSet<RootId>,
-}
-
-impl Withheld {
-    /// These roots wait for a person.
-    pub(super) fn wait(&mut self, roots: BTreeSet<RootId>) {
-        self.waiting.extend(roots);
-    }
-
-    /// Whether a person said that what goes from this root is meant to go.
-    pub(super) fn is_allowed(&self, root: RootId) -> bool {
-        self.allowed.contains(&root)
-    }
-
-    /// A person says so now; returns whether that was waited for.
-    pub(super) fn allow(&mut self, root: RootId) -> bool {
-        let waited = self.waiting.remove(&root);
-        if waited {
-            self.allowed.insert(root);
-        }
-        waited
-    }
-
-    /// Whether any root waits for a person.
-    pub(super) fn any(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    /// What was allowed is done.
-    pub(super) fn close(&mut self) {
-        *self = Self::default();
     }
 }

@@ -36,6 +36,7 @@ impl Engine {
                 puts,
                 deletes,
                 bytes,
+                strays,
             } => {
                 session.asked();
                 // What the listing did not name goes without being sent.
@@ -48,6 +49,9 @@ impl Engine {
                     };
                     self.caught_up = true;
                     return Ok(true);
+                }
+                if !session.dry_run {
+                    self.judge_strays(&strays);
                 }
             }
             Message::Ack {

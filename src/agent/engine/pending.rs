@@ -43,6 +43,9 @@ impl Engine {
             if let Some(why) = self.look_at_roots() {
                 self.commands.refuse_flush(&why);
             }
+            if let Some(why) = self.withheld.why() {
+                self.commands.refuse_flush(why);
+            }
             let first = [oldest, self.hints.pending().1, self.carried.oldest()];
             let first = first.into_iter().flatten().min();
             let there = live || self.leaves_nothing(behind);

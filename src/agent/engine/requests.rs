@@ -58,7 +58,7 @@ impl Engine {
                         Answer::Done(done("nothing waits for an approval"))
                     }
                     (_, names) => Answer::Done(done(format!(
-                        "approved: what is gone from {} is deleted on the peer, too",
+                        "approved: what is gone from {} on one node is deleted on the other, too",
                         names.join(", ")
                     ))),
                 };

@@ -110,9 +110,15 @@ impl Receiver {
                 continue;
             };
             let path = TreePath::new(dir.root, path);
-            if !self.side.node.excluded(&path, is_dir) {
-                self.gone.push(path);
+            if self.side.node.excluded(&path, is_dir) {
+                continue;
             }
+            if let Some(missing) = &mut self.missing
+                && !missing.found(&mut self.side.node, &path)?
+            {
+                continue;
+            }
+            self.gone.push(path);
         }
         Ok(())
     }

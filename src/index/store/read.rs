@@ -220,6 +220,20 @@ impl Store {
             .map_err(self.sql())
     }
 
+    /// Rows at and below a row that did not merely stand here when it was first looked at.
+    ///
+    /// # Errors
+    /// [`StoreError::Sql`].
+    pub fn count_compared(&self, id: NodeId) -> Result<u64> {
+        self.db
+            .prepare_cached(
+                "WITH RECURSIVE sub(id,seq) AS (SELECT id,seq FROM node WHERE id=? UNION ALL SELECT n.id,n.seq FROM sub JOIN node n ON n.parent=sub.id) SELECT count(*) FROM sub WHERE seq<>0",
+            )
+            .and_then(|mut s| s.query_row([id], |r| r.get::<_, i64>(0)))
+            .map(i64::cast_unsigned)
+            .map_err(self.sql())
+    }
+
     /// Whether a row, or any below it, was changed or came to its place after `since`.
     ///
     /// # Errors
