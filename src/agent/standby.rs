@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use self::given::halted;
 pub use self::takeover::Takeover;
 use self::takeover::handed_over;
 use super::apply::Receiving;
@@ -148,7 +147,7 @@ impl<'a> Standby<'a> {
             let course = judge(&ours, &theirs, &self.party);
             tracing::info!("met {}: {course:?}", theirs.node);
             let end = match course {
-                course if self.takes_nothing(&theirs, &course) => {
+                _ if self.takes_nothing(&theirs, &course) => {
                     self.beside_active(&peer, &theirs.node)
                 }
                 Course::Send { .. } if self.takeover.is_some() => {
@@ -178,22 +177,10 @@ impl<'a> Standby<'a> {
                     end
                 }
                 Course::Send { .. } | Course::TakeIn { .. } if theirs.role == Role::Standby => {
-                    let ran = self.send(side, peer.clone(), ours, &theirs)?;
-                    side = ran.side;
-                    if ran.caught_up {
-                        let verdict = if self.party.dry_run {
-                            format!("{} is behind and would receive", self.party.peer)
-                        } else {
-                            format!("{} was behind and received", self.party.peer)
-                        };
-                        End::Done(ran.brought.report(ResyncReport {
-                            direction: "send".into(),
-                            verdict,
-                            ..ResyncReport::default()
-                        }))
-                    } else {
-                        halted(ran.refused, ran.why)
-                    }
+                    let takes_in = matches!(course, Course::TakeIn { .. });
+                    let (back, end) = self.bring(side, &peer, (ours, &theirs), takes_in)?;
+                    side = back;
+                    end
                 }
                 Course::Diverged { since } => self.apart(&side.node, &peer, since)?,
                 other => refuse(&peer, other, &self.party),

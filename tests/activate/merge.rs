@@ -183,7 +183,18 @@ fn nobody_needs_to_be_active() {
         let pair = apart(merging(), many_kinds_on_a, many_kinds_on_b);
         deactivate(&pair, Side::B);
         pair.restore().expect("mended");
-        well(&pair, caller, &["resync"]);
+        let text = well(&pair, caller, &["resync"]);
+        assert!(text.contains("both sides' changes"), "{text}");
+        // Who took in gave numbers to what it took, but is not active by that.
+        for side in [Side::A, Side::B] {
+            let epochs = crate::common::steps::state(&pair, side).join("epochs.json");
+            let text = fs::read_to_string(epochs).expect("a history");
+            assert!(
+                text.contains("\"active\": false"),
+                "{}: {text}",
+                side.name()
+            );
+        }
         wait_equal(&pair, "data");
         assert_eq!(read(&pair, Side::B, "a").as_deref(), Some("changed on A"));
         assert_eq!(read(&pair, Side::A, "b").as_deref(), Some("changed on B"));

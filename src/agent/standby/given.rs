@@ -7,7 +7,7 @@ use crate::agent::owner::{apply_failure, failed, refusal};
 use crate::agent::peer::Peer;
 use crate::agent::receiver::Receiver;
 use crate::model::epoch::Seq;
-use crate::wire::control::Failure;
+use crate::wire::control::{Failure, ResyncReport};
 use crate::wire::message::Hello;
 
 /// A side, how its session ended, and the stream of the one that took its place, if one did.
@@ -45,7 +45,50 @@ impl Standby<'_> {
             noted.map_err(|e| failed(e, "see syncctl check"))?;
         }
         node.lost_split_brain = false;
-        self.follow(side, peer, since, (ours, theirs))
+        let (side, mut end, next) = self.follow(side, peer, since, (ours, theirs))?;
+        if let End::Done(report) = &mut end {
+            report.verdict = both(&self.party.node, &self.party.peer);
+        }
+        Ok((side, end, next))
+    }
+
+    /// Brings the peer, which is behind, to where this node stands; before that this node takes in what the peer changed on
+    /// its own, where `takes_in` says so.
+    ///
+    /// # Errors
+    /// A failure where the node's own state fails.
+    pub(super) fn bring(
+        &mut self,
+        side: Receiving,
+        peer: &Peer,
+        (ours, theirs): (Hello, &Hello),
+        takes_in: bool,
+    ) -> Result<(Receiving, End), Failure> {
+        let was_active = side.node.epochs.was_active();
+        let ran = self.send(side, peer.clone(), ours, theirs)?;
+        let mut side = ran.side;
+        if takes_in && !was_active {
+            // What was taken in has numbers of this node, but nobody was active here.
+            let noted = side.node.epochs.set_active(false);
+            noted.map_err(|e| failed(e, "see syncctl check"))?;
+        }
+        if !ran.caught_up {
+            return Ok((side, halted(ran.refused, ran.why)));
+        }
+        let peer = &self.party.peer;
+        let verdict = if self.party.dry_run {
+            format!("{peer} is behind and would receive")
+        } else if takes_in {
+            both(&self.party.node, peer)
+        } else {
+            format!("{peer} was behind and received")
+        };
+        let report = ran.brought.report(ResyncReport {
+            direction: "send".into(),
+            verdict,
+            ..ResyncReport::default()
+        });
+        Ok((side, End::Done(report)))
     }
 
     /// Receives what the peer has more than both shared at `since`.
@@ -74,8 +117,13 @@ impl Standby<'_> {
     }
 }
 
+/// In words, that both sides' changes are on both nodes now.
+fn both(node: &str, peer: &str) -> String {
+    format!("{node} and {peer} both changed data, and both have both sides' changes now")
+}
+
 /// How a session ended in which this node sent and did not come to the end.
-pub(super) fn halted(refused: Option<(u8, String)>, why: String) -> End {
+fn halted(refused: Option<(u8, String)>, why: String) -> End {
     match refused {
         Some((code, text)) => End::Refused(refusal(code, text)),
         None => End::Lost(why),
