@@ -158,9 +158,17 @@ pub(super) fn is_written(node: &Node, path: &TreePath, row: Option<&Row>) -> boo
             );
             true
         }
+        // Root without CAP_LEASE, or a user to whom the file does not belong: the remedy is at hand.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            let shown = node.show(path);
+            tracing::warn!(
+                "{shown}: this process may not see whether it is open for writing ({e}; it needs CAP_LEASE), so it counts as changed here"
+            );
+            true
+        }
         Err(e) => {
             let shown = node.show(path);
-            tracing::debug!("{shown}: nobody can tell whether it is open for writing: {e}");
+            tracing::info!("{shown}: nobody can tell whether it is open for writing: {e}");
             false
         }
     }
