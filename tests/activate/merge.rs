@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::common::kinds::noise;
 use crate::common::node::{Options, Pair, Side};
 use crate::common::steps::{
     LONG, activate, ctl, ctl_when_free, deactivate, idle, json, preserved, until, wait_equal, well,
@@ -295,6 +296,21 @@ fn what_was_removed_on_one_node_and_changed_on_the_other_collides() {
             assert!(found.is_empty(), "{what}: {found:?}");
         }
     }
+}
+
+#[test]
+fn large_files_of_both_nodes_are_on_both() {
+    let large = |root: &Path, name: &str, seed| {
+        fs::write(root.join(name), noise(20 << 20, seed)).expect("a large file");
+    };
+    let pair = apart(
+        merging(),
+        |r| large(r, "large of A", 1),
+        |r| large(r, "large of B", 2),
+    );
+    pair.restore().expect("mended");
+    merged(&pair);
+    assert!(pair.root(Side::B, "data").join("large of A").exists());
 }
 
 #[test]

@@ -130,10 +130,14 @@ impl Engine {
                 self.arrives(taken);
             }
             Message::TransferEnd { id, hash } => {
-                let ended = self.side.incoming.end(&self.side.staging, id, hash);
+                let ended = self.side.incoming.end(&mut self.side.staging, id, hash);
                 self.arrives(ended);
             }
             Message::Abandon { id } => self.side.incoming.give_up(&self.side.staging, id),
+            // Nothing that was cut off is kept here.
+            Message::AskPart { path } | Message::AskSignature { path } => {
+                session.peer.send(Message::no_signature(path));
+            }
             Message::Batch(batch) => self.gift_batch(batch)?,
             Message::Settle { number, .. } => self.gift_settled(number)?,
             other => return Ok(Some(other)),

@@ -27,14 +27,7 @@ impl Receiver {
         let found = find(self, path);
         if let Err(e) = found.and_then(|(basis, file)| self.send_signature(path, basis, &file)) {
             tracing::debug!("no signature of {}: {e}", self.side.node.show(path));
-            let none = Message::Signature {
-                path: path.clone(),
-                basis: Hash([0; 32]),
-                size: 0,
-                data: Vec::new(),
-                last: true,
-            };
-            self.peer.send(none);
+            self.peer.send(Message::no_signature(path.clone()));
         }
     }
 

@@ -5,14 +5,26 @@ use super::{
     Message, Wanted,
 };
 use crate::model::batch::{Batch, Content, MAX_BATCH_OPS, Op};
-use crate::model::entry::{Entry, Kind};
-use crate::model::path::check_name;
+use crate::model::entry::{Entry, Hash, Kind};
+use crate::model::path::{TreePath, check_name};
 
 fn rule(ok: bool, what: &'static str) -> Result<(), Invalid> {
     if ok { Ok(()) } else { Err(Invalid(what)) }
 }
 
 impl Message {
+    /// Says that there is nothing to sign for a path.
+    #[must_use]
+    pub fn no_signature(path: TreePath) -> Self {
+        Self::Signature {
+            path,
+            basis: Hash([0; 32]),
+            size: 0,
+            data: Vec::new(),
+            last: true,
+        }
+    }
+
     /// Checks what the types cannot: bounds, names, ranges.
     ///
     /// # Errors
