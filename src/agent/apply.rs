@@ -83,7 +83,7 @@ impl Receiving {
         let mut this = Self {
             node,
             staging,
-            incoming: Incoming::default(),
+            incoming: Incoming::new(sync),
             sync,
             first: false,
             lsn,

@@ -1,9 +1,10 @@
 //! Large files: read, hashed and sent on a thread of their own, a chunk at a time.
 //!
-//! A version counts only if the file did not change while it was read (or two readings of the same range agree, for a
+//! Mostly a file is read twice, for the hash that decides how it travels and then to be sent. A version counts only if the file did not change while it was read (or two readings of the same range agree, for a
 //! file that keeps growing), so a torn one is never published. The receiver compares the
 //! hash of the whole result again. Memory is one buffer and one block list.
 
+mod at_once;
 mod send;
 
 use std::fs::File;
@@ -187,6 +188,11 @@ fn read_and_send(
                 Ok(None) => {}
                 Err(e) => return Err(e),
             }
+        }
+        if let (Basis::None, Some((peer, id))) = (&job.basis, &job.to)
+            && let Some(read) = at_once::send(job, &source, (peer, *id), signatures)?
+        {
+            return Ok(read);
         }
         let size = source.stamp.size;
         let Some(blocks) = hash(&source.file, size)? else {

@@ -73,6 +73,8 @@ struct Open {
 /// The transfers of a session.
 #[derive(Default)]
 pub struct Incoming {
+    /// What arrives is synced before it is acknowledged.
+    durable: bool,
     open: HashMap<u64, Open>,
     finished: HashMap<u64, Finished>,
     /// Transfers that turned out to be of no use; their chunks are ignored.
@@ -80,6 +82,15 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// None yet; `durable` says that what arrives will be synced before it is acknowledged.
+    #[must_use]
+    pub fn new(durable: bool) -> Self {
+        Self {
+            durable,
+            ..Self::default()
+        }
+    }
+
     /// Begins a transfer.
     ///
     /// # Errors
@@ -145,6 +156,7 @@ impl Incoming {
                 at: 0,
                 sparse,
                 basis,
+                behind: self.durable.then_some(0),
             },
             applier,
             append,

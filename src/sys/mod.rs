@@ -19,3 +19,4 @@ pub mod service;
 pub mod syslog;
 pub mod tree;
 pub mod watch;
+pub mod writeback;

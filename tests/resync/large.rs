@@ -1,6 +1,7 @@
 //! A large file whose transfer is cut off goes on where it was.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use crate::common::kinds::noise;
@@ -122,4 +123,35 @@ fn what_arrived_of_a_file_that_is_gone_is_removed() {
     assert_eq!(staged(&pair), Vec::<PathBuf>::new());
     deactivate(&pair, Side::B);
     tree::assert_equal(&pair.root(Side::A, "data"), &pair.root(Side::B, "data"));
+}
+
+#[test]
+fn a_file_that_is_changed_while_it_is_sent_is_never_torn() {
+    let mut pair = slow();
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    let first = noise(SIZE, 6);
+    let file = put(&pair, &first);
+    let arrived = || {
+        let mut sizes = staged(&pair).into_iter().filter_map(|p| p.metadata().ok());
+        sizes.any(|m| m.len() >= 8 << 20)
+    };
+    assert!(until(LONG, arrived), "{:?}", staged(&pair));
+    // What was sent already, and what was not.
+    let mut second = first.clone();
+    let writer = fs::File::options().write(true).open(&file).expect("opened");
+    for at in [1 << 20, SIZE - (1 << 20)] {
+        second[at..at + 4096].fill(9);
+        writer
+            .write_all_at(&second[at..at + 4096], at as u64)
+            .expect("written");
+    }
+    drop(writer);
+    let there = pair.root(Side::B, "data").join("large");
+    assert!(until(LONG, || there.exists()));
+    let seen = fs::read(&there).expect("read");
+    assert!(seen == first || seen == second, "torn");
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    assert!(fs::read(&there).expect("read") == second);
 }

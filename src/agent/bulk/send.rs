@@ -188,7 +188,7 @@ fn send_whole(file: &File, size: u64, sparse: bool, out: &mut Out<'_>) -> Result
 }
 
 /// The next range that is no hole, from `at` on.
-fn next_data(file: &File, at: u64, size: u64) -> Result<(u64, u64), Failed> {
+pub(super) fn next_data(file: &File, at: u64, size: u64) -> Result<(u64, u64), Failed> {
     let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
         Ok(start) => start.min(size),
         Err(rustix::io::Errno::NXIO) => return Ok((size, size)),
@@ -200,7 +200,7 @@ fn next_data(file: &File, at: u64, size: u64) -> Result<(u64, u64), Failed> {
 
 /// What the receiver is asked to sign.
 #[derive(Clone, Copy)]
-enum Ask {
+pub(super) enum Ask {
     /// Its version of this hash.
     Version(Hash),
     /// What it kept of a transfer that was cut off.
@@ -216,13 +216,7 @@ fn send_rolled(
     out: &mut Out<'_>,
     begin: &dyn Fn(Form) -> Message,
 ) -> Result<(), Failed> {
-    while signatures.try_recv().is_ok() {}
-    let path = job.path.clone();
-    out.peer.send(match ask {
-        Ask::Version(_) => Message::AskSignature { path },
-        Ask::Part => Message::AskPart { path },
-    });
-    let Some((basis, signature)) = collect(out.peer, &job.path, ask, signatures)? else {
+    let Some((basis, signature)) = self::ask(out.peer, &job.path, ask, signatures)? else {
         out.peer.send_bulk(begin(Form::Whole))?;
         return send_whole(&source.file, blocks.size(), source.sparse, out);
     };
@@ -243,6 +237,22 @@ fn send_rolled(
     differ.finish(&mut |command| enc.command(command, &mut out.buf));
     enc.finish(&mut out.buf);
     Ok(out.flush()?)
+}
+
+/// Asks for a signature; `None` where the receiver has nothing to sign.
+pub(super) fn ask(
+    peer: &Peer,
+    path: &TreePath,
+    ask: Ask,
+    signatures: &Receiver<(TreePath, SignaturePart)>,
+) -> Result<Option<(Hash, Signature)>, Failed> {
+    while signatures.try_recv().is_ok() {}
+    let of = path.clone();
+    peer.send(match ask {
+        Ask::Version(_) => Message::AskSignature { path: of },
+        Ask::Part => Message::AskPart { path: of },
+    });
+    collect(peer, path, ask, signatures)
 }
 
 /// Gathers the parts of a signature; `None` where the receiver has no such version.

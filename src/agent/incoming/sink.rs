@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use super::{BUFFER, HOLE};
 use crate::decide::blocks::BlockHasher;
 use crate::decide::delta::apply::Target;
+use crate::sys::writeback;
 
 /// Where content is written.
 pub(super) struct Sink {
@@ -17,7 +18,12 @@ pub(super) struct Sink {
     /// Zeros become holes.
     pub(super) sparse: bool,
     pub(super) basis: Basis,
+    /// Where the part begins that is not on its way to disk; `None` where nobody will wait for that.
+    pub(super) behind: Option<u64>,
 }
+
+/// Bytes after which they are sent on their way to disk.
+const STRIDE: u64 = 16 * 1024 * 1024;
 
 /// What the commands of a delta copy from.
 pub(super) enum Basis {
@@ -60,6 +66,12 @@ impl Sink {
             }
             self.at += now.len() as u64;
             rest = next;
+        }
+        if let Some(from) = self.behind
+            && self.at >= from + STRIDE
+        {
+            writeback::begin(&self.file, from, self.at - from);
+            self.behind = Some(self.at);
         }
         Ok(())
     }

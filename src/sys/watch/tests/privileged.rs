@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use super::super::*;
 use super::bench::{Bench, ROOT, covers, each, make_root, path};
@@ -29,9 +30,18 @@ fn mount(source: &str, at: &Path, kind: &str, flags: libc::c_ulong) -> bool {
 
 fn unmount(at: &Path) {
     let at = CString::new(at.as_os_str().as_bytes()).expect("no NUL");
-    // SAFETY: a C string that outlives the call.
-    let done = unsafe { libc::umount2(at.as_ptr(), 0) };
-    assert_eq!(done, 0, "unmounting: {}", std::io::Error::last_os_error());
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        // SAFETY: a C string that outlives the call.
+        if unsafe { libc::umount2(at.as_ptr(), 0) } == 0 {
+            return;
+        }
+        // A child that another test starts has this process's descriptors until it executes its program.
+        let e = std::io::Error::last_os_error();
+        let busy = e.kind() == std::io::ErrorKind::ResourceBusy && Instant::now() < end;
+        assert!(busy, "unmounting: {e}");
+        std::thread::yield_now();
+    }
 }
 
 /// Runs a test in a thread with a mount namespace of its own, which ends with it.

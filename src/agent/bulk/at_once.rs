@@ -1,0 +1,126 @@
+//! A large file that the peer has nothing of, sent while it is read for the first time.
+//!
+//! That is right only where every change that comes meanwhile would show in the file's stamp: nobody has it open for
+//! writing or mapped so, and its last change lies before the clock of change times moved on.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use super::send::{Ask, ask, next_data};
+use super::{CHUNK, Failed, Job, Read, Sent, SignaturePart, Source, look};
+use crate::agent::peer::Peer;
+use crate::agent::staging::PART_MIN;
+use crate::decide::blocks::BlockHasher;
+use crate::model::entry::Kind;
+use crate::model::path::TreePath;
+use crate::sys::clock;
+use crate::sys::lease::is_open_for_writing;
+use crate::wire::message::{Form, Message};
+
+/// Looks at the clock of change times before a file is given up as changed in the future, and the time between two: that
+/// clock moves on every 10 ms at the latest.
+const LOOKS: u32 = 40;
+const BETWEEN: Duration = Duration::from_millis(1);
+/// Zeros, for holes.
+static ZEROS: [u8; CHUNK] = [0; CHUNK];
+
+/// Sends the file whole; `None` where it is to be read before it is sent. A smaller one is not worth the care.
+pub(super) fn send(
+    job: &Job,
+    source: &Source,
+    (peer, id): (&Peer, u64),
+    signatures: &Receiver<(TreePath, SignaturePart)>,
+) -> Result<Option<Read>, Failed> {
+    let size = source.stamp.size;
+    if size < PART_MIN
+        || !would_show(source)
+        || ask(peer, &job.path, Ask::Part, signatures)?.is_some()
+    {
+        return Ok(None);
+    }
+    peer.send_bulk(Message::Transfer {
+        id,
+        path: job.path.clone(),
+        form: Form::Whole,
+        size,
+        sparse: source.sparse,
+    })?;
+    let mut hasher = BlockHasher::new(size);
+    let mut at = 0;
+    while at < size {
+        let (start, end) = if source.sparse {
+            next_data(&source.file, at, size)?
+        } else {
+            (at, size)
+        };
+        hash_zeros(&mut hasher, start - at);
+        at = start;
+        while at < end {
+            let n = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
+            let mut data = vec![0u8; n];
+            match source.file.read_exact_at(&mut data, at) {
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return abandon(peer, id),
+                other => other?,
+            }
+            hasher.update(&data);
+            peer.send_bulk(Message::Chunk {
+                id,
+                offset: at,
+                data,
+            })?;
+            at += n as u64;
+        }
+    }
+    if look(&source.file)?.stamp != source.stamp || !nobody_writes(source) {
+        return abandon(peer, id);
+    }
+    let blocks = hasher.finish();
+    let hash = blocks.root();
+    peer.send_bulk(Message::TransferEnd { id, hash })?;
+    let mut entry = source.entry.clone();
+    entry.kind = Kind::File {
+        size,
+        hash: Some(hash),
+    };
+    Ok(Some(Read {
+        entry,
+        stamp: source.stamp,
+        tick: source.tick,
+        blocks,
+        sent: Sent::Staged(id),
+    }))
+}
+
+fn abandon(peer: &Peer, id: u64) -> Result<Option<Read>, Failed> {
+    peer.send_bulk(Message::Abandon { id })?;
+    Ok(None)
+}
+
+/// Whether a change from now on would show in the file's stamp.
+fn would_show(source: &Source) -> bool {
+    if !nobody_writes(source) {
+        return false;
+    }
+    // Two changes within one tick of the clock have the same time.
+    for _ in 0..LOOKS {
+        if source.stamp.ctime < clock::tick() {
+            return true;
+        }
+        std::thread::sleep(BETWEEN);
+    }
+    false
+}
+
+fn nobody_writes(source: &Source) -> bool {
+    is_open_for_writing(&source.file).is_ok_and(|writes| !writes)
+}
+
+fn hash_zeros(hasher: &mut BlockHasher, mut count: u64) {
+    while count > 0 {
+        let n = usize::try_from(count).unwrap_or(CHUNK).min(CHUNK);
+        hasher.update(&ZEROS[..n]);
+        count -= n as u64;
+    }
+}
