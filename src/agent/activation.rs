@@ -12,7 +12,7 @@ use super::apply::Receiving;
 use super::board::Board;
 use super::engine::Event;
 use super::owner::{Site, failed};
-use super::peer::{self, Peer};
+use super::peer::{self, MISSED, Peer};
 use super::standby::{End, Standby, Takeover, Until};
 use super::{setup, survey};
 use crate::config::{OnPeerActive, OnStale};
@@ -118,10 +118,28 @@ impl Activation<'_> {
 
     /// Whether the peer died, as two observations say that do not depend on each other: the stream on which it sent its
     /// changes to this node fell silent, and its host does not answer now. There is nobody to wait for then.
-    fn is_gone(&self, side: &Receiving) -> Result<bool, Failure> {
-        let silent = side.node.peer_fell_silent();
-        let silent = silent.map_err(|e| failed(e, "see syncctl check"))?;
-        Ok(silent && self.rt.block_on(link::is_dead(&self.site.target(), ANSWER)))
+    fn is_gone(&mut self, side: &Receiving) -> Result<bool, Failure> {
+        let since = side.node.peer_silent_since();
+        let Some(since) = since.map_err(|e| failed(e, "see syncctl check"))? else {
+            return Ok(false);
+        };
+        let (rt, target) = (self.rt, self.site.target());
+        let is_dead = || rt.block_on(link::is_dead(&target, ANSWER));
+        let silence = Duration::from_millis(clock::unix_ms().saturating_sub(since));
+        let left = MISSED.saturating_sub(silence);
+        if !is_dead() {
+            return Ok(false);
+        }
+        if left.is_zero() {
+            return Ok(true);
+        }
+        // The stream was given up so early that the peer's sign of life may only have been late.
+        let told =
+            rt.block_on(async { tokio::time::timeout(left, told_to_end(self.events)).await });
+        if told.is_ok() {
+            return Err(interrupted());
+        }
+        Ok(is_dead())
     }
 
     /// Dials the peer, for as long as nobody tells this process to end; why it cannot be reached is no failure.

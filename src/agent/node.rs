@@ -38,8 +38,8 @@ pub struct RootSpec {
     pub exclude: Vec<String>,
 }
 
-/// Number in the index: 1 where the peer fell silent ([`Node::peer_fell_silent`]).
-const FELL_SILENT: &str = "fell_silent";
+/// Number in the index: since when the peer has been silent ([`Node::peer_silent_since`]), 0 where it is not.
+const SILENT_SINCE: &str = "silent_since_ms";
 /// Number in the index: 1 once the index stood for the tree.
 const COMPLETE: &str = "complete";
 
@@ -249,24 +249,24 @@ impl Node {
         Ok(())
     }
 
-    /// Whether this node stood where its active peer stood until that one fell silent without a word that it ends, and
-    /// has not met it since.
+    /// When the active peer was heard last, in milliseconds of this host's clock, where this node stood where that one
+    /// stood until it fell silent without a word that it ends, and has not met it since.
     ///
     /// # Errors
     /// [`StoreError`] where the index fails.
-    pub fn peer_fell_silent(&self) -> Result<bool, StoreError> {
-        Ok(self.store.number(FELL_SILENT)? == 1)
+    pub fn peer_silent_since(&self) -> Result<Option<u64>, StoreError> {
+        Ok(Some(self.store.number(SILENT_SINCE)?).filter(|ms| *ms > 0))
     }
 
-    /// Notes whether it did; a peer that is met has not.
+    /// Notes since when it has been silent; a peer that is met is not.
     ///
     /// # Errors
     /// [`StoreError`] where the index fails.
-    pub fn note_silence(&self, silent: bool) -> Result<(), StoreError> {
-        if self.peer_fell_silent()? == silent {
+    pub fn note_silence(&self, since: Option<u64>) -> Result<(), StoreError> {
+        if self.peer_silent_since()? == since {
             return Ok(());
         }
-        self.store.set_number(FELL_SILENT, u64::from(silent))
+        self.store.set_number(SILENT_SINCE, since.unwrap_or(0))
     }
 
     /// What counts when something has to make way here.

@@ -23,8 +23,10 @@ use crate::wire::message::Message;
 const SILENCE: Duration = Duration::from_millis(4000);
 /// Time between signs of life.
 const PULSE: Duration = Duration::from_millis(1000);
+/// Time without a sign of life after which one is late.
+const LATE: Duration = Duration::from_millis(1500);
 /// Time without a sign of life in which at least one did not come.
-const MISSED: Duration = Duration::from_millis(2500);
+pub const MISSED: Duration = Duration::from_millis(2500);
 /// Bulk chunks waiting for the writer.
 const BULK_QUEUE: usize = 4;
 /// Bytes gathered before they are written although more messages wait.
@@ -98,12 +100,13 @@ impl Peer {
         )
     }
 
-    /// Whether nothing came from the peer for longer than a peer that lives leaves between two signs of life. One that
-    /// ended the stream was heard doing so.
+    /// How long nothing has come from the peer, where a sign of life is late by now. One that ended the stream was heard
+    /// doing so.
     #[must_use]
-    pub fn is_silent(&self) -> bool {
+    pub fn silence(&self) -> Option<Duration> {
         let heard = Duration::from_millis(self.counters.heard.load(Ordering::Relaxed));
-        self.began.elapsed().saturating_sub(heard) >= MISSED
+        let silence = self.began.elapsed().saturating_sub(heard);
+        (silence >= LATE).then_some(silence)
     }
 
     /// Waits until the session has ended.

@@ -142,7 +142,7 @@ impl<'a> Standby<'a> {
                 Ok(theirs) => theirs,
                 Err(end) => return Ok((side, end)),
             };
-            let met = side.node.note_silence(false);
+            let met = side.node.note_silence(None);
             met.map_err(|e| failed(e, "see syncctl check"))?;
             let course = judge(&ours, &theirs, &self.party);
             tracing::info!("met {}: {course:?}", theirs.node);

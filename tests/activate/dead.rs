@@ -71,6 +71,28 @@ fn a_peer_that_fell_silent_and_whose_host_is_gone_is_not_waited_for() {
 }
 
 #[test]
+fn a_peer_that_has_just_died_is_waited_for_until_its_silence_is_certain() {
+    let mut options = options!();
+    let Some(Ground { net, .. }) = &over_ssh(&mut options) else {
+        return;
+    };
+    let mut pair = in_sync(options);
+    std::fs::write(pair.root(Side::A, "data").join("f"), "replicated").expect("a file");
+    flushed_equal(&pair, "data");
+    net.set_link(false).expect("the link is cut");
+    pair.kill(Side::A);
+    // Not yet two signs of life were missed, and the receiver still runs, when the cluster manager has made up its mind.
+    std::thread::sleep(Duration::from_millis(1700));
+    assert_eq!(ctl_b(net, &pair, &["status"]).0, 0);
+    let log = pair.daemon_log(Side::B);
+    let (took, text) = on_b(net, &pair, &["activate", "--log", log.as_str()]);
+    assert!(text.contains("fell silent"), "{text}");
+    assert!(took < Duration::from_secs(3), "{took:?}: {text}");
+    println!("activation beside a peer that has just died: {took:?}");
+    on_b(net, &pair, &["deactivate"]);
+}
+
+#[test]
 fn a_peer_that_was_met_since_has_not_fallen_silent() {
     let mut pair = in_sync(options!());
     std::fs::write(pair.root(Side::A, "data").join("f"), "replicated").expect("a file");
@@ -81,12 +103,12 @@ fn a_peer_that_was_met_since_has_not_fallen_silent() {
         let index = rusqlite::Connection::open(state(&pair, Side::B).join("index.db"));
         let index = index.expect("the index");
         index.execute_batch(set).expect("written");
-        let query = "SELECT value FROM meta WHERE key='fell_silent'";
+        let query = "SELECT value FROM meta WHERE key='silent_since_ms'";
         index.query_row(query, [], |row| row.get(0)).expect("read")
     };
     // As an earlier crash of the peer left it.
     assert_eq!(
-        number("INSERT OR REPLACE INTO meta VALUES ('fell_silent',1)"),
+        number("INSERT OR REPLACE INTO meta VALUES ('silent_since_ms',1)"),
         1
     );
     activate(&pair, Side::B);

@@ -109,7 +109,7 @@ impl Engine {
         let Some(session) = &self.session else {
             return Ok(());
         };
-        self.side.node.note_silence(false)?;
+        self.side.node.note_silence(None)?;
         let course = judge(&session.ours, theirs, &self.party);
         tracing::info!("met {}: {course:?}", theirs.node);
         if theirs.takes_over && self.party.role == Role::Active {

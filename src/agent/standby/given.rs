@@ -7,6 +7,7 @@ use crate::agent::owner::{apply_failure, failed, refusal};
 use crate::agent::peer::Peer;
 use crate::agent::receiver::Receiver;
 use crate::model::epoch::Seq;
+use crate::sys::clock;
 use crate::wire::control::{Failure, ResyncReport};
 use crate::wire::message::Hello;
 
@@ -106,11 +107,14 @@ impl Standby<'_> {
         self.in_step = None;
         let (end, next) = self.receive(&mut receiver, ours, theirs)?;
         // Before anything is brought to disk, which takes its time.
-        let silent = peer.is_silent();
+        let silence = peer
+            .silence()
+            .and_then(|s| u64::try_from(s.as_millis()).ok());
+        let since = silence.map(|ms| clock::unix_ms().saturating_sub(ms));
         let side = receiver.finish();
         if let Some(ms) = self.in_step {
             let noted = side.node.store.set_number(IN_STEP, ms);
-            let noted = noted.and_then(|()| side.node.note_silence(silent));
+            let noted = noted.and_then(|()| side.node.note_silence(since));
             noted.map_err(|e| failed(e, "see syncctl check"))?;
         }
         Ok((side, end, next))
