@@ -147,6 +147,11 @@ fn pause_holds_and_resume_sends() {
     let (code, said) = ctl(&pair, Side::A, &["flush", "--timeout", "1s"]);
     assert_ne!(code, 0, "{said}");
     assert!(!b.join("held").exists());
+    for command in ["resync", "verify", "diff"] {
+        let (code, said) = ctl(&pair, Side::A, &[command]);
+        let told = said.contains("replication is paused") && said.contains("syncctl resume");
+        assert!(code == 6 && told, "{command}: {code} {said}");
+    }
     let (code, said) = ctl(&pair, Side::A, &["resume"]);
     assert_eq!(code, 0, "{said}");
     pair.wait_in_sync(Duration::from_secs(40)).expect("in sync");

@@ -132,6 +132,9 @@ impl Engine {
     /// Why nothing can be asked of the peer now.
     fn no_session(&self) -> Answer {
         let why = &self.unreachable;
+        if self.paused {
+            return failure(6, "replication is paused", "run \"syncctl resume\" first");
+        }
         match self.board.snapshot().peer.state.as_str() {
             "diverged" => failure(5, why, "see \"Split brain\" in README.md"),
             "halted" => failure(6, why, HALTED),
@@ -244,16 +247,14 @@ impl Engine {
         }
         let live = matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live));
         if !live || self.commands.is_comparing() {
-            let text = if live {
-                "another comparison is under way"
+            let _ = replies.send(if live {
+                failure(1, "another comparison is under way", "see syncctl status")
+            } else if self.session.is_none() {
+                self.no_session()
             } else {
-                "the peer is not in sync, so there is nothing to compare yet"
-            };
-            let _ = replies.send(failure(
-                if live { 1 } else { 4 },
-                text,
-                "see syncctl status",
-            ));
+                let text = "the peer is not in sync, so there is nothing to compare yet";
+                failure(4, text, "see syncctl status")
+            });
             return;
         }
         if let Some(round) = self.begin_compare(quick) {
