@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
 use super::peer::{Gone, Peer};
 use crate::decide::blocks::{BlockHasher, Blocks};
@@ -112,6 +112,9 @@ impl From<Gone> for Failed {
     }
 }
 
+/// Parts of signatures that wait for the thread: as many as the longest signature has.
+pub const MAX_PARTS: usize = 512;
+
 /// A part of a signature, or that there is none.
 pub type SignaturePart = Option<(Hash, u64, Vec<u8>, bool)>;
 
@@ -138,7 +141,7 @@ pub struct Handle {
     /// Files to send.
     pub jobs: Sender<Job>,
     /// Signatures that arrived.
-    pub signatures: Sender<(TreePath, SignaturePart)>,
+    pub signatures: SyncSender<(TreePath, SignaturePart)>,
 }
 
 struct Source {

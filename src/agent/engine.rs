@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use self::departure::Departure;
 pub use self::departure::Ended;
@@ -76,6 +76,8 @@ pub enum Event {
         session: u64,
         /// The message.
         message: Message,
+        /// Its share of what a session may hold, until it is done with.
+        room: Option<OwnedSemaphorePermit>,
     },
     /// A session ended, and why.
     LinkDown {
@@ -378,7 +380,11 @@ impl Engine {
             // Who came to us waits for an answer; what we dialled meanwhile only gets in its way.
             Event::Dialled(peer) if self.session.is_some() => peer.close(),
             Event::Dialled(peer) => self.link_up(peer),
-            Event::Peer { session, message } => {
+            Event::Peer {
+                session,
+                message,
+                room: _room,
+            } => {
                 if self
                     .session
                     .as_ref()

@@ -14,12 +14,12 @@ use std::os::unix::fs::FileExt;
 use self::sink::{Basis, Hashing, Sink};
 use super::node::Node;
 use super::staging::{self, PART_MIN, Part, Staging};
-use crate::decide::blocks::{BlockHasher, Blocks};
+use crate::decide::blocks::{BlockHasher, Blocks, MAX_SIZE};
 use crate::decide::delta::apply::{Applier, DeltaError};
 use crate::model::entry::{Hash, Stamp};
 use crate::model::path::{RootId, TreePath};
 use crate::sys::tree::{Look, look_at, open_regular};
-use crate::wire::message::Form;
+use crate::wire::message::{Form, MAX_HOLE};
 
 /// Most transfers open or waiting for their batch at a time.
 pub const MAX_TRANSFERS: usize = 64;
@@ -108,6 +108,9 @@ impl Incoming {
             return Err(Broken::Stage(io::Error::other(
                 "the peer opened too many transfers at once",
             )));
+        }
+        if size > MAX_SIZE {
+            return Err(Broken::Want);
         }
         let (mut append, mut applier) = (None, None);
         let mut hasher = BlockHasher::new(size);
@@ -371,11 +374,15 @@ impl Open {
         let at = self
             .append
             .map_or(self.hasher.size(), |(old, _)| self.hasher.size() - old);
-        let fits = offset >= at && offset + data.len() as u64 <= self.size;
-        if !fits || (self.append.is_some() && offset != at) {
+        let end = offset.checked_add(data.len() as u64);
+        let hole = offset.checked_sub(at).filter(|h| *h <= MAX_HOLE);
+        let (Some(hole), true) = (hole, end.is_some_and(|end| end <= self.size)) else {
+            return Err(Broken::Want);
+        };
+        if self.append.is_some() && hole > 0 {
             return Err(Broken::Want);
         }
-        hash_zeros(&mut self.hasher, offset - at);
+        hash_zeros(&mut self.hasher, hole);
         self.hasher.update(data);
         self.sink.at = offset;
         self.sink.write(data)?;
@@ -394,6 +401,9 @@ impl Open {
         };
         if self.append.is_none() && self.hasher.size() < total {
             let missing = total - self.hasher.size();
+            if missing > MAX_HOLE {
+                return Err(Broken::Want);
+            }
             hash_zeros(&mut self.hasher, missing);
         }
         let blocks = self.hasher.finish();

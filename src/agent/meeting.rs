@@ -112,6 +112,9 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
     }
 }
 
+/// Exit code, and code of a refusal, where the two sides' configurations do not go together.
+pub const MISMATCH: u8 = 2;
+
 /// Exit code, and code of a refusal, where both nodes changed data.
 pub const DIVERGED: u8 = 5;
 
@@ -144,7 +147,7 @@ pub fn collided(party: &Party, since: Seq, paths: &[String], all: u64) -> String
 #[must_use]
 pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
     if let Some(text) = mismatch(ours, theirs, party) {
-        return Course::Refused(2, text);
+        return Course::Refused(MISMATCH, text);
     }
     if ours.role == Role::Active && theirs.role == Role::Active {
         let text = format!(

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Event;
 use crate::sys::link::Link;
-use crate::wire::frame::{Compress, Encoder, codec, decode};
+use crate::wire::frame::{Compress, Encoder, MAX_MESSAGE, codec, decode_sized};
 use crate::wire::message::Message;
 
 /// Silence after which the peer is taken for dead.
@@ -29,6 +29,8 @@ const LATE: Duration = Duration::from_millis(1500);
 pub const MISSED: Duration = Duration::from_millis(2500);
 /// Bulk chunks waiting for the writer.
 const BULK_QUEUE: usize = 4;
+/// Bytes of messages that were read and are not done with, unpacked: one may take thirty times as much in memory.
+const HELD: usize = MAX_MESSAGE;
 /// Bytes gathered before they are written although more messages wait.
 const GATHER: usize = 256 * 1024;
 
@@ -39,12 +41,32 @@ pub struct Peer {
     pub session: u64,
     urgent: mpsc::UnboundedSender<Message>,
     bulk: mpsc::Sender<Message>,
-    waiting: Arc<AtomicU64>,
+    waiting: Arc<Waiting>,
     counters: Arc<Counters>,
     began: Instant,
     stop: CancellationToken,
     done: CancellationToken,
     rt: tokio::runtime::Handle,
+}
+
+/// Urgent messages the writer has not taken yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    messages: AtomicU64,
+    /// What they hold, roughly.
+    bytes: AtomicU64,
+}
+
+impl Waiting {
+    fn add(&self, message: &Message) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(message.weight(), Ordering::Relaxed);
+    }
+
+    fn taken(&self, message: &Message) {
+        self.messages.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(message.weight(), Ordering::Relaxed);
+    }
 }
 
 /// Bytes over the stream, and its last sign of life.
@@ -61,7 +83,7 @@ struct Counters {
 impl Peer {
     /// Sends an urgent message; the engine bounds what it has in flight.
     pub fn send(&self, message: Message) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.waiting.add(&message);
         // A closed queue means that the end of the session is already on its way to the engine.
         let _ = self.urgent.send(message);
     }
@@ -88,7 +110,13 @@ impl Peer {
     /// Urgent messages the writer has not taken yet.
     #[must_use]
     pub fn waiting(&self) -> u64 {
-        self.waiting.load(Ordering::Relaxed)
+        self.waiting.messages.load(Ordering::Relaxed)
+    }
+
+    /// Bytes in them, roughly.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        self.waiting.bytes.load(Ordering::Relaxed)
     }
 
     /// Bytes sent and received so far.
@@ -156,7 +184,7 @@ pub fn start(link: Link, style: Style, events: mpsc::Sender<Event>) -> Peer {
     let (bulk, bulk_rx) = mpsc::channel(BULK_QUEUE);
     let (stop, done) = (CancellationToken::new(), CancellationToken::new());
     let counters = Arc::new(Counters::default());
-    let waiting = Arc::new(AtomicU64::new(0));
+    let waiting = Arc::new(Waiting::default());
     let peer = Peer {
         session,
         urgent,
@@ -215,6 +243,7 @@ async fn read(
     stop: &CancellationToken,
 ) -> Option<String> {
     let mut frames = FramedRead::with_capacity(reader, codec(), 64 * 1024);
+    let held = Arc::new(Semaphore::new(HELD));
     loop {
         let next = tokio::select! {
             () = stop.cancelled() => return Some("the session was ended here".into()),
@@ -247,14 +276,23 @@ async fn read(
         counters
             .received
             .fetch_add(frame.len() as u64 + 4, Ordering::Relaxed);
-        match decode(&frame) {
-            Ok(Message::Ping | Message::Pong) => {}
-            Ok(message) => {
-                if events.send(Event::Peer { session, message }).await.is_err() {
-                    return Some("this process is ending".into());
-                }
-            }
+        let (message, size) = match decode_sized(&frame) {
+            Ok((Message::Ping | Message::Pong, _)) => continue,
+            Ok(found) => found,
             Err(e) => return Some(e.to_string()),
+        };
+        let size = u32::try_from(size.clamp(1, HELD)).unwrap_or(1);
+        let room = tokio::select! {
+            () = stop.cancelled() => return Some("the session was ended here".into()),
+            room = held.clone().acquire_many_owned(size) => room.ok(),
+        };
+        let event = Event::Peer {
+            session,
+            message,
+            room,
+        };
+        if events.send(event).await.is_err() {
+            return Some("this process is ending".into());
         }
     }
 }
@@ -264,7 +302,7 @@ async fn write(
     mut urgent: mpsc::UnboundedReceiver<Message>,
     mut bulk: mpsc::Receiver<Message>,
     (mut encoder, limit): (Encoder, Option<u64>),
-    waiting: Arc<AtomicU64>,
+    waiting: Arc<Waiting>,
     counters: Arc<Counters>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
@@ -273,7 +311,7 @@ async fn write(
     loop {
         let message = tokio::select! {
             biased;
-            m = urgent.recv() => m.inspect(|_| { waiting.fetch_sub(1, Ordering::Relaxed); }),
+            m = urgent.recv() => m.inspect(|m| waiting.taken(m)),
             m = bulk.recv() => m,
             () = stop.cancelled() => None,
             _ = pulse.tick() => Some(Message::Ping),
@@ -285,7 +323,7 @@ async fn write(
         while out.len() < GATHER
             && let Ok(m) = urgent.try_recv()
         {
-            waiting.fetch_sub(1, Ordering::Relaxed);
+            waiting.taken(&m);
             put(&mut out, &mut encoder, &m)?;
         }
         send_out(&mut writer, &out, &stop).await?;

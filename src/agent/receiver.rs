@@ -5,12 +5,14 @@
 //! replaces it; the local version is preserved when it is overwritten.
 
 mod listing;
+mod order;
 mod signature;
 mod strays;
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::order::{Order, out_of_place};
 use self::strays::Missing;
 use super::apply::{ApplyError, Receiving};
 use super::board::Board;
@@ -26,7 +28,11 @@ use crate::wire::message::{Message, Named, Range};
 /// Names in one want.
 const PAGE: usize = 1024;
 /// Most deletions held until a round ends.
-const MAX_GONE: usize = 4_000_000;
+const MAX_GONE: usize = 2_000_000;
+/// Most bytes of their paths.
+const MAX_GONE_BYTES: usize = 128 * 1024 * 1024;
+/// Most bytes of answers that the peer has not taken: more than the longest signature has.
+const MAX_BACKLOG: u64 = 128 * 1024 * 1024;
 
 /// What a message led to.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,7 +56,9 @@ pub struct Receiver {
     since: Seq,
     dry_run: bool,
     live: bool,
+    order: Order,
     gone: Vec<TreePath>,
+    gone_bytes: usize,
     /// What a full round finds to be missing.
     missing: Option<Missing>,
     comparison: Option<Comparison>,
@@ -64,6 +72,7 @@ impl Receiver {
     #[must_use]
     pub fn new(side: Receiving, peer: Peer, board: Arc<Board>, since: Seq) -> Self {
         let (gone, comparison, report) = (Vec::new(), None, ResyncReport::default());
+        let order = Order::new(since);
         Self {
             side,
             peer,
@@ -71,7 +80,9 @@ impl Receiver {
             since,
             dry_run: false,
             live: false,
+            order,
             gone,
+            gone_bytes: 0,
             missing: None,
             comparison,
             report,
@@ -115,6 +126,24 @@ impl Receiver {
     /// # Errors
     /// [`ApplyError`] where this node's state fails: the session must end.
     pub fn handle(&mut self, message: Message) -> Result<Next, ApplyError> {
+        if let Err(why) = self.order.take(&message) {
+            return Ok(Next::End(why));
+        }
+        if self.peer.backlog() > MAX_BACKLOG {
+            return Ok(Next::End(
+                "the peer takes nothing of what it asked for".into(),
+            ));
+        }
+        let next = self.take(message)?;
+        if self.gone.len() > MAX_GONE || self.gone_bytes > MAX_GONE_BYTES {
+            return Ok(Next::End(format!(
+                "more than {MAX_GONE} deletions in one round"
+            )));
+        }
+        Ok(next)
+    }
+
+    fn take(&mut self, message: Message) -> Result<Next, ApplyError> {
         match message {
             Message::Begin {
                 since,
@@ -127,14 +156,10 @@ impl Receiver {
                 entries,
             } => self.listed_names(&dir, exact.as_ref(), entries)?,
             Message::Gone { paths } => self.gone(paths)?,
-            Message::Listed if self.gone.len() > MAX_GONE => {
-                return Ok(Next::End(format!(
-                    "more than {MAX_GONE} deletions in one round"
-                )));
-            }
             Message::Listed => self.listed()?,
             Message::Settle { number, history } => {
                 let gone = std::mem::take(&mut self.gone);
+                self.gone_bytes = 0;
                 let outcome = self.side.settle(&gone, history)?;
                 self.show(&gone, &outcome);
                 self.side.node.index_is_complete()?;
@@ -183,12 +208,7 @@ impl Receiver {
             Message::Compare { quick } => self.comparison = Some(Comparison::new(quick)),
             Message::Bye { text } => return Ok(Next::End(text)),
             Message::Refuse { code, text } => return Ok(Next::Refused(code, text)),
-            other => {
-                return Ok(Next::End(format!(
-                    "the peer sent a message that has no place here: {}",
-                    kind(&other)
-                )));
-            }
+            other => return Ok(Next::End(out_of_place(&other))),
         }
         Ok(Next::Go)
     }
@@ -258,6 +278,7 @@ impl Receiver {
         self.since = since;
         self.dry_run = dry_run;
         self.gone.clear();
+        self.gone_bytes = 0;
         self.missing = full.then(Missing::default);
         self.comparison = None;
         self.board.update(|s| s.peer.state = "catching-up".into());
@@ -280,10 +301,16 @@ impl Receiver {
                 if let Some(missing) = &mut self.missing {
                     missing.told(&path);
                 }
-                self.gone.push(path);
+                self.goes(path);
             }
         }
         Ok(())
+    }
+
+    /// A path is to be deleted when the round ends.
+    fn goes(&mut self, path: TreePath) {
+        self.gone_bytes += path.path.as_bytes().len();
+        self.gone.push(path);
     }
 
     fn listed(&mut self) -> Result<(), ApplyError> {
@@ -357,9 +384,4 @@ impl Receiver {
             Err(other) => Err(other),
         }
     }
-}
-
-fn kind(message: &Message) -> String {
-    let text = format!("{message:?}");
-    text.split([' ', '(']).next().unwrap_or_default().to_owned()
 }

@@ -31,6 +31,8 @@ pub const PIECE: usize = 512;
 const FEW_WANTS: usize = 64;
 /// Wanted paths held before the listing waits.
 const MAX_WANTS: usize = 20_000;
+/// Wanted paths with which the session ends: besides what was listed only what changed on the receiver alone is wanted.
+const MOST_WANTS: usize = 2_000_000;
 /// Transfers of a round under way at a time.
 const MAX_ROUND_TRANSFERS: usize = 8;
 
@@ -85,7 +87,7 @@ impl Brought {
 
     fn count(&mut self, op: &Op) {
         match op {
-            Op::Delete { .. } => self.deletes += 1,
+            Op::Delete { .. } => self.deletes = self.deletes.saturating_add(1),
             Op::Move { .. } => self.puts += 1,
             Op::Put { entry, content, .. } => {
                 self.puts += 1;
@@ -151,6 +153,12 @@ impl Session {
             number: 0,
             transfer: 0,
         }
+    }
+
+    /// Whether the peer has not been met yet.
+    #[must_use]
+    pub fn is_meeting(&self) -> bool {
+        matches!(self.phase, Phase::Meeting)
     }
 
     /// Whether more may be sent before acknowledgements arrive. Small batches wait for the one on its way, so that a busy
@@ -245,16 +253,18 @@ impl Session {
         self.phase = Phase::Round(Box::new(round));
     }
 
-    /// The peer needs these.
-    pub fn want(&mut self, dir: &TreePath, names: Vec<Wanted>) {
+    /// The peer needs these; `false` where it asks for more than is held.
+    #[must_use]
+    pub fn want(&mut self, dir: &TreePath, names: Vec<Wanted>) -> bool {
         let Phase::Round(round) = &mut self.phase else {
-            return;
+            return true;
         };
         for Wanted { name, have } in names {
             if let Some(path) = wanted_path(dir, &name) {
                 round.wants.push_back(Want { path, have });
             }
         }
+        round.wants.len() <= MOST_WANTS
     }
 
     /// The peer asked for everything it needs of the round.

@@ -45,7 +45,7 @@ pub fn events() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
 /// A failure where no thread can be made.
 pub fn spawn_bulk(events: mpsc::Sender<Event>) -> Result<bulk::Handle, Failure> {
     let (jobs, queue) = std::sync::mpsc::channel();
-    let (signatures, arrived) = std::sync::mpsc::channel();
+    let (signatures, arrived) = std::sync::mpsc::sync_channel(bulk::MAX_PARTS);
     let work = move || {
         bulk::run(&queue, &arrived, &mut |job, result| {
             let _ = events.blocking_send(Event::Bulk(Box::new((job, result))));

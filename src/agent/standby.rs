@@ -238,6 +238,7 @@ impl<'a> Standby<'a> {
                 Event::Peer {
                     session: s,
                     message: Message::HandedOver { left, why },
+                    ..
                 } if s == session => {
                     let report = receiver.report.clone();
                     return Ok((handed_over(report, &theirs.node, left, &why), None));
@@ -245,6 +246,7 @@ impl<'a> Standby<'a> {
                 Event::Peer {
                     session: s,
                     message,
+                    room: _room,
                 } if s == session => {
                     heard = Instant::now();
                     let begins = matches!(message, Message::Begin { .. });
@@ -396,6 +398,7 @@ impl<'a> Standby<'a> {
                 Ok(Some(Event::Peer {
                     session,
                     message: Message::Changed { paths, more },
+                    ..
                 })) if session == peer.session => {
                     let paths = paths.into_iter().collect();
                     let (found, more) = differences(node, &here, &Changed { paths, more });

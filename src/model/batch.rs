@@ -79,6 +79,19 @@ impl Op {
         }
     }
 
+    /// The path that what now stands at [`Self::path`] is taken from, where it is.
+    #[must_use]
+    pub fn taken_from(&self) -> Option<&TreePath> {
+        match self {
+            Self::Move { from, .. } => Some(from),
+            Self::Put {
+                content: Content::Link(from) | Content::From(from),
+                ..
+            } => Some(from),
+            Self::Put { .. } | Self::Delete { .. } => None,
+        }
+    }
+
     /// Bytes of content that travel inside the operation.
     #[must_use]
     pub fn inline_len(&self) -> usize {
@@ -97,5 +110,6 @@ pub struct Batch {
     /// Head of the receiver's history once the batch is applied.
     pub head: Seq,
     /// The operations, in the order they are to be done: moves, puts (parents first), deletions.
+    #[serde(deserialize_with = "super::bounded::list::<_, _, MAX_BATCH_OPS>")]
     pub ops: Vec<(Seq, Op)>,
 }

@@ -6,6 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Most extended attributes of one file.
+pub const MAX_XATTRS: usize = 1024;
+
 /// A point in time of one host, in nanoseconds' resolution.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
@@ -133,6 +136,7 @@ pub struct Entry {
     /// Modification time.
     pub mtime: Timestamp,
     /// Extended attributes, sorted by name; ACLs and capabilities are among them.
+    #[serde(deserialize_with = "super::bounded::list::<_, _, MAX_XATTRS>")]
     pub xattrs: Vec<Xattr>,
 }
 

@@ -12,6 +12,8 @@ pub type Seq = u64;
 
 /// Longest history kept and accepted; older epochs are forgotten first.
 pub const MAX_EPOCHS: usize = 1024;
+/// Largest sequence number and number of an epoch that is accepted: from there on nobody counts to the end of a [`Seq`].
+pub const MAX_SEQ: Seq = 1 << 60;
 
 /// A run of changes that one node made while active.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,7 @@ pub struct Epoch {
     /// Random; two epochs are the same only if this agrees.
     pub id: u128,
     /// Name of the node that made the changes.
+    #[serde(deserialize_with = "super::bounded::text")]
     pub node: String,
     /// Sequence number of the epoch's first change.
     pub first: Seq,
@@ -44,7 +47,7 @@ pub enum HistoryError {
     /// More than [`MAX_EPOCHS`].
     #[error("the history has more than {MAX_EPOCHS} epochs")]
     TooLong,
-    /// Numbers or first sequences do not grow, or the head lies before the last epoch's start.
+    /// Numbers or first sequences do not grow or pass [`MAX_SEQ`], or the head lies before the last epoch's start.
     #[error("the history's epochs are not in order")]
     Order,
     /// A node name is longer than 255 bytes.
@@ -55,6 +58,7 @@ pub enum HistoryError {
 /// The epochs of a node's data, oldest first, and its head.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct History {
+    #[serde(deserialize_with = "super::bounded::list::<_, _, MAX_EPOCHS>")]
     epochs: Vec<Epoch>,
     head: Seq,
 }
@@ -84,9 +88,9 @@ impl History {
             .all(|w| w[0].number < w[1].number && w[0].first < w[1].first);
         let head = match self.epochs.last() {
             None => self.head == 0,
-            Some(e) => e.first >= 1 && self.head >= e.first - 1,
+            Some(e) => e.first >= 1 && self.head >= e.first - 1 && e.number <= MAX_SEQ,
         };
-        if !ordered || !head {
+        if !ordered || !head || self.head > MAX_SEQ {
             return Err(HistoryError::Order);
         }
         if self.epochs.iter().any(|e| e.node.len() > 255) {

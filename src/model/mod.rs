@@ -5,6 +5,7 @@
 //! so the layers above never hold an unsafe one.
 
 pub mod batch;
+pub mod bounded;
 pub mod entry;
 pub mod epoch;
 pub mod path;

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self as rfs, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 
-use crate::model::entry::{Entry, Kind, Timestamp, Xattr};
+use crate::model::entry::{Entry, Kind, Stamp, Timestamp, Xattr};
 use crate::model::path::Escaped;
 
 /// Longest list of attribute names and longest value Linux knows.
@@ -55,6 +55,17 @@ impl Pin {
             rfs::FileType::from_raw_mode(rfs::fstat(&fd)?.st_mode) == rfs::FileType::Symlink;
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         Ok(Self { fd, path, symlink })
+    }
+
+    /// As [`Self::new`], where it still is what was seen there: a name may have come to stand for another file meanwhile,
+    /// even for one outside the root by a further name.
+    ///
+    /// # Errors
+    /// What the system says; `ESTALE` where something else stands there.
+    pub fn of_seen(dir: BorrowedFd<'_>, name: &[u8], seen: &Stamp) -> io::Result<Self> {
+        let pin = Self::new(dir, name)?;
+        is_seen(&pin.fd, seen)?;
+        Ok(pin)
     }
 
     /// The pinned inode.
@@ -155,6 +166,19 @@ fn times(mtime: Timestamp) -> Timestamps {
             tv_sec: mtime.sec,
             tv_nsec: mtime.nsec.into(),
         },
+    }
+}
+
+/// Checks that an open file is the one that was seen.
+///
+/// # Errors
+/// What the system says; `ESTALE` where it is another one.
+pub fn is_seen(file: impl AsFd, seen: &Stamp) -> io::Result<()> {
+    let st = rfs::fstat(file)?;
+    if (st.st_dev, st.st_ino) == (seen.dev, seen.ino) {
+        Ok(())
+    } else {
+        Err(rustix::io::Errno::STALE.into())
     }
 }
 

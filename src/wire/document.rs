@@ -170,6 +170,8 @@ fn the_limits_are_those_of_the_code() {
         ("MAX_NAMES", message::MAX_NAMES),
         ("MAX_BATCH_OPS", batch::MAX_BATCH_OPS),
         ("MAX_CHUNK", message::MAX_CHUNK),
+        ("MAX_HOLE", usize::try_from(message::MAX_HOLE).unwrap_or(0)),
+        ("MAX_SEQ", usize::try_from(epoch::MAX_SEQ).unwrap_or(0)),
         ("MAX_XATTRS", message::MAX_XATTRS),
         ("MAX_TARGET", message::MAX_TARGET),
         ("MAX_NAME", path::MAX_NAME),

@@ -116,17 +116,25 @@ impl Encoder {
 /// # Errors
 /// [`FrameError`] for anything but a valid message.
 pub fn decode(frame: &[u8]) -> Result<Message, FrameError> {
+    decode_sized(frame).map(|(message, _)| message)
+}
+
+/// As [`decode`]; how many bytes the message has unpacked comes along.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_sized(frame: &[u8]) -> Result<(Message, usize), FrameError> {
     let (flag, body) = frame.split_first().ok_or(FrameError::Kind)?;
-    let message: Message = match *flag {
-        PLAIN => whole(body)?,
+    let (message, size): (Message, usize) = match *flag {
+        PLAIN => (whole(body)?, body.len()),
         ZSTD => {
             let plain = zstd::bulk::decompress(body, MAX_MESSAGE).map_err(FrameError::Unpack)?;
-            whole(&plain)?
+            (whole(&plain)?, plain.len())
         }
         _ => return Err(FrameError::Kind),
     };
     message.check()?;
-    Ok(message)
+    Ok((message, size))
 }
 
 /// A message that fills its frame.

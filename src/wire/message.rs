@@ -1,16 +1,22 @@
-//! The messages of a session; the checks that a decoded one must pass are in [`rules`].
+//! The messages of a session; the checks that a decoded one must pass are in [`check`].
 //!
 //! Whoever dialled, both sides send [`Hello`] first; the side that is ahead then sends. `PROTOCOL.md`
 //! describes the conversation. The order of variants is the format: new ones go to the end.
 
-mod rules;
+mod check;
+
+use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::batch::Batch;
+use crate::model::batch::{Batch, MAX_BATCH_OPS};
+use crate::model::bounded::{list, text};
+pub use crate::model::entry::MAX_XATTRS;
 use crate::model::entry::{Entry, Hash};
 use crate::model::epoch::{History, Keep, Seq};
 use crate::model::path::{RootId, TreePath};
+
+pub use self::check::Invalid;
 
 /// Version of the protocol; both sides must speak the same.
 pub const PROTOCOL: u32 = 1;
@@ -18,8 +24,8 @@ pub const PROTOCOL: u32 = 1;
 pub const MAX_ROOTS: usize = 256;
 /// Most names in one listing or want.
 pub const MAX_NAMES: usize = 16_384;
-/// Most extended attributes of one file.
-pub const MAX_XATTRS: usize = 1024;
+/// Longest run of zeros that one message of a transfer may leave out, in bytes: the receiver hashes them at once.
+pub const MAX_HOLE: u64 = 1 << 30;
 /// Most paths told as changed after the last state two nodes share.
 pub const MAX_CHANGED: usize = 4096;
 /// Longest target of a symbolic link in bytes (Linux `PATH_MAX`).
@@ -35,14 +41,18 @@ pub struct Hello {
     /// [`PROTOCOL`] of the sender of this message.
     pub protocol: u32,
     /// Version of its program, for messages to people.
+    #[serde(deserialize_with = "text")]
     pub version: String,
     /// Name of the cluster.
+    #[serde(deserialize_with = "text")]
     pub cluster: String,
     /// Name of the node.
+    #[serde(deserialize_with = "text")]
     pub node: String,
     /// What it does.
     pub role: Role,
     /// Its roots in the order of its configuration.
+    #[serde(deserialize_with = "list::<_, _, MAX_ROOTS>")]
     pub roots: Vec<RootHello>,
     /// The past of its data.
     pub history: History,
@@ -73,8 +83,10 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootHello {
     /// Its name.
+    #[serde(deserialize_with = "text")]
     pub name: String,
     /// Its exclude patterns, sorted.
+    #[serde(deserialize_with = "list::<_, _, MAX_NAMES>")]
     pub exclude: Vec<String>,
     /// Whether it is a single file.
     pub single: bool,
@@ -134,8 +146,10 @@ pub struct PathProblem {
     /// The path.
     pub path: TreePath,
     /// What was tried.
+    #[serde(deserialize_with = "text")]
     pub operation: String,
     /// Why it failed.
+    #[serde(deserialize_with = "text")]
     pub cause: String,
 }
 
@@ -145,6 +159,7 @@ pub struct Differs {
     /// The path.
     pub path: TreePath,
     /// What differs, as in `wire::control::Difference`.
+    #[serde(deserialize_with = "text")]
     pub what: String,
 }
 
@@ -158,6 +173,7 @@ pub enum Message {
         /// Exit code `syncctl` ends with for it.
         code: u8,
         /// A sentence with the remedy.
+        #[serde(deserialize_with = "text")]
         text: String,
     },
     /// The sender begins: a round of comparing follows.
@@ -176,11 +192,13 @@ pub enum Message {
         /// Names in (`after`, `upto`] that are not listed do not exist; `None` where the listing says nothing about others.
         exact: Option<Range>,
         /// Names and what stands there.
+        #[serde(deserialize_with = "list::<_, _, MAX_NAMES>")]
         entries: Vec<Named>,
     },
     /// Paths that do not exist any more.
     Gone {
         /// The paths.
+        #[serde(deserialize_with = "list::<_, _, MAX_NAMES>")]
         paths: Vec<TreePath>,
     },
     /// The sender listed everything of the round.
@@ -190,6 +208,7 @@ pub enum Message {
         /// The directory.
         dir: TreePath,
         /// Names, and what the receiver has of them.
+        #[serde(deserialize_with = "list::<_, _, MAX_NAMES>")]
         names: Vec<Wanted>,
     },
     /// The receiver asked for everything it needs of the round.
@@ -201,6 +220,7 @@ pub enum Message {
         /// Bytes of the wanted files.
         bytes: u64,
         /// In a full round, what nothing says was deleted, by root.
+        #[serde(deserialize_with = "list::<_, _, MAX_ROOTS>")]
         strays: Vec<Strays>,
     },
     /// Everything of the round was sent: delete what is gone, and stand at `history`.
@@ -217,8 +237,10 @@ pub enum Message {
         /// Its number.
         number: u64,
         /// Paths whose content is needed whole.
+        #[serde(deserialize_with = "list::<_, _, MAX_BATCH_OPS>")]
         wants: Vec<TreePath>,
         /// Paths that could not be done.
+        #[serde(deserialize_with = "list::<_, _, MAX_BATCH_OPS>")]
         problems: Vec<PathProblem>,
     },
     /// A batch could not be staged; nothing of it was applied.
@@ -226,6 +248,7 @@ pub enum Message {
         /// Its number.
         number: u64,
         /// Why.
+        #[serde(deserialize_with = "text")]
         cause: String,
     },
     /// A transfer begins.
@@ -290,6 +313,7 @@ pub enum Message {
     /// Differences the receiver found.
     Differences {
         /// The paths.
+        #[serde(deserialize_with = "list::<_, _, MAX_NAMES>")]
         paths: Vec<Differs>,
     },
     /// The comparison is over.
@@ -304,6 +328,7 @@ pub enum Message {
     /// The sender of this message ends the session in good order.
     Bye {
         /// Why.
+        #[serde(deserialize_with = "text")]
         text: String,
     },
     /// I am no longer active: I was asked to hand over, and everything I could send was acknowledged.
@@ -311,11 +336,13 @@ pub enum Message {
         /// Changed paths that are not on the other side.
         left: u64,
         /// Why they are not, for a person; empty if nothing is left.
+        #[serde(deserialize_with = "text")]
         why: String,
     },
     /// What I changed after the last state we share; the refusal of data that diverged follows.
     Changed {
         /// The first paths.
+        #[serde(deserialize_with = "list::<_, _, MAX_CHANGED>")]
         paths: Vec<TreePath>,
         /// There are more.
         more: bool,
@@ -359,7 +386,59 @@ pub struct Wanted {
     pub have: Have,
 }
 
-/// What is wrong with a decoded message.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the peer sent a message that breaks the protocol: {0}")]
-pub struct Invalid(pub &'static str);
+impl Message {
+    /// Says that there is nothing to sign for a path.
+    #[must_use]
+    pub fn no_signature(path: TreePath) -> Self {
+        Self::Signature {
+            path,
+            basis: Hash([0; 32]),
+            size: 0,
+            data: Vec::new(),
+            last: true,
+        }
+    }
+
+    /// What kind of message this is, for people.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        // What it holds may be megabytes and is not shown.
+        let mut name = Name(String::new());
+        let _ = write!(name, "{self:?}");
+        name.0
+    }
+
+    /// How much memory a message that waits to be sent takes, roughly, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        let items = match self {
+            Self::Chunk { data, .. } | Self::Signature { data, .. } => {
+                return 64 + data.len() as u64;
+            }
+            Self::Listing { entries, .. } => entries.len(),
+            Self::Want { names, .. } => names.len(),
+            Self::Differences { paths } => paths.len(),
+            Self::Gone { paths } | Self::Changed { paths, .. } => paths.len(),
+            Self::Ack {
+                wants, problems, ..
+            } => wants.len() + problems.len(),
+            Self::Batch(batch) => {
+                let inline: usize = batch.ops.iter().map(|(_, op)| op.inline_len()).sum();
+                batch.ops.len() + inline / 128
+            }
+            _ => 0,
+        };
+        128 + 128 * items as u64
+    }
+}
+
+/// Takes what [`Debug`](fmt::Debug) shows up to the end of the first word.
+struct Name(String);
+
+impl fmt::Write for Name {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = text.find(|c: char| !c.is_alphanumeric());
+        self.0.push_str(&text[..end.unwrap_or(text.len())]);
+        end.map_or(Ok(()), |_| Err(fmt::Error))
+    }
+}

@@ -12,7 +12,7 @@ use crate::agent::redo::{Source, Step};
 use crate::agent::staging::{FEW_SLOTS, Slots};
 use crate::decide::plan::before_moves;
 use crate::model::batch::{Batch, Content, Op};
-use crate::model::entry::{Entry, Kind};
+use crate::model::entry::{Entry, Hash, Kind};
 use crate::model::epoch::Seq;
 use crate::model::path::{RootId, TreePath};
 use crate::sys::meta;
@@ -79,7 +79,10 @@ impl Receiving {
                     ..
                 }
         );
-        if self.node.excluded(op.path(), is_dir) {
+        let from = op.taken_from();
+        if self.node.excluded(op.path(), is_dir)
+            || from.is_some_and(|from| self.node.excluded(from, is_dir))
+        {
             let cause = "it is excluded by this node's configuration".into();
             return Err(Fault::Problem {
                 operation: "accept it".into(),
@@ -88,7 +91,7 @@ impl Receiving {
         }
         match op {
             Op::Move { from, to } => {
-                let ino = self.inode(&before_moves(&from, &prepared.moves))?;
+                let ino = self.directory(&before_moves(&from, &prepared.moves))?;
                 prepared.moves.push((from.clone(), to.clone()));
                 Ok(Step::Move { from, to, ino })
             }
@@ -150,10 +153,12 @@ impl Receiving {
         Ok(())
     }
 
-    fn inode(&self, path: &TreePath) -> Result<u64, Fault> {
+    /// The inode of a directory that replication knows.
+    fn directory(&mut self, path: &TreePath) -> Result<u64, Fault> {
+        self.node.store.lookup(path)?.ok_or(Fault::Want)?;
         let root = &self.node.root(path.root).ok_or(Fault::Want)?.root;
         match root.look(&path.path) {
-            Ok(Look::There(seen)) => Ok(seen.stamp.ino),
+            Ok(Look::There(seen)) if seen.entry.kind.is_dir() => Ok(seen.stamp.ino),
             Ok(_) => Err(Fault::Want),
             Err(e) if is_absent(&e) => Err(Fault::Want),
             Err(e) => Err(Fault::of("look at it")(e)),
@@ -168,6 +173,14 @@ impl Receiving {
         prepared: &mut Prepared,
     ) -> Result<(Source, Vec<u8>), Fault> {
         let sparse = matches!(content, Content::Sparse(_));
+        if let Content::Inline(bytes) | Content::Sparse(bytes) = &content
+            && entry.kind.hash().is_some_and(|h| h != Hash::of(bytes))
+        {
+            return Err(Fault::Problem {
+                operation: "accept it".into(),
+                cause: "its content is not what the peer says it is".into(),
+            });
+        }
         match content {
             Content::Keep => Ok((Source::Keep, Vec::new())),
             Content::Link(target) => Ok((Source::Link(target), Vec::new())),

@@ -18,7 +18,7 @@ use crate::decide::delta::format::{Command, Encoder};
 use crate::decide::delta::signature::Signature;
 use crate::model::entry::Hash;
 use crate::model::path::TreePath;
-use crate::wire::message::{Form, Message};
+use crate::wire::message::{Form, MAX_HOLE, Message};
 
 /// Changed bytes up to which an aligned delta is sent whatever share of the file they are.
 const FEW_CHANGED: u64 = 1024 * 1024;
@@ -171,6 +171,15 @@ fn send_whole(file: &File, size: u64, sparse: bool, out: &mut Out<'_>) -> Result
         } else {
             (at, size)
         };
+        // The receiver hashes the zeros of a hole when it hears of them, and does nothing else meanwhile.
+        while start - at > MAX_HOLE {
+            at += MAX_HOLE;
+            out.peer.send_bulk(Message::Chunk {
+                id: out.id,
+                offset: at,
+                data: Vec::new(),
+            })?;
+        }
         at = start;
         while at < end {
             let n = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);

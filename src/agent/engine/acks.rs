@@ -2,6 +2,8 @@
 //!
 //! The number up to which the peer is known to have everything follows from these answers, so they stand together.
 
+use std::collections::HashSet;
+
 use super::{Engine, EngineError};
 use crate::agent::round::Want;
 use crate::agent::session::Phase;
@@ -13,13 +15,25 @@ use crate::wire::message::{Have, PathProblem};
 /// Times a path is sent whole on request before it counts as a problem.
 const MAX_RETRIES: u32 = 4;
 
+/// Drops what is said of paths that were not in the batch; the directories they stand in were touched as well.
+fn keep_to(sent: &[TreePath], wants: &mut Vec<TreePath>, problems: &mut Vec<PathProblem>) {
+    if wants.is_empty() && problems.is_empty() {
+        return;
+    }
+    let above = |p: &TreePath| Some(TreePath::new(p.root, p.path.parent()?));
+    let paths: HashSet<TreePath> = sent.iter().cloned().collect();
+    let dirs: HashSet<TreePath> = sent.iter().filter_map(above).collect();
+    wants.retain(|p| paths.contains(p));
+    problems.retain(|p| paths.contains(&p.path) || dirs.contains(&p.path));
+}
+
 impl Engine {
     /// The peer has done a batch, or ended a round, except for these paths.
     pub(super) fn acked(
         &mut self,
         number: u64,
-        wants: Vec<TreePath>,
-        problems: Vec<PathProblem>,
+        mut wants: Vec<TreePath>,
+        mut problems: Vec<PathProblem>,
     ) -> Result<(), EngineError> {
         let Some(session) = &mut self.session else {
             return Ok(());
@@ -27,6 +41,7 @@ impl Engine {
         let settled = matches!(&session.phase, Phase::Round(r) if r.settling == Some(number));
         let mut since = 0;
         if let Some(flight) = session.flights.remove(&number) {
+            keep_to(&flight.paths, &mut wants, &mut problems);
             since = flight.since;
             session.peer_head = session.peer_head.max(flight.head);
             let paths = flight.paths.len() as u64;

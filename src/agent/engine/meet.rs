@@ -4,7 +4,7 @@
 
 use super::{Engine, EngineError, PIECE};
 use crate::agent::divergence::Changed;
-use crate::agent::meeting::{Course, DIVERGED, REFUSED, diverged, hello, judge};
+use crate::agent::meeting::{Course, DIVERGED, MISMATCH, REFUSED, diverged, hello, judge};
 use crate::agent::peer::Peer;
 use crate::agent::session::{Phase, Session};
 use crate::decide::dirty::Touch;
@@ -64,10 +64,9 @@ impl Engine {
         }
         self.note_acked(session.peer_head);
         // What was not acknowledged goes on being found by its sequence number at the next meeting.
-        let _ = self
-            .bulk
-            .signatures
-            .send((TreePath::new(RootId(0), RelPath::root()), None));
+        // Where there is no room for it, whoever takes what fills it sees the end of the session by itself.
+        let end = (TreePath::new(RootId(0), RelPath::root()), None);
+        let _ = self.bulk.signatures.try_send(end);
         if !matches!(session.phase, Phase::Halted) {
             tracing::warn!("the session with {} ended: {why}", self.party.peer);
             why.clone_into(&mut self.unreachable);
@@ -112,7 +111,9 @@ impl Engine {
         self.side.node.note_silence(None)?;
         let course = judge(&session.ours, theirs, &self.party);
         tracing::info!("met {}: {course:?}", theirs.node);
-        if theirs.takes_over && self.party.role == Role::Active {
+        // A peer of another cluster, or with another configuration, takes nothing over.
+        let refused = matches!(course, Course::Refused(MISMATCH, _));
+        if theirs.takes_over && self.party.role == Role::Active && !refused {
             self.hand_over();
         }
         let Some(session) = &mut self.session else {

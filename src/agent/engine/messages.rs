@@ -15,7 +15,9 @@ impl Engine {
             return Ok(false);
         };
         match message {
-            Message::Hello(theirs) => self.met(&theirs)?,
+            Message::Hello(theirs) if session.is_meeting() && self.met_early.is_none() => {
+                self.met(&theirs)?
+            }
             Message::Refuse { code, text } => {
                 self.gift_refused(code, &text)?;
                 self.halt(code, &text, true);
@@ -31,7 +33,11 @@ impl Engine {
                 return Ok(true);
             }
             Message::Asked { .. } if session.gives => self.asked_of_gift(),
-            Message::Want { dir, names } => session.want(&dir, names),
+            Message::Want { dir, names } => {
+                if !session.want(&dir, names) {
+                    return Ok(self.too_much("wants more than any round lists"));
+                }
+            }
             Message::Asked {
                 puts,
                 deletes,
@@ -40,7 +46,7 @@ impl Engine {
             } => {
                 session.asked();
                 // What the listing did not name goes without being sent.
-                session.brought.deletes += deletes;
+                session.brought.deletes = session.brought.deletes.saturating_add(deletes);
                 if self.party.dry_run {
                     self.brought = Brought {
                         puts,
@@ -70,20 +76,36 @@ impl Engine {
                 data,
                 last,
             } => {
-                let _ = self
-                    .bulk
-                    .signatures
-                    .send((path, Some((basis, size, data, last))));
+                let part = (path, Some((basis, size, data, last)));
+                if self.bulk.signatures.try_send(part).is_err() {
+                    return Ok(self.too_much("sends signatures that nobody asked for"));
+                }
             }
-            Message::Differences { paths } => self.differences(paths),
+            Message::Differences { paths } if self.commands.is_comparing() => {
+                self.differences(paths);
+            }
             Message::Compared { paths } => self.commands.compared(paths),
             other => {
-                let text = format!("{} sent a message that has no place here", self.party.peer);
-                tracing::warn!("{text}: {other:?}");
-                self.link_down(&text);
-                return Ok(true);
+                let kind = other.kind();
+                return Ok(self.out_of_place(&kind));
             }
         }
         Ok(false)
+    }
+
+    /// Ends the session over a message that no peer of ours sends now; `true`, since it has ended.
+    fn out_of_place(&mut self, kind: &str) -> bool {
+        let peer = &self.party.peer;
+        self.link_down(&format!(
+            "{peer} sent a message that has no place here: {kind}"
+        ));
+        true
+    }
+
+    /// Ends the session of a peer that would have this node hold more than a peer of ours ever needs.
+    fn too_much(&mut self, what: &str) -> bool {
+        let text = format!("{} {what}", self.party.peer);
+        self.link_down(&text);
+        true
     }
 }

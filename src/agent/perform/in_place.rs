@@ -13,7 +13,7 @@ use crate::agent::drift;
 use crate::index::store::Row;
 use crate::model::entry::Entry;
 use crate::model::path::TreePath;
-use crate::sys::meta::Pin;
+use crate::sys::meta::{Pin, is_seen};
 use crate::sys::tree::{Look, look_at};
 
 impl Performer<'_> {
@@ -44,10 +44,12 @@ impl Performer<'_> {
         let file = rfs::openat(&place.dir, place.name.as_slice(), flags, rfs::Mode::empty())
             .map_err(|e| Fault::of("write it")(e.into()))?;
         let file = std::fs::File::from(file);
+        is_seen(&file, &have.stamp).map_err(Fault::of("write it"))?;
         copy_to(&mut bytes, &file, offset).map_err(Fault::of("write it"))?;
         file.set_len(entry.kind.size())
             .map_err(Fault::of("write it"))?;
-        let pin = Pin::new(place.dir.as_fd(), &place.name).map_err(Fault::of("open it"))?;
+        let pin = Pin::of_seen(place.dir.as_fd(), &place.name, &have.stamp)
+            .map_err(Fault::of("open it"))?;
         let mut now = have.entry.clone();
         now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
         pin.apply(entry, Some(&now))?;
@@ -76,7 +78,7 @@ pub(super) fn keep_content(
         .ok_or(Fault::Want)?;
     let (dir, name) = (place.dir.as_fd(), place.name.as_slice());
     let mut now = have.entry.clone();
-    let pin = Pin::new(dir, name).map_err(Fault::of("open it"))?;
+    let pin = Pin::of_seen(dir, name, &have.stamp).map_err(Fault::of("open it"))?;
     now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
     // A crash may have come between owner, mode and time; the content alone tells then.
     let ours = if replay {

@@ -3,7 +3,7 @@
 //! A directory gets its metadata where it stands; everything else is made ready in a slot and appears by one rename.
 //! Changes of a file that stays the file it is are in [`super::in_place`].
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{self as rfs, AtFlags, RenameFlags};
 
@@ -13,11 +13,11 @@ use crate::agent::drift;
 use crate::agent::links::other_names;
 use crate::agent::redo::Source;
 use crate::index::store::Row;
-use crate::model::entry::{Entry, Kind};
+use crate::model::entry::{Entry, Kind, Stamp};
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::sys::meta::{self, Pin};
-use crate::sys::tree::{Look, look_at};
+use crate::sys::tree::{Look, Seen, look_at};
 
 impl Performer<'_> {
     /// Makes `entry` stand at `path`.
@@ -49,21 +49,32 @@ impl Performer<'_> {
             });
         };
         let mut row = self.node.store.lookup(path)?;
-        match (&entry.kind, source) {
+        let stood = place.have.as_ref().map(|h| h.stamp);
+        let placed = match (&entry.kind, source) {
             (Kind::Dir, _) => self.put_dir(path, entry, &place, row.as_ref())?,
             (Kind::File { .. }, Source::Keep) => {
-                keep_content(entry, &place, row.as_ref(), self.replay.is_some())?
+                keep_content(entry, &place, row.as_ref(), self.replay.is_some())?;
+                stood
             }
             (_, Source::Append { name, offset }) => {
-                self.append(path, entry, &place, (name, *offset))?
+                self.append(path, entry, &place, (name, *offset))?;
+                stood
             }
             _ => self.put_other(path, entry, source, &place, row.as_ref())?,
-        }
+        };
         if !entry.kind.is_dir() && place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir()) {
             // Its row went with what stood there.
             row = self.node.store.lookup(path)?;
         }
-        self.record(seq, path, entry, &place, (row.as_ref(), blocks))
+        let look = look_at(place.dir.as_fd(), &place.name).map_err(Fault::of("look at it"))?;
+        let Look::There(seen) = look else {
+            return Err(vanished());
+        };
+        // The index must not hold for ours what somebody else put there: it may be a further name of any file.
+        if placed.is_some_and(|p| !p.same_file(&seen.stamp)) {
+            return Err(vanished());
+        }
+        self.record(seq, path, entry, *seen, (row.as_ref(), blocks))
     }
 
     /// A root is never made anew: it only gets its metadata.
@@ -93,13 +104,16 @@ impl Performer<'_> {
         entry: &Entry,
         place: &Place,
         row: Option<&Row>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<Stamp>, Fault> {
         self.times.insert(path.clone(), entry.mtime);
         if let Some(have) = place.have.as_ref().filter(|h| h.entry.kind.is_dir()) {
-            let pin = Pin::new(place.dir.as_fd(), &place.name).map_err(Fault::of("open it"))?;
+            let pin = Pin::of_seen(place.dir.as_fd(), &place.name, &have.stamp)
+                .map_err(Fault::of("open it"))?;
+            let stood = have.stamp;
             let mut have = have.entry.clone();
             have.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
-            return Ok(pin.apply(entry, Some(&have))?);
+            pin.apply(entry, Some(&have))?;
+            return Ok(Some(stood));
         }
         self.clear(path, place, row)?;
         let slot = self.staging.fresh();
@@ -108,6 +122,7 @@ impl Performer<'_> {
             .dir(path.root)
             .map_err(Fault::of("open staging"))?;
         meta::make_special(staging, slot.as_bytes(), entry)?;
+        let made = in_slot(staging, &slot)?;
         let placed = rfs::renameat_with(
             staging,
             slot.as_str(),
@@ -122,7 +137,7 @@ impl Performer<'_> {
             return Err(Fault::of("create it")(e.into()));
         }
         self.touch(path);
-        Ok(())
+        Ok(made)
     }
 
     /// Files, links and special files: made in a slot, then renamed over whatever file stands there.
@@ -133,11 +148,11 @@ impl Performer<'_> {
         source: &Source,
         place: &Place,
         row: Option<&Row>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<Stamp>, Fault> {
         if let Some(replay) = self.replay
             && self.is_done(&replay, source, place, path)?
         {
-            return Ok(());
+            return Ok(None);
         }
         let slot = self.fill_slot(path, entry, source)?;
         let have_dir = place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir());
@@ -159,6 +174,7 @@ impl Performer<'_> {
             .staging
             .dir(path.root)
             .map_err(Fault::of("open staging"))?;
+        let made = in_slot(staging, &slot)?;
         if let Err(e) = rfs::renameat(staging, slot.as_str(), &place.dir, place.name.as_slice()) {
             self.staging.discard(path.root, &slot);
             return Err(cannot_place(e));
@@ -168,7 +184,7 @@ impl Performer<'_> {
             self.staging.discard(path.root, &slot);
         }
         self.touch(path);
-        Ok(())
+        Ok(made)
     }
 
     /// Notes in the index what now stands at a path.
@@ -177,16 +193,9 @@ impl Performer<'_> {
         seq: Seq,
         path: &TreePath,
         entry: &Entry,
-        place: &Place,
+        seen: Seen,
         (row, blocks): (Option<&Row>, &[u8]),
     ) -> Result<(), Fault> {
-        let look = look_at(place.dir.as_fd(), &place.name).map_err(Fault::of("look at it"))?;
-        let Look::There(seen) = look else {
-            return Err(Fault::Problem {
-                operation: "create it".into(),
-                cause: "it vanished at once".into(),
-            });
-        };
         // The active node's own rows count from 0 where it found its tree; here 0 stands for what was never compared.
         let store = &mut self.node.store;
         let id = store.put_over(path, row, entry, &seen.stamp, seq.max(1))?;
@@ -214,5 +223,20 @@ impl Performer<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// What a slot holds, by which it is known again where it was put.
+fn in_slot(staging: BorrowedFd<'_>, slot: &str) -> Result<Option<Stamp>, Fault> {
+    match look_at(staging, slot.as_bytes()).map_err(Fault::of("look at its slot"))? {
+        Look::There(seen) => Ok(Some(seen.stamp)),
+        Look::Absent | Look::Socket => Ok(None),
+    }
+}
+
+fn vanished() -> Fault {
+    Fault::Problem {
+        operation: "create it".into(),
+        cause: "it vanished at once, or something else came to stand there".into(),
     }
 }

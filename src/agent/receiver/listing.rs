@@ -90,11 +90,12 @@ impl Receiver {
             }
             if let Some(have) = self.lacks(&path, row, &named)? {
                 self.report.puts += u64::from(self.dry_run);
-                self.report.bytes += if self.dry_run && have != Have::Content {
+                let bytes = if self.dry_run && have != Have::Content {
                     named.entry.kind.size()
                 } else {
                     0
                 };
+                self.report.bytes = self.report.bytes.saturating_add(bytes);
                 wanted.push(Wanted {
                     name: named.name,
                     have,
@@ -118,7 +119,7 @@ impl Receiver {
             {
                 continue;
             }
-            self.gone.push(path);
+            self.goes(path);
         }
         Ok(())
     }

@@ -120,12 +120,15 @@ impl Standby<'_> {
             };
             let on_other = |s: u64| other.as_ref().is_some_and(|o| o.peer.session == s);
             match event {
-                Event::Peer { session, message } if session == peer.session => {
+                Event::Peer {
+                    session, message, ..
+                } if session == peer.session => {
                     return first_word(message);
                 }
                 Event::Peer {
                     session,
                     message: Message::Hello(theirs),
+                    ..
                 } if on_other(session) => {
                     let is_theirs = prevails(call(&theirs), call(ours));
                     if let Some(o) = other {

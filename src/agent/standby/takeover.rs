@@ -63,6 +63,7 @@ impl Standby<'_> {
                 Ok(Some(Event::Peer {
                     session,
                     message: Message::HandedOver { left, why },
+                    ..
                 })) if session == peer.session => {
                     return handed_over(ResyncReport::default(), name, left, &why);
                 }

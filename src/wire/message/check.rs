@@ -1,30 +1,27 @@
-//! What a decoded message must keep to besides its types: bounds, names, ranges. Nothing is done with one that does not.
+//! The checks a decoded message must pass: bounds, names, ranges, what the types cannot hold.
 
 use super::{
-    Hello, Invalid, MAX_CHANGED, MAX_CHUNK, MAX_NAMES, MAX_ROOTS, MAX_TARGET, MAX_TEXT, MAX_XATTRS,
-    Message, Wanted,
+    Hello, MAX_CHANGED, MAX_CHUNK, MAX_NAMES, MAX_ROOTS, MAX_TARGET, MAX_TEXT, MAX_XATTRS, Message,
+    Wanted,
 };
 use crate::model::batch::{Batch, Content, MAX_BATCH_OPS, Op};
-use crate::model::entry::{Entry, Hash, Kind};
-use crate::model::path::{TreePath, check_name};
+use crate::model::entry::{Entry, Kind};
+use crate::model::epoch::MAX_SEQ;
+use crate::model::path::check_name;
+
+/// What is wrong with a decoded message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the peer sent a message that breaks the protocol: {0}")]
+pub struct Invalid(pub &'static str);
+
+/// What is wrong with a number that leaves no room to count on from.
+const BEYOND: &str = "a sequence number is out of bounds";
 
 fn rule(ok: bool, what: &'static str) -> Result<(), Invalid> {
     if ok { Ok(()) } else { Err(Invalid(what)) }
 }
 
 impl Message {
-    /// Says that there is nothing to sign for a path.
-    #[must_use]
-    pub fn no_signature(path: TreePath) -> Self {
-        Self::Signature {
-            path,
-            basis: Hash([0; 32]),
-            size: 0,
-            data: Vec::new(),
-            last: true,
-        }
-    }
-
     /// Checks what the types cannot: bounds, names, ranges.
     ///
     /// # Errors
@@ -49,9 +46,6 @@ impl Message {
                     check_entry(&n.entry)
                 })
             }
-            Self::Asked { strays, .. } => {
-                rule(strays.len() <= MAX_ROOTS, "too many roots have strays")
-            }
             Self::Want { names, .. } => {
                 rule(names.len() <= MAX_NAMES, "a want is too long")?;
                 // The empty name is the directory itself.
@@ -67,6 +61,10 @@ impl Message {
             Self::Settle { history, .. } => {
                 rule(history.check().is_ok(), "a history is not in order")
             }
+            Self::Asked { strays, .. } => {
+                rule(strays.len() <= MAX_ROOTS, "too many roots have strays")
+            }
+            Self::Begin { since, .. } => rule(*since <= MAX_SEQ, BEYOND),
             Self::Batch(batch) => check_batch(batch),
             Self::Ack {
                 wants, problems, ..
@@ -119,6 +117,8 @@ fn check_batch(batch: &Batch) -> Result<(), Invalid> {
         batch.ops.len() <= MAX_BATCH_OPS,
         "a batch has too many operations",
     )?;
+    let counted = batch.ops.iter().all(|(seq, _)| *seq <= MAX_SEQ);
+    rule(counted && batch.head <= MAX_SEQ, BEYOND)?;
     batch.ops.iter().try_for_each(|(_, op)| match op {
         Op::Put {
             entry,
@@ -137,6 +137,11 @@ fn check_batch(batch: &Batch) -> Result<(), Invalid> {
             rule(
                 !carries || entry.kind.is_file(),
                 "content for something that has none",
+            )?;
+            let inline = matches!(content, Content::Inline(_) | Content::Sparse(_));
+            rule(
+                !inline || entry.kind.size() == content.inline_len() as u64,
+                "a content has another length than its file",
             )
         }
         Op::Move { from, to } => rule(
