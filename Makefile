@@ -1,5 +1,5 @@
 # `make` builds, `make test` runs everything that can run here, `make test-cluster` boots two nodes under each cluster
-# manager, `make install` honours DESTDIR and PREFIX.
+# manager, `make fuzz` feeds every decoder what nobody wrote, `make install` honours DESTDIR and PREFIX.
 
 PREFIX     ?= /usr/local
 SYSCONFDIR ?= /etc
@@ -11,7 +11,7 @@ INSTALL    ?= install
 BIN  := target/release
 ROOT := $(DESTDIR)$(PREFIX)
 
-.PHONY: all build test test-cluster demo bench install clean
+.PHONY: all build test test-cluster fuzz demo bench install clean
 
 all: build
 
@@ -26,6 +26,19 @@ test-cluster:
 	tests/install systemd-nspawn:systemd-container mmdebstrap:mmdebstrap ip:iproute2 nsenter:util-linux \
 		mkfs.ext4:e2fsprogs ssh-keygen:openssh-client mount:mount timeout:coreutils journalctl:systemd
 	$(CARGO) test --config "target.'cfg(unix)'.runner = ['tests/cluster/run']" --test cluster -- --ignored --test-threads=1 --nocapture
+
+# Longer than the few seconds in `make test`, and led by what the code does with its input. FUZZ_SECONDS for each target.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+fuzz:
+	@$(CARGO) +nightly --version > /dev/null 2>&1 || { echo 'make fuzz needs a nightly toolchain: rustup toolchain install nightly' >&2; exit 1; }
+	@$(CARGO) fuzz --version > /dev/null 2>&1 || { echo 'make fuzz needs cargo-fuzz: cargo install cargo-fuzz' >&2; exit 1; }
+	for t in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/target/corpus/$$t; \
+		$(CARGO) +nightly fuzz run $$t fuzz/target/corpus/$$t fuzz/corpus/$$t -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -malloc_limit_mb=200 || exit 1; \
+	done
 
 demo:
 	$(CARGO) build --release --bin syncd --bin syncctl

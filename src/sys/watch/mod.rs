@@ -26,7 +26,7 @@ mod handles;
 mod inotify;
 mod intake;
 mod mounts;
-mod record;
+pub mod record;
 mod roots;
 #[cfg(test)]
 mod tests;

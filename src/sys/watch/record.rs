@@ -12,32 +12,32 @@ const INFO: usize = 12;
 /// Length of `struct file_handle` before its bytes.
 const HANDLE: usize = 8;
 /// Most bytes of a file handle (`MAX_HANDLE_SZ`).
-pub(super) const MAX_HANDLE: usize = 128;
+pub const MAX_HANDLE: usize = 128;
 
 /// A directory and perhaps a name in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct DirName<'a> {
+pub struct DirName<'a> {
     /// Filesystem id (8 bytes), then `struct file_handle` as the kernel wrote it.
-    pub(super) dir: &'a [u8],
+    pub dir: &'a [u8],
     /// The entry; empty or `.` for the directory itself.
-    pub(super) name: &'a [u8],
+    pub name: &'a [u8],
 }
 
 /// One event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Record<'a> {
+pub struct Record<'a> {
     /// `FAN_*` bits.
-    pub(super) mask: u64,
+    pub mask: u64,
     /// Process that made the change.
-    pub(super) pid: i32,
+    pub pid: i32,
     /// Where it happened; for a rename the new name.
-    pub(super) at: Option<DirName<'a>>,
+    pub at: Option<DirName<'a>>,
     /// The old name of a rename.
-    pub(super) from: Option<DirName<'a>>,
+    pub from: Option<DirName<'a>>,
 }
 
 /// Calls `each` for every event; `false` where the bytes do not end at the end of a record.
-pub(super) fn parse<'a>(mut bytes: &'a [u8], mut each: impl FnMut(Record<'a>)) -> bool {
+pub fn parse<'a>(mut bytes: &'a [u8], mut each: impl FnMut(Record<'a>)) -> bool {
     while !bytes.is_empty() {
         let Some((record, rest)) = one(bytes) else {
             return false;
