@@ -1,7 +1,7 @@
 //! A large file whose transfer is cut off goes on where it was.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
 use crate::common::kinds::noise;
@@ -154,4 +154,26 @@ fn a_file_that_is_changed_while_it_is_sent_is_never_torn() {
     pair.wait_in_sync(LONG).expect("in sync");
     flushed_equal(&pair, "data");
     assert!(fs::read(&there).expect("read") == second);
+}
+
+/// A hole is hashed by the receiver when it hears of it, so a message names no more than a gibibyte of it.
+#[test]
+fn a_file_with_holes_longer_than_one_message_names_arrives() {
+    let mut pair = idle(options!());
+    let new = pair.dir().join("new");
+    let file = fs::File::create(&new).expect("a file");
+    let (middle, size) = ((5u64 << 28) + 4096 * 3, 5u64 << 29);
+    file.write_all_at(b"in the middle", middle).expect("bytes");
+    file.set_len(size).expect("a hole at the end");
+    let there = pair.root(Side::A, "data").join("holes");
+    fs::rename(&new, there).expect("renamed");
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG * 3).expect("in sync");
+    let came = fs::File::open(pair.root(Side::B, "data").join("holes")).expect("it is there");
+    let seen = came.metadata().expect("its length");
+    assert_eq!(seen.len(), size);
+    assert!(seen.blocks() < 1000, "{} blocks", seen.blocks());
+    let mut bytes = [0; 13];
+    came.read_exact_at(&mut bytes, middle).expect("bytes");
+    assert_eq!(&bytes, b"in the middle");
 }
