@@ -6,7 +6,7 @@ use osm_failover::model::entry::Xattr;
 use osm_failover::wire::message::{Form, MAX_NAMES, Message, Named, Range};
 
 use super::peer::Served;
-use super::words::{DATA, at, batch, file, hello, history, packed, plain, put};
+use super::words::{DATA, at, batch, file, hello, history, packed, plain};
 use super::world::{Attack, HEAD, World, faults_of, play};
 
 /// Sends the same again and again, as long as it is taken.
@@ -186,23 +186,24 @@ fn what_a_deaf_peer_asks_for_does_not_pile_up() {
     let world = World::new();
     let before = world.around();
     let mut s = world.serve();
-    s.begin(HEAD);
-    let content = vec![7u8; 256 * 1024];
-    s.send(&batch(1, HEAD + 1, vec![put(at(DATA, "big"), &content)]));
-    assert!(s.acked(1).is_some(), "the file is put");
-    drop(s.end());
-    let mut s = world.serve();
-    s.send(&Message::Hello(Box::new(hello(history(HEAD + 1)))));
+    s.send(&Message::Hello(Box::new(hello(history(HEAD)))));
     s.send(&Message::Begin {
         full: false,
-        since: HEAD + 1,
+        since: HEAD,
         dry_run: false,
     });
-    // A signature of each listed name is a few kilobytes; this many of them are gigabytes.
-    let ask = plain(&Message::AskSignature {
-        path: at(DATA, "big"),
-    })
-    .repeat(1000);
+    // Every one of these names is wanted, and every want is megabytes.
+    let named = |i: usize| Named {
+        name: format!("n{i:08}").into(),
+        entry: file(b"x"),
+        link: None,
+    };
+    let listing = Message::Listing {
+        dir: at(DATA, "sub"),
+        exact: None,
+        entries: (0..MAX_NAMES).map(named).collect(),
+    };
+    let ask = plain(&listing);
     for _ in 0..400 {
         if !s.raw(&ask) {
             break;
