@@ -210,11 +210,13 @@ fn names_that_were_never_listed_are_not_sent() {
             puts: u64::MAX,
             deletes: u64::MAX,
             bytes: u64::MAX,
+            strays: Vec::new(),
         });
         c.send(&Message::Asked {
             puts: u64::MAX,
             deletes: u64::MAX,
             bytes: u64::MAX,
+            strays: Vec::new(),
         });
         let mut seen = String::new();
         c.wait(|m| {

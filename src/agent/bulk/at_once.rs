@@ -3,12 +3,10 @@
 //! That is right only where every change that comes meanwhile would show in the file's stamp: nobody has it open for
 //! writing or mapped so, and its last change lies before the clock of change times moved on.
 
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::send::{Ask, ask, next_data};
+use super::send::{Ask, ask, send_whole};
 use super::{CHUNK, Failed, Job, Read, Sent, SignaturePart, Source, look};
 use crate::agent::peer::Peer;
 use crate::agent::staging::PART_MIN;
@@ -48,33 +46,19 @@ pub(super) fn send(
         sparse: source.sparse,
     })?;
     let mut hasher = BlockHasher::new(size);
-    let mut at = 0;
-    while at < size {
-        let (start, end) = if source.sparse {
-            next_data(&source.file, at, size)?
-        } else {
-            (at, size)
-        };
-        hash_zeros(&mut hasher, start - at);
-        at = start;
-        while at < end {
-            let n = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
-            let mut data = vec![0u8; n];
-            match source.file.read_exact_at(&mut data, at) {
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return abandon(peer, id),
-                other => other?,
-            }
-            hasher.update(&data);
-            peer.send_bulk(Message::Chunk {
-                id,
-                offset: at,
-                data,
-            })?;
-            at += n as u64;
-        }
-    }
+    let file = &source.file;
+    send_whole(
+        file,
+        (size, source.sparse),
+        (peer, id),
+        &mut |zeros, bytes| {
+            hash_zeros(&mut hasher, zeros);
+            hasher.update(bytes);
+        },
+    )?;
     if look(&source.file)?.stamp != source.stamp || !nobody_writes(source) {
-        return abandon(peer, id);
+        peer.send_bulk(Message::Abandon { id })?;
+        return Ok(None);
     }
     let blocks = hasher.finish();
     let hash = blocks.root();
@@ -91,11 +75,6 @@ pub(super) fn send(
         blocks,
         sent: Sent::Staged(id),
     }))
-}
-
-fn abandon(peer: &Peer, id: u64) -> Result<Option<Read>, Failed> {
-    peer.send_bulk(Message::Abandon { id })?;
-    Ok(None)
 }
 
 /// Whether a change from now on would show in the file's stamp.

@@ -82,7 +82,12 @@ pub(super) fn transfer(
         }
         Basis::None => {
             peer.send_bulk(begin(Form::Whole))?;
-            send_whole(&source.file, blocks.size(), source.sparse, &mut out)?;
+            send_whole(
+                &source.file,
+                (blocks.size(), source.sparse),
+                (peer, id),
+                &mut |_, _| {},
+            )?;
         }
     }
     // What was read for the hash and what was read for sending must be one version.
@@ -163,7 +168,13 @@ fn read_or_zero(file: &File, buf: &mut [u8], at: u64) -> io::Result<()> {
     }
 }
 
-fn send_whole(file: &File, size: u64, sparse: bool, out: &mut Out<'_>) -> Result<(), Failed> {
+/// Sends the first `size` bytes of a file; `seen` is told what was sent: so many zeros of a hole, and bytes after them.
+pub(super) fn send_whole(
+    file: &File,
+    (size, sparse): (u64, bool),
+    (peer, id): (&Peer, u64),
+    seen: &mut dyn FnMut(u64, &[u8]),
+) -> Result<(), Failed> {
     let mut at = 0;
     while at < size {
         let (start, end) = if sparse {
@@ -171,11 +182,12 @@ fn send_whole(file: &File, size: u64, sparse: bool, out: &mut Out<'_>) -> Result
         } else {
             (at, size)
         };
+        seen(start - at, &[]);
         // The receiver hashes the zeros of a hole when it hears of them, and does nothing else meanwhile.
         while start - at > MAX_HOLE {
             at += MAX_HOLE;
-            out.peer.send_bulk(Message::Chunk {
-                id: out.id,
+            peer.send_bulk(Message::Chunk {
+                id,
                 offset: at,
                 data: Vec::new(),
             })?;
@@ -185,8 +197,9 @@ fn send_whole(file: &File, size: u64, sparse: bool, out: &mut Out<'_>) -> Result
             let n = usize::try_from(end - at).unwrap_or(CHUNK).min(CHUNK);
             let mut data = vec![0u8; n];
             read_or_zero(file, &mut data, at)?;
-            out.peer.send_bulk(Message::Chunk {
-                id: out.id,
+            seen(0, &data);
+            peer.send_bulk(Message::Chunk {
+                id,
                 offset: at,
                 data,
             })?;
@@ -197,7 +210,7 @@ fn send_whole(file: &File, size: u64, sparse: bool, out: &mut Out<'_>) -> Result
 }
 
 /// The next range that is no hole, from `at` on.
-pub(super) fn next_data(file: &File, at: u64, size: u64) -> Result<(u64, u64), Failed> {
+fn next_data(file: &File, at: u64, size: u64) -> Result<(u64, u64), Failed> {
     let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
         Ok(start) => start.min(size),
         Err(rustix::io::Errno::NXIO) => return Ok((size, size)),
@@ -227,7 +240,8 @@ fn send_rolled(
 ) -> Result<(), Failed> {
     let Some((basis, signature)) = self::ask(out.peer, &job.path, ask, signatures)? else {
         out.peer.send_bulk(begin(Form::Whole))?;
-        return send_whole(&source.file, blocks.size(), source.sparse, out);
+        let whole = (blocks.size(), source.sparse);
+        return send_whole(&source.file, whole, (out.peer, out.id), &mut |_, _| {});
     };
     out.peer.send_bulk(begin(Form::Delta { basis }))?;
     let mut enc = Encoder::new();
