@@ -1,0 +1,158 @@
+//! Counts the points of a scenario and tries them: all, one, or a share of them that is evenly spread.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use super::calls::Fault;
+use super::judge::run;
+use super::scenarios::Scenario;
+
+/// Environment variable: `all`, or one point as `SCENARIO:NUMBER:FAULT`.
+const CHOICE: &str = "OSM_FAULTS";
+/// Time for the share of one scenario: a minute for all of them on two cores.
+const SHARE: Duration = Duration::from_secs(8);
+/// Most failures that are told in full.
+const TOLD: usize = 12;
+
+/// One fault at one call.
+#[derive(Debug, Clone)]
+struct Point {
+    /// Number of the call, from 1.
+    number: u64,
+    fault: Fault,
+    /// The call and its object, as they were counted.
+    call: String,
+}
+
+/// Tries a scenario as the environment says; panics where a promise is broken.
+pub(crate) fn try_points(scenario: &Scenario) {
+    let name = scenario.name;
+    if !is_available(name) {
+        return;
+    }
+    let choice = std::env::var(CHOICE).unwrap_or_default();
+    if let Some(one) = choice.strip_prefix(&format!("{name}:")) {
+        let (number, fault) = one.split_once(':').expect("NUMBER:FAULT");
+        let fault = Fault::named(fault).expect("the name of a fault");
+        let number = number.parse().expect("a number");
+        let hit = run(scenario, Some((number, fault))).unwrap_or_else(|e| panic!("{name}: {e}"));
+        println!("{name}:{number}:{}: {hit:?}: good", fault.name());
+        return;
+    }
+    if !choice.is_empty() && choice != "all" {
+        return;
+    }
+    let points = count(scenario);
+    let calls = points.iter().map(|p| p.number).max().unwrap_or(0);
+    assert!(calls > 0, "{name}: nothing was counted");
+    let order = if choice == "all" {
+        (0..points.len()).collect()
+    } else {
+        spread(points.len())
+    };
+    let begun = Instant::now();
+    let (mut tried, mut missed, mut failed) = (0, 0, Vec::new());
+    for at in order {
+        if choice != "all" && begun.elapsed() > SHARE {
+            break;
+        }
+        let point = &points[at];
+        tried += 1;
+        match attempt(scenario, point) {
+            Ok(true) => {}
+            Ok(false) => missed += 1,
+            Err(text) => failed.push(text),
+        }
+    }
+    println!(
+        "{name}: {calls} calls, tried {tried} of {} fault points, {} failed, {missed} came to no such call",
+        points.len(),
+        failed.len()
+    );
+    let more = failed.len().saturating_sub(TOLD);
+    let told: Vec<_> = failed.iter().take(TOLD).map(String::as_str).collect();
+    assert!(
+        failed.is_empty(),
+        "{}\nand {more} more",
+        told.join("\n----\n")
+    );
+}
+
+/// Whether the point was met; the failure with the command that makes it again.
+fn attempt(scenario: &Scenario, point: &Point) -> Result<bool, String> {
+    let replay = format!(
+        "{CHOICE}={}:{}:{} cargo test --test faults -- --nocapture {}",
+        scenario.name,
+        point.number,
+        point.fault.name(),
+        scenario.name.replace('-', "_")
+    );
+    let order = Some((point.number, point.fault));
+    let done = catch_unwind(AssertUnwindSafe(|| run(scenario, order)));
+    let told = match done {
+        Ok(Ok(hit)) => return Ok(hit.is_some_and(|h| !h.starts_with("not for "))),
+        Ok(Err(told)) => told,
+        Err(panic) => panic
+            .downcast_ref::<String>()
+            .cloned()
+            .unwrap_or_else(|| "a panic of the test".to_owned()),
+    };
+    let text = format!("{replay}\n  at {}: {told}", point.call);
+    println!("FAILED {text}");
+    Err(text)
+}
+
+/// Runs the scenario once without a fault; what can fail in it, in the order of its calls.
+fn count(scenario: &Scenario) -> Vec<Point> {
+    let lines = run(scenario, None).unwrap_or_else(|e| panic!("{}: {e}", scenario.name));
+    if let Some(file) = std::env::var_os("OSM_FAULTS_LIST") {
+        let _ = fs::write(file, lines.clone().unwrap_or_default());
+    }
+    let mut points = Vec::new();
+    for (number, line) in (1..).zip(lines.unwrap_or_default().lines()) {
+        let mut words = line.split(' ');
+        let call = words.next().unwrap_or_default();
+        let stream = words.next() == Some("stream");
+        points.extend(Fault::of(call, stream).into_iter().map(|fault| Point {
+            number,
+            fault,
+            call: line.to_owned(),
+        }));
+    }
+    points
+}
+
+/// All numbers below `n`, so that the first ones of them are evenly spread, however many are taken.
+fn spread(n: usize) -> Vec<usize> {
+    let bits = usize::BITS - n.leading_zeros();
+    let mut seen = BTreeSet::new();
+    let reversed = (0..1usize << bits).map(|i| i.reverse_bits() >> (usize::BITS - bits.max(1)));
+    reversed.filter(|i| *i < n && seen.insert(*i)).collect()
+}
+
+/// Whether this system can have calls fail; says that the test was skipped if not.
+fn is_available(name: &str) -> bool {
+    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    let able = actions.split_whitespace().any(|a| a == "user_notif");
+    if !able {
+        println!("skipped: faults in {name}: this kernel has no seccomp notification");
+    } else if !rustix::process::geteuid().is_root() {
+        println!("skipped: faults in {name}: needs root");
+        return false;
+    }
+    able
+}
+
+#[test]
+fn a_share_is_spread_evenly() {
+    for n in [1, 2, 7, 64, 1000] {
+        let order = spread(n);
+        assert_eq!(order.len(), n);
+        assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), n);
+    }
+    let mut first: Vec<_> = spread(1000).into_iter().take(10).collect();
+    first.sort_unstable();
+    assert!(first.windows(2).all(|w| w[1] - w[0] < 200), "{first:?}");
+}
