@@ -19,7 +19,7 @@ use crate::config::{OnPeerActive, OnStale};
 use crate::model::span::span;
 use crate::sys::clock;
 use crate::sys::link::{self, Opening};
-use crate::wire::control::{Answer, Failure, Progress};
+use crate::wire::control::{Answer, Failure, Progress, ResyncReport};
 use crate::wire::message::Role;
 
 /// Number in the index: when this node last stood where its active peer stood, in milliseconds of this host's clock.
@@ -96,8 +96,29 @@ impl Activation<'_> {
         standby.takeover = Some(takeover);
         let (site, rt, sender) = (self.site, self.rt, self.sender);
         let mut dial = || setup::dial(site, rt, sender);
-        let (mut side, end) = standby.run_dialled(side, peer, &mut dial)?;
+        let (mut side, mut end) = standby.run_dialled(side, peer, &mut dial)?;
+        if matches!(&end, End::Done(report) if report.problems > 0) {
+            // Both stand at the same number now, so nobody would send again what could not be put in place here; and this
+            // node is about to be the one that counts.
+            tracing::warn!("not everything could be taken: everything is compared once more");
+            standby.party.full = true;
+            if let Ok(peer) = dial() {
+                let again;
+                (side, again) = standby.run_dialled(side, peer, &mut dial)?;
+                end = once_more(end, again);
+            }
+        }
         let text = match end {
+            End::Done(report) if report.problems > 0 => {
+                let kept = side.node.epochs.set_catching_up(true);
+                kept.map_err(|e| failed(e, "see syncctl check"))?;
+                let text = format!(
+                    "without {} paths that could not be taken ({}; see syncctl status)",
+                    report.problems, report.verdict
+                );
+                tracing::error!("going on {text}");
+                text
+            }
             End::Done(report) => format!(
                 "with the newest data ({}; {} paths taken)",
                 report.verdict,
@@ -165,6 +186,20 @@ impl Activation<'_> {
                 Ok(Err(f.message))
             }
         }
+    }
+}
+
+/// The end of a session and of the one that was to take what the first could not: what is left is what the second left.
+fn once_more(first: End, second: End) -> End {
+    match (first, second) {
+        (End::Done(first), End::Done(second)) => End::Done(ResyncReport {
+            puts: first.puts + second.puts,
+            deletes: first.deletes + second.deletes,
+            problems: second.problems,
+            ..first
+        }),
+        (_, second @ (End::Stopped | End::Refused(_))) => second,
+        (first, _) => first,
     }
 }
 

@@ -16,7 +16,7 @@ use super::hooks::Hooks;
 use super::incoming::Incoming;
 use super::node::{Node, NodeError};
 use super::perform::{Fault, Outcome, Performer, Planned, Replay};
-use super::redo::{Record, Source, Step};
+use super::redo::{Record, Step};
 use super::staging::{Slots, Staging};
 use crate::index::epochs::EpochsError;
 use crate::index::journal::JournalError;
@@ -103,6 +103,10 @@ impl Receiving {
                 doubtful = true;
                 continue;
             };
+            // A slot of that name made now would be taken for the one of the record, should this process crash as well.
+            for (_, name) in record.steps.iter().filter_map(|(_, step)| step.slot()) {
+                this.staging.pass(name);
+            }
             // Without a reboot the kernel still holds every write, so what the index has is done.
             if record.lsn > this.lsn || left.rebooted {
                 planned.add(&record.steps);
@@ -333,15 +337,8 @@ impl Receiving {
 
     /// Removes the slots of steps that will not be done.
     fn discard(&self, steps: &[(Seq, Step)]) {
-        for (_, step) in steps {
-            if let Step::Put {
-                path,
-                source: Source::Slot { name, .. } | Source::Append { name, .. },
-                ..
-            } = step
-            {
-                self.staging.discard(path.root, name);
-            }
+        for (path, name) in steps.iter().filter_map(|(_, step)| step.slot()) {
+            self.staging.discard(path.root, name);
         }
     }
 }

@@ -68,6 +68,21 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// The slot it needs, and the path whose root holds that.
+    #[must_use]
+    pub fn slot(&self) -> Option<(&TreePath, &str)> {
+        match self {
+            Self::Put {
+                path,
+                source: Source::Slot { name, .. } | Source::Append { name, .. },
+                ..
+            } => Some((path, name)),
+            _ => None,
+        }
+    }
+}
+
 /// One batch as the journal keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {

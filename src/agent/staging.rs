@@ -83,23 +83,30 @@ impl Staging {
                 preserved: r.root.open_private(PRESERVED)?,
             })
         };
-        let areas = node
-            .roots
-            .iter()
-            .map(open)
-            .collect::<io::Result<Vec<_>>>()?;
-        // What a process that was killed left stays until its records were done again.
-        let mut next = 0;
-        for area in &areas {
-            let names = crate::sys::tree::list(area.staging.as_fd(), false)?;
-            let numbers = names.iter().filter_map(|n| number_of(n));
-            next = numbers.fold(next, u64::max);
-        }
-        Ok(Self {
+        let areas = node.roots.iter().map(open).collect::<io::Result<_>>()?;
+        let mut this = Self {
             areas,
-            next,
+            next: 0,
             pool: Pool::new(),
-        })
+        };
+        this.pass_left_overs()?;
+        Ok(this)
+    }
+
+    /// Fresh names begin after those an earlier process left: a replay needs slots while they stand there.
+    fn pass_left_overs(&mut self) -> io::Result<()> {
+        for at in 0..self.areas.len() {
+            for name in crate::sys::tree::list(self.areas[at].staging.as_fd(), false)? {
+                self.pass(&String::from_utf8_lossy(&name));
+            }
+        }
+        Ok(())
+    }
+
+    /// No slot gets this name any more.
+    pub fn pass(&mut self, name: &str) {
+        let number = name.strip_prefix('s').and_then(|n| n.parse().ok());
+        self.next = self.next.max(number.unwrap_or(0));
     }
 
     fn area(&self, root: RootId) -> io::Result<&Area> {
@@ -201,12 +208,4 @@ impl Staging {
             .iter()
             .try_for_each(|a| Ok(rfs::syncfs(&a.staging)?))
     }
-}
-
-/// The number in the name of a slot.
-fn number_of(name: &[u8]) -> Option<u64> {
-    std::str::from_utf8(name.strip_prefix(b"s")?)
-        .ok()?
-        .parse()
-        .ok()
 }

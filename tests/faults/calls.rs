@@ -107,7 +107,9 @@ pub(crate) const CALLS: &[Call] = &[
 
 /// The call of this number.
 pub(crate) fn call(number: libc::c_int) -> Option<&'static Call> {
-    CALLS.iter().find(|c| c.number == libc::c_long::from(number))
+    CALLS
+        .iter()
+        .find(|c| c.number == libc::c_long::from(number))
 }
 
 /// What is done to a call instead of letting it pass.

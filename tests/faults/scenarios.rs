@@ -164,7 +164,10 @@ fn before_activation(stage: &mut Stage) {
     stage.settle(Side::A, false).expect("in sync");
     stage.pair.cut().expect("cut");
     mixed(stage);
-    let seen = until(LONG, noted(&stage.pair, Side::A, |s| s["pending"]["paths"] != 0));
+    let seen = until(
+        LONG,
+        noted(&stage.pair, Side::A, |s| s["pending"]["paths"] != 0),
+    );
     assert!(seen, "{:?}", stage.status(Side::A));
     stage.pair.kill_daemon(Side::A);
     stage.pair.restore().expect("mended");
@@ -198,7 +201,7 @@ fn before_resync(stage: &mut Stage) {
     stage.pair.kill_daemon(Side::A);
     stage.pair.kill_serve(Side::B);
     stage.pair.cut().expect("cut");
-    assert!(stage.wait_gone(Side::B), "B is free");
+    stage.wait_gone(Side::B).expect("B is free");
     activate(&stage.pair, Side::B);
     write_on_b(stage);
     stage.pair.restore().expect("mended");
@@ -217,7 +220,10 @@ fn write_on_b(stage: &Stage) {
     write(&root, "of B", "made on B alone");
     write(&root, "middle", noise(210_000, 11));
     fs::rename(root.join("many"), root.join("moved")).expect("renamed");
-    let noted = until(LONG, noted(&stage.pair, Side::B, |s| s["epoch"].as_u64() >= Some(2)));
+    let noted = until(
+        LONG,
+        noted(&stage.pair, Side::B, |s| s["epoch"].as_u64() >= Some(2)),
+    );
     assert!(noted, "{:?}", stage.status(Side::B));
 }
 
@@ -233,7 +239,10 @@ fn before_resolve(stage: &mut Stage) {
     });
     assert!(alone, "the cut is noticed");
     write_tail(stage);
-    let seen = until(LONG, noted(&stage.pair, Side::A, |s| s["epoch"].as_u64() >= Some(2)));
+    let seen = until(
+        LONG,
+        noted(&stage.pair, Side::A, |s| s["epoch"].as_u64() >= Some(2)),
+    );
     assert!(seen, "{:?}", stage.status(Side::A));
     activate(&stage.pair, Side::B);
     write_on_b(stage);
@@ -282,16 +291,70 @@ const TAIL: &[(Side, &str, &str)] = &[
 
 scenario!(first_on_standby, "first-on-standby", Target::Serve, serve_first, nothing, first: true, keeps: STRANGER);
 scenario!(first_on_active, "first-on-active", Target::Daemon, daemon_first, nothing, first: true, keeps: STRANGER);
-scenario!(batch_on_standby, "batch-on-standby", Target::Serve, serve_in_sync, mixed);
-scenario!(batch_on_active, "batch-on-active", Target::Daemon, daemon_in_sync, mixed);
-scenario!(delta_on_standby, "delta-on-standby", Target::Serve, serve_in_sync, delta);
-scenario!(delta_on_active, "delta-on-active", Target::Daemon, daemon_in_sync, delta);
-scenario!(rename_on_standby, "rename-on-standby", Target::Serve, serve_in_sync, renames);
-scenario!(rename_on_active, "rename-on-active", Target::Daemon, daemon_in_sync, renames);
-scenario!(delete_on_standby, "delete-on-standby", Target::Serve, serve_in_sync, mass_delete);
-scenario!(delete_on_active, "delete-on-active", Target::Daemon, daemon_in_sync, mass_delete);
+scenario!(
+    batch_on_standby,
+    "batch-on-standby",
+    Target::Serve,
+    serve_in_sync,
+    mixed
+);
+scenario!(
+    batch_on_active,
+    "batch-on-active",
+    Target::Daemon,
+    daemon_in_sync,
+    mixed
+);
+scenario!(
+    delta_on_standby,
+    "delta-on-standby",
+    Target::Serve,
+    serve_in_sync,
+    delta
+);
+scenario!(
+    delta_on_active,
+    "delta-on-active",
+    Target::Daemon,
+    daemon_in_sync,
+    delta
+);
+scenario!(
+    rename_on_standby,
+    "rename-on-standby",
+    Target::Serve,
+    serve_in_sync,
+    renames
+);
+scenario!(
+    rename_on_active,
+    "rename-on-active",
+    Target::Daemon,
+    daemon_in_sync,
+    renames
+);
+scenario!(
+    delete_on_standby,
+    "delete-on-standby",
+    Target::Serve,
+    serve_in_sync,
+    mass_delete
+);
+scenario!(
+    delete_on_active,
+    "delete-on-active",
+    Target::Daemon,
+    daemon_in_sync,
+    mass_delete
+);
 scenario!(activation, "activation", Target::Command(Side::B, &["activate"]), before_activation, nothing, active: Side::B);
-scenario!(deactivation, "deactivation", Target::Command(Side::A, &["deactivate"]), before_deactivation, mixed);
+scenario!(
+    deactivation,
+    "deactivation",
+    Target::Command(Side::A, &["deactivate"]),
+    before_deactivation,
+    mixed
+);
 scenario!(resync, "resync", Target::Command(Side::A, &["resync"]), before_resync, nothing,
     receiver: Side::A, active: Side::B, keeps: TAIL);
 scenario!(resolve, "resolve", Target::Command(Side::A, &["resolve", "--keep", "peer"]), before_resolve, nothing,

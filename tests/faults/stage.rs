@@ -100,7 +100,11 @@ impl Stage {
     ///
     /// # Errors
     /// It did not end.
-    pub(crate) fn planned(&self, side: Side, args: &[&str]) -> Result<(ExitStatus, String), String> {
+    pub(crate) fn planned(
+        &self,
+        side: Side,
+        args: &[&str],
+    ) -> Result<(ExitStatus, String), String> {
         let said = self.dir.join("said");
         let file = File::create(&said).expect("a file");
         let mut child = self
@@ -212,13 +216,41 @@ impl Stage {
     }
 
     /// Waits until nothing of a node's programs runs any more, whoever started it.
-    pub(crate) fn wait_gone(&self, side: Side) -> bool {
+    ///
+    /// # Errors
+    /// What still runs, and in which calls it waits.
+    pub(crate) fn wait_gone(&self, side: Side) -> Result<(), String> {
         let config = self.pair.config().display().to_string();
-        until(LONG, || {
+        let mut last = Vec::new();
+        let gone = until(LONG, || {
             let all = fs::read_dir("/proc").expect("/proc").flatten();
-            !all.map(|e| e.path()).any(|p| is_of(&p, &config, side.name()))
-        })
+            let all = all.map(|e| e.path());
+            last = all.filter(|p| is_of(p, &config, side.name())).collect();
+            last.is_empty()
+        });
+        if gone {
+            return Ok(());
+        }
+        let told: Vec<_> = last.iter().map(|p| waits(p)).collect();
+        Err(format!("a process of {} stays: {told:#?}", side.name()))
     }
+}
+
+/// What a process is, and in which call each of its threads waits.
+fn waits(process: &Path) -> String {
+    let line = fs::read_to_string(process.join("cmdline")).unwrap_or_default();
+    let tasks = fs::read_dir(process.join("task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let calls: Vec<_> = tasks
+        .map(|t| fs::read_to_string(t.path().join("syscall")).unwrap_or_default())
+        .collect();
+    format!(
+        "{} {} {calls:?}",
+        process.display(),
+        line.replace('\0', " ")
+    )
 }
 
 fn is_of(process: &Path, config: &str, node: &str) -> bool {

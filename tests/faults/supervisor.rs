@@ -199,9 +199,9 @@ impl Supervisor {
                 (flags & libc::CLONE_THREAD as u64 == 0 && self.is_ours(pid))
                     .then(|| (PathBuf::from("process"), false))
             }
-            Place::Launch | Place::Clone => self
-                .is_ours(pid)
-                .then(|| (PathBuf::from("process"), false)),
+            Place::Launch | Place::Clone => {
+                self.is_ours(pid).then(|| (PathBuf::from("process"), false))
+            }
         }
     }
 

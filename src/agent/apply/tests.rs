@@ -312,3 +312,25 @@ fn a_reboot_after_everything_was_synced_raises_no_doubt() {
     let mut side = rebooted(side, dir.path());
     assert!(hash(&mut side, "f").is_some() && !side.node.epochs.catching_up());
 }
+
+/// A process that is killed leaves slots behind, and what it had begun needs slots again.
+#[test]
+fn what_a_killed_process_left_is_in_nobodys_way() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut side = receiving(dir.path());
+    side.node.index_is_complete().expect("noted");
+    apply(&mut side, 2, mkdir("d"));
+    apply(&mut side, 3, put("d/f", b"in the journal"));
+    let root = dir.path().join("root");
+    fs::remove_dir_all(root.join("d")).expect("as if it had not been made");
+    let slots = root.join(".osm-failover/staging");
+    for n in 1..5 {
+        fs::write(slots.join(format!("s{n}")), "half of a slot").expect("a slot");
+    }
+    drop(rebooted(side, dir.path()));
+    assert_eq!(
+        fs::read(root.join("d/f")).expect("a file"),
+        b"in the journal"
+    );
+    assert_eq!(fs::read_dir(&slots).expect("the slots").count(), 0);
+}
