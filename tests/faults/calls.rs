@@ -178,3 +178,31 @@ impl Fault {
         all
     }
 }
+
+/// Which call is to fail: the first, second... one that is written so, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) fault: Fault,
+    /// Counted from 1.
+    pub(crate) time: u64,
+    /// Name, kind and object of the call, as they are counted.
+    pub(crate) call: String,
+}
+
+impl Order {
+    /// The order that [`std::fmt::Display`] writes.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut words = text.splitn(3, ':');
+        Some(Self {
+            fault: Fault::named(words.next()?)?,
+            time: words.next()?.parse().ok()?,
+            call: words.next()?.to_owned(),
+        })
+    }
+}
+
+impl std::fmt::Display for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.fault.name(), self.time, self.call)
+    }
+}

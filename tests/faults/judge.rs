@@ -10,7 +10,7 @@ use crate::common::steps::{LONG, ctl_when_free, idle, is_preserved, until};
 use crate::common::tree::{self, Snapshot};
 use crate::options;
 
-use super::calls::Fault;
+use super::calls::{Fault, Order};
 use super::scenarios::{Scenario, Target};
 use super::stage::Stage;
 
@@ -21,10 +21,7 @@ const QUIET: Duration = Duration::from_millis(1200);
 ///
 /// # Errors
 /// The promise that does not hold.
-pub(crate) fn run(
-    scenario: &Scenario,
-    order: Option<(u64, Fault)>,
-) -> Result<Option<String>, String> {
+pub(crate) fn run(scenario: &Scenario, order: Option<&Order>) -> Result<Option<String>, String> {
     let mut options = options!();
     options.sync_lines = "max_delete = \"100%\"".to_owned();
     options.keep = std::env::var_os("OSM_KEEP").is_some();
@@ -32,7 +29,7 @@ pub(crate) fn run(
     if stage.pair.dir().exists() && std::env::var_os("OSM_KEEP").is_some() {
         println!("{}: {}", scenario.name, stage.pair.dir().display());
     }
-    let crash = matches!(order, Some((_, Fault::Crash)));
+    let crash = order.is_some_and(|o| o.fault == Fault::Crash);
     (scenario.prepare)(&mut stage);
     let (receiver, source) = (scenario.receiver, other(scenario.receiver));
     let old = stage.tree(receiver);

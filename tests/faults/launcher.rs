@@ -43,7 +43,7 @@ impl Plan {
         self.dir.join("armed")
     }
 
-    /// Number of the call and name of the fault; without it calls are only counted.
+    /// The [`super::calls::Order`]; without it calls are only counted.
     pub(crate) fn order(&self) -> PathBuf {
         self.dir.join("order")
     }

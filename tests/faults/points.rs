@@ -1,30 +1,20 @@
 //! Counts the points of a scenario and tries them: all, one, or a share of them that is evenly spread.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use super::calls::Fault;
+use super::calls::{Fault, Order};
 use super::judge::run;
 use super::scenarios::Scenario;
 
-/// Environment variable: `all`, or one point as `SCENARIO:NUMBER:FAULT`.
+/// Environment variable: `all`, or one point as `SCENARIO:FAULT:TIME:CALL`.
 const CHOICE: &str = "OSM_FAULTS";
 /// Time for the share of one scenario: a minute for all of them on two cores.
 const SHARE: Duration = Duration::from_secs(8);
 /// Most failures that are told in full.
 const TOLD: usize = 12;
-
-/// One fault at one call.
-#[derive(Debug, Clone)]
-struct Point {
-    /// Number of the call, from 1.
-    number: u64,
-    fault: Fault,
-    /// The call and its object, as they were counted.
-    call: String,
-}
 
 /// Tries a scenario as the environment says; panics where a promise is broken.
 pub(crate) fn try_points(scenario: &Scenario) {
@@ -34,18 +24,15 @@ pub(crate) fn try_points(scenario: &Scenario) {
     }
     let choice = std::env::var(CHOICE).unwrap_or_default();
     if let Some(one) = choice.strip_prefix(&format!("{name}:")) {
-        let (number, fault) = one.split_once(':').expect("NUMBER:FAULT");
-        let fault = Fault::named(fault).expect("the name of a fault");
-        let number = number.parse().expect("a number");
-        let hit = run(scenario, Some((number, fault))).unwrap_or_else(|e| panic!("{name}: {e}"));
-        println!("{name}:{number}:{}: {hit:?}: good", fault.name());
+        let order = Order::parse(one).expect("FAULT:TIME:CALL");
+        let hit = run(scenario, Some(&order)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        println!("{name}:{order}: met: {}; good", hit.is_some());
         return;
     }
     if !choice.is_empty() && choice != "all" {
         return;
     }
-    let points = count(scenario);
-    let calls = points.iter().map(|p| p.number).max().unwrap_or(0);
+    let (calls, points) = count(scenario);
     assert!(calls > 0, "{name}: nothing was counted");
     let order = if choice == "all" {
         (0..points.len()).collect()
@@ -81,47 +68,44 @@ pub(crate) fn try_points(scenario: &Scenario) {
 }
 
 /// Whether the point was met; the failure with the command that makes it again.
-fn attempt(scenario: &Scenario, point: &Point) -> Result<bool, String> {
+fn attempt(scenario: &Scenario, point: &Order) -> Result<bool, String> {
     let replay = format!(
-        "{CHOICE}={}:{}:{} cargo test --test faults -- --nocapture {}",
+        "{CHOICE}='{}:{point}' cargo test --test faults -- --nocapture {}",
         scenario.name,
-        point.number,
-        point.fault.name(),
         scenario.name.replace('-', "_")
     );
-    let order = Some((point.number, point.fault));
-    let done = catch_unwind(AssertUnwindSafe(|| run(scenario, order)));
+    let done = catch_unwind(AssertUnwindSafe(|| run(scenario, Some(point))));
     let told = match done {
-        Ok(Ok(hit)) => return Ok(hit.is_some_and(|h| !h.starts_with("not for "))),
+        Ok(Ok(hit)) => return Ok(hit.is_some()),
         Ok(Err(told)) => told,
         Err(panic) => panic
             .downcast_ref::<String>()
             .cloned()
             .unwrap_or_else(|| "a panic of the test".to_owned()),
     };
-    let text = format!("{replay}\n  at {}: {told}", point.call);
+    let text = format!("{replay}\n  {told}");
     println!("FAILED {text}");
     Err(text)
 }
 
-/// Runs the scenario once without a fault; what can fail in it, in the order of its calls.
-fn count(scenario: &Scenario) -> Vec<Point> {
+/// Runs the scenario once without a fault; how many calls counted, and what can fail in it, in the order of the calls.
+fn count(scenario: &Scenario) -> (usize, Vec<Order>) {
     let lines = run(scenario, None).unwrap_or_else(|e| panic!("{}: {e}", scenario.name));
-    if let Some(file) = std::env::var_os("OSM_FAULTS_LIST") {
-        let _ = fs::write(file, lines.clone().unwrap_or_default());
-    }
+    let lines = lines.unwrap_or_default();
     let mut points = Vec::new();
-    for (number, line) in (1..).zip(lines.unwrap_or_default().lines()) {
+    let mut times = BTreeMap::new();
+    for line in lines.lines() {
+        let time = times.entry(line).and_modify(|n| *n += 1).or_insert(1);
         let mut words = line.split(' ');
         let call = words.next().unwrap_or_default();
         let stream = words.next() == Some("stream");
-        points.extend(Fault::of(call, stream).into_iter().map(|fault| Point {
-            number,
+        points.extend(Fault::of(call, stream).into_iter().map(|fault| Order {
             fault,
+            time: *time,
             call: line.to_owned(),
         }));
     }
-    points
+    (lines.lines().count(), points)
 }
 
 /// All numbers below `n`, so that the first ones of them are evenly spread, however many are taken.
@@ -130,6 +114,15 @@ fn spread(n: usize) -> Vec<usize> {
     let mut seen = BTreeSet::new();
     let reversed = (0..1usize << bits).map(|i| i.reverse_bits() >> (usize::BITS - bits.max(1)));
     reversed.filter(|i| *i < n && seen.insert(*i)).collect()
+}
+
+/// Tries one point that once failed.
+pub(crate) fn try_one(scenario: &Scenario, point: &str) {
+    if is_available(scenario.name) && std::env::var_os(CHOICE).is_none() {
+        let order = Order::parse(point).expect("FAULT:TIME:CALL");
+        let hit = run(scenario, Some(&order)).unwrap_or_else(|e| panic!("{order}: {e}"));
+        assert!(hit.is_some(), "{order}: there was no such call");
+    }
 }
 
 /// Whether this system can have calls fail; says that the test was skipped if not.

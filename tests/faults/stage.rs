@@ -11,7 +11,7 @@ use crate::common::node::{Pair, Side, tail};
 use crate::common::steps::{LONG, ctl, until};
 use crate::common::tree::{self, Snapshot};
 
-use super::calls::Fault;
+use super::calls::Order;
 use super::launcher::{Plan, words};
 
 /// Longest a command may take, whatever fails.
@@ -28,12 +28,12 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) fn new(pair: Pair, order: Option<(u64, Fault)>) -> Self {
+    pub(crate) fn new(pair: Pair, order: Option<&Order>) -> Self {
         let dir = pair.dir().join("faults");
         fs::create_dir(&dir).expect("a directory");
         let plan = Plan::at(&dir);
-        if let Some((n, fault)) = order {
-            fs::write(plan.order(), format!("{n} {}", fault.name())).expect("the order");
+        if let Some(order) = order {
+            fs::write(plan.order(), order.to_string()).expect("the order");
         }
         let cut = pair.dir().join("link-is-cut").display().to_string();
         fs::write(plan.cut(), cut).expect("the plan");

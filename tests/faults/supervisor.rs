@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::calls::{Call, Fault, Place, call};
+use super::calls::{Call, Fault, Order, Place, call};
 use super::launcher::Plan;
 
 /// `ioctl` requests that write: FICLONE and FICLONERANGE.
@@ -23,8 +23,9 @@ pub(crate) struct Supervisor {
     /// `--node NAME` of the processes that count.
     node: Vec<u8>,
     home: PathBuf,
-    order: Option<(u64, Fault)>,
+    order: Option<Order>,
     calls: Option<File>,
+    /// How often the call of the order was met.
     count: u64,
     fired: bool,
     /// The program itself was started.
@@ -35,10 +36,8 @@ pub(crate) struct Supervisor {
 
 impl Supervisor {
     pub(crate) fn new(listener: OwnedFd, plan: Plan, node: String, home: PathBuf) -> Self {
-        let order = fs::read_to_string(plan.order()).ok().and_then(|text| {
-            let (n, fault) = text.trim().split_once(' ')?;
-            Some((n.parse().ok()?, Fault::named(fault)?))
-        });
+        let order = fs::read_to_string(plan.order());
+        let order = order.ok().and_then(|text| Order::parse(&text));
         let calls = if order.is_none() {
             let file = File::options().create(true).append(true).open(plan.calls());
             file.ok()
@@ -138,25 +137,22 @@ impl Supervisor {
             return None;
         }
         let (object, stream) = self.object(call, asked)?;
-        self.count += 1;
         let line = format!(
             "{} {} {}",
             call.name,
             if stream { "stream" } else { "file" },
-            object.display()
+            plain(&object)
         );
         if let Some(calls) = &mut self.calls {
             let _ = writeln!(calls, "{line}");
         }
-        let (n, fault) = self.order?;
-        if n != self.count {
+        let order = self.order.as_ref().filter(|o| o.call == line)?;
+        self.count += 1;
+        if order.time != self.count {
             return None;
         }
+        let fault = order.fault;
         self.fired = true;
-        if !Fault::of(call.name, stream).contains(&fault) {
-            let _ = fs::write(self.plan.fired(), format!("not for {line}"));
-            return None;
-        }
         if fault == Fault::Crash {
             if let Ok(cut) = fs::read_to_string(self.plan.cut()) {
                 let _ = fs::write(cut, "");
@@ -219,6 +215,20 @@ impl Supervisor {
             line.windows(node.len()).any(|w| w == node)
         })
     }
+}
+
+/// A path without the numbers that differ from run to run: of processes, slots and what is preserved.
+fn plain(path: &Path) -> String {
+    let text = path.display().to_string();
+    if !text.starts_with("run/") && !text.contains("/.osm-failover/") {
+        return text;
+    }
+    let digit = |c: char| if c.is_ascii_digit() { '#' } else { c };
+    let mut plain: String = text.chars().map(digit).collect();
+    while plain.contains("##") {
+        plain = plain.replace("##", "#");
+    }
+    plain
 }
 
 /// The path a descriptor of a process leads to.
