@@ -15,7 +15,7 @@ use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::sys::clock;
 use crate::sys::meta::xattrs_of;
-use crate::sys::tree::Look;
+use crate::sys::tree::{Look, is_absent};
 
 /// What the peer's file becomes by the operation that its other names are to follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,11 +81,15 @@ pub fn other_names(
     Ok(found)
 }
 
-/// Whether this very file stands at a path now.
+/// Whether this very file, which the index has at a path, stands there now. Where that cannot be told the index counts: a
+/// name that went is told by its own event, while a name that is passed over is never asked for again.
 #[must_use]
 pub fn stands(node: &Node, path: &TreePath, stamp: &Stamp) -> bool {
-    let look = node.root(path.root).map(|r| r.root.look(&path.path));
-    matches!(look, Some(Ok(Look::There(s))) if s.stamp.same_file(stamp))
+    match node.root(path.root).map(|r| r.root.look(&path.path)) {
+        Some(Ok(Look::There(s))) => s.stamp.same_file(stamp),
+        Some(Err(e)) => !is_absent(&e),
+        Some(Ok(_)) | None => false,
+    }
 }
 
 /// The first path, in order, of the file a row names, if it is another one than the row's.
@@ -158,8 +162,14 @@ pub fn changed_names(
         let Some(r) = node.root(other.root) else {
             continue;
         };
-        let Ok(Look::There(seen)) = r.root.look(&other.path) else {
-            continue;
+        let seen = match r.root.look(&other.path) {
+            Ok(Look::There(seen)) => seen,
+            Err(e) if !is_absent(&e) => {
+                // Whoever looks at it tells why it cannot be read, and looks again.
+                changed.push(other);
+                continue;
+            }
+            Ok(_) | Err(_) => continue,
         };
         if seen.stamp == row.stamp || !seen.stamp.same_file(&row.stamp) {
             continue;
@@ -168,12 +178,16 @@ pub fn changed_names(
             .root
             .open_parent(&other.path)
             .and_then(|(dir, name)| xattrs_of(dir.as_fd(), name));
+        let Ok(xattrs) = xattrs else {
+            changed.push(other);
+            continue;
+        };
         let mut entry = seen.entry;
         // As for a rename: same size and time, same content.
         if let (Kind::File { hash, .. }, Some(known)) = (&mut entry.kind, row.entry.kind.hash()) {
             *hash = Some(known);
         }
-        entry.xattrs = xattrs.unwrap_or_default();
+        entry.xattrs = xattrs;
         if row.entry == entry {
             let kept = node.kept(&seen.stamp, tick);
             node.store.update(row.id, &entry, &kept, row.seq)?;

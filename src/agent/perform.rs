@@ -323,12 +323,17 @@ impl<'a> Performer<'a> {
             let Some(root) = self.node.root(path.root).filter(|r| r.root.only.is_none()) else {
                 continue;
             };
-            let (Some(mtime), Ok(dir)) = (mtime, root.root.open_dir(&path.path)) else {
+            let Some(mtime) = mtime else {
                 continue;
             };
-            let done = Pin::new(dir.as_fd(), b"")
-                .map_err(Fault::of("open it"))
-                .and_then(|p| Ok(p.set_mtime(mtime)?));
+            let done = match root.root.open_dir(&path.path) {
+                // A later step removed it, or put something else there.
+                Err(e) if is_absent(&e) => Ok(()),
+                Err(e) => Err(Fault::of("open it")(e)),
+                Ok(dir) => Pin::new(dir.as_fd(), b"")
+                    .map_err(Fault::of("open it"))
+                    .and_then(|p| Ok(p.set_mtime(mtime)?)),
+            };
             if let Err(Fault::Problem { operation, cause }) = done {
                 self.problem(&path, operation, cause);
             }

@@ -9,7 +9,8 @@ use super::calls::{Fault, Order};
 use super::judge::run;
 use super::scenarios::Scenario;
 
-/// Environment variable: `all`, or one point as `SCENARIO:FAULT:TIME:CALL`.
+/// Environment variable: `all`, the seconds for the share of each scenario as `30s`, or one point as
+/// `SCENARIO:FAULT:TIME:CALL`.
 const CHOICE: &str = "OSM_FAULTS";
 /// Time for the share of one scenario: a minute for all of them on two cores.
 const SHARE: Duration = Duration::from_secs(8);
@@ -29,7 +30,9 @@ pub(crate) fn try_points(scenario: &Scenario) {
         println!("{name}:{order}: met: {}; good", hit.is_some());
         return;
     }
-    if !choice.is_empty() && choice != "all" {
+    let seconds = choice.strip_suffix('s').and_then(|n| n.parse().ok());
+    let share = seconds.map_or(SHARE, Duration::from_secs);
+    if !choice.is_empty() && choice != "all" && seconds.is_none() {
         return;
     }
     let (calls, points) = count(scenario);
@@ -42,7 +45,7 @@ pub(crate) fn try_points(scenario: &Scenario) {
     let begun = Instant::now();
     let (mut tried, mut missed, mut failed) = (0, 0, Vec::new());
     for at in order {
-        if choice != "all" && begun.elapsed() > SHARE {
+        if choice != "all" && begun.elapsed() > share {
             break;
         }
         let point = &points[at];

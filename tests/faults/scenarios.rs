@@ -286,6 +286,34 @@ fn what_failed_in_an_activation_is_taken_once_more() {
     try_one(&ACTIVATION, "EIO:1:openat file data/mode");
 }
 
+/// Nobody was told, and nobody looked again.
+#[test]
+fn a_directory_that_cannot_be_opened_gets_its_time_later() {
+    let scenario = Scenario {
+        name: "batch-on-standby",
+        change: mixed,
+        ..PLAIN
+    };
+    for time in 3..5 {
+        try_one(&scenario, &format!("EIO:{time}:openat2 file data/many"));
+    }
+}
+
+/// A file changed under one of its names; whether the other one stands could not be told, which was taken for no.
+#[test]
+fn a_name_that_cannot_be_looked_at_is_not_passed_over() {
+    let scenario = Scenario {
+        name: "batch-on-active",
+        target: Target::Daemon,
+        prepare: daemon_in_sync,
+        change: mixed,
+        ..PLAIN
+    };
+    for time in 1..5 {
+        try_one(&scenario, &format!("EIO:{time}:openat file data"));
+    }
+}
+
 #[test]
 fn first_on_standby() {
     try_points(&Scenario {
