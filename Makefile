@@ -6,12 +6,13 @@ SYSCONFDIR ?= /etc
 UNITDIR    ?= /lib/systemd/system
 OCFDIR     ?= /usr/lib/ocf/resource.d
 CARGO      ?= cargo
+FAULTS     ?= all
 INSTALL    ?= install
 
 BIN  := target/release
 ROOT := $(DESTDIR)$(PREFIX)
 
-.PHONY: all build test test-cluster fuzz demo bench install clean
+.PHONY: all build test faults test-cluster fuzz demo bench install clean
 
 all: build
 
@@ -20,6 +21,11 @@ build:
 
 test:
 	tests/run
+
+# Every call of the main scenarios fails once, and a process is killed at each: hours. FAULTS=30s takes a share of 30 s of
+# each scenario, evenly spread.
+faults:
+	OSM_FAULTS=$(FAULTS) $(CARGO) test --test faults -- --nocapture
 
 # The nodes' own root file system is made once, by mmdebstrap from a Debian mirror, and kept in target.
 test-cluster:

@@ -153,10 +153,10 @@ impl Supervisor {
         }
         let fault = order.fault;
         self.fired = true;
-        if fault == Fault::Crash {
-            if let Ok(cut) = fs::read_to_string(self.plan.cut()) {
-                let _ = fs::write(cut, "");
-            }
+        if fault == Fault::Crash
+            && let Ok(cut) = fs::read_to_string(self.plan.cut())
+        {
+            let _ = fs::write(cut, "");
         }
         let _ = fs::write(self.plan.fired(), &line);
         Some(fault)
