@@ -176,6 +176,14 @@ impl Board {
         }
     }
 
+    /// Every path of a root is looked at anew: what is still wrong is told again.
+    pub fn solved_below(&self, root: &str) {
+        let mut inner = lock(&self.inner);
+        let of_root = |path: &str| path.strip_prefix(root).is_some_and(|p| p.starts_with(':'));
+        inner.problems.retain(|path, _| !of_root(path));
+        inner.status.problems_more = 0;
+    }
+
     /// Whether any path has a problem.
     pub fn has_problems(&self) -> bool {
         !lock(&self.inner).problems.is_empty()

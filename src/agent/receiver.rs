@@ -286,6 +286,9 @@ impl Receiver {
             self.side.node.epochs.set_catching_up(true)?;
         }
         if full && !dry_run {
+            for r in &self.side.node.roots {
+                self.board.solved_below(&r.root.name);
+            }
             self.side.begin_first();
         }
         if dry_run {

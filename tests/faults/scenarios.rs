@@ -284,6 +284,10 @@ const ACTIVATION: Scenario = Scenario {
 #[test]
 fn what_failed_in_an_activation_is_taken_once_more() {
     try_one(&ACTIVATION, "EIO:1:openat file data/mode");
+    try_one(
+        &ACTIVATION,
+        "EIO:5:utimensat file data/.osm-failover/staging/s#",
+    );
 }
 
 /// Nobody was told, and nobody looked again.
@@ -297,6 +301,17 @@ fn a_directory_that_cannot_be_opened_gets_its_time_later() {
     for time in 3..5 {
         try_one(&scenario, &format!("EIO:{time}:openat2 file data/many"));
     }
+}
+
+/// Its attributes were set and its mode was not, which passed for an edit when it was tried again.
+#[test]
+fn metadata_that_were_set_in_part_are_no_edit() {
+    let scenario = Scenario {
+        name: "batch-on-standby",
+        change: mixed,
+        ..PLAIN
+    };
+    try_one(&scenario, "EIO:1:fchmodat file data/mode");
 }
 
 /// A file changed under one of its names; whether the other one stands could not be told, which was taken for no.

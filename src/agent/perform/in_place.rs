@@ -13,7 +13,7 @@ use crate::agent::drift;
 use crate::index::store::Row;
 use crate::model::entry::Entry;
 use crate::model::path::TreePath;
-use crate::sys::meta::{Pin, is_seen};
+use crate::sys::meta::{MetaError, Pin, is_seen};
 use crate::sys::tree::{Look, look_at};
 
 impl Performer<'_> {
@@ -59,15 +59,42 @@ impl Performer<'_> {
         self.staging.discard(path.root, slot);
         Ok(())
     }
+
+    /// Notes the metadata of a file of which only some could be set: they came from replication, and must not pass for an
+    /// edit when it is tried again. What else was done to the file meanwhile is left to be found.
+    pub(super) fn half_dressed(
+        &self,
+        entry: &Entry,
+        place: &Place,
+        row: Option<&Row>,
+    ) -> Result<(), Fault> {
+        let (dir, name) = (place.dir.as_fd(), place.name.as_slice());
+        let look = look_at(dir, name).map_err(Fault::of("look at it"))?;
+        let (Look::There(seen), Some(row), Some(have)) = (look, row, &place.have) else {
+            return Ok(());
+        };
+        let untouched = seen.stamp.same_file(&have.stamp)
+            && seen.stamp.size == have.stamp.size
+            && [have.entry.mtime, entry.mtime].contains(&seen.entry.mtime);
+        if !untouched {
+            return Ok(());
+        }
+        let pin = Pin::of_seen(dir, name, &seen.stamp).map_err(Fault::of("open it"))?;
+        let mut now = seen.entry;
+        now.kind = row.entry.kind.clone();
+        now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
+        Ok(self.node.store.update(row.id, &now, &seen.stamp, row.seq)?)
+    }
 }
 
-/// A metadata change of a file whose content stays: only on the content both sides know.
+/// A metadata change of a file whose content stays: only on the content both sides know. The inner error is that of a
+/// change that may be done in part.
 pub(super) fn keep_content(
     entry: &Entry,
     place: &Place,
     row: Option<&Row>,
     replay: bool,
-) -> Result<(), Fault> {
+) -> Result<Result<(), MetaError>, Fault> {
     let have = place
         .have
         .as_ref()
@@ -89,7 +116,7 @@ pub(super) fn keep_content(
     if !ours.map_err(Fault::of("compare it"))? {
         return Err(Fault::Want);
     }
-    Ok(pin.apply(entry, Some(&now))?)
+    Ok(pin.apply(entry, Some(&now)))
 }
 
 /// Copies a whole file to an offset of another.

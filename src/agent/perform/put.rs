@@ -53,7 +53,11 @@ impl Performer<'_> {
         let placed = match (&entry.kind, source) {
             (Kind::Dir, _) => self.put_dir(path, entry, &place, row.as_ref())?,
             (Kind::File { .. }, Source::Keep) => {
-                keep_content(entry, &place, row.as_ref(), self.replay.is_some())?;
+                let row = row.as_ref();
+                if let Err(e) = keep_content(entry, &place, row, self.replay.is_some())? {
+                    self.half_dressed(entry, &place, row)?;
+                    return Err(e.into());
+                }
                 stood
             }
             (_, Source::Append { name, offset }) => {
