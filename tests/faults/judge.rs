@@ -50,6 +50,9 @@ pub(crate) fn run(scenario: &Scenario, order: Option<&Order>) -> Result<Option<S
     }
     finish(&mut stage, scenario, crash, outcome)?;
     judge(&stage, scenario, before)?;
+    for (last, order) in stage.ended.iter().zip(order) {
+        println!("{}:{order}: syncd ended by itself: {last}", scenario.name);
+    }
     Ok(if order.is_some() {
         hit
     } else {

@@ -166,6 +166,21 @@ impl Stage {
         Ok(true)
     }
 
+    /// Whether a daemon in the background ended with an error that it told; it is started as a cluster manager would that
+    /// finds it stopped.
+    fn gave_up(&mut self, side: Side) -> bool {
+        let log = self.pair.log(side);
+        let last = log.lines().last().unwrap_or_default();
+        let told = last.contains("ERROR") && last.contains("see syncctl check");
+        if !told || self.daemons[side as usize].is_some() {
+            return false;
+        }
+        self.ended.push(last.to_owned());
+        let log = self.pair.daemon_log(side);
+        ctl(&self.pair, side, &["activate", "--log", &log]);
+        true
+    }
+
     /// The status of a node.
     pub(crate) fn status(&self, side: Side) -> Option<Value> {
         self.pair.status_of(side).ok()
@@ -186,6 +201,12 @@ impl Stage {
                 }
             }
             let status = self.status(side);
+            if status.as_ref().is_some_and(|s| s["role"] == "stopped") && self.gave_up(side) {
+                restarts += 1;
+                if restarts > 3 {
+                    return Err(format!("syncd does not stay: {:?}", self.ended));
+                }
+            }
             let settled = status.as_ref().is_some_and(|s| {
                 s["peer"]["state"] == "in-sync"
                     && s["pending"]["paths"] == 0
