@@ -161,6 +161,10 @@ impl Receiver {
                 let gone = std::mem::take(&mut self.gone);
                 self.gone_bytes = 0;
                 let outcome = self.side.settle(&gone, history)?;
+                if !outcome.problems.is_empty() {
+                    // What could not be deleted is in nobody's index but this one's: only comparing everything finds it.
+                    self.side.node.epochs.set_catching_up(true)?;
+                }
                 self.show(&gone, &outcome);
                 self.side.node.index_is_complete()?;
                 self.report.deletes += gone.len() as u64;

@@ -280,6 +280,16 @@ const ACTIVATION: Scenario = Scenario {
     ..PLAIN
 };
 
+const RESYNC: Scenario = Scenario {
+    name: "resync",
+    target: Target::Command(Side::A, &["resync"]),
+    prepare: before_resync,
+    receiver: Side::A,
+    active: Side::B,
+    keeps: TAIL,
+    ..PLAIN
+};
+
 /// Both nodes stand at the same number after the session, so nobody would ever have sent it again.
 #[test]
 fn what_failed_in_an_activation_is_taken_once_more() {
@@ -300,6 +310,14 @@ fn a_directory_that_cannot_be_opened_gets_its_time_later() {
     };
     for time in 3..5 {
         try_one(&scenario, &format!("EIO:{time}:openat2 file data/many"));
+    }
+}
+
+/// What is left stands in no index but the receiver's, so nobody would ever have deleted it.
+#[test]
+fn what_could_not_be_deleted_goes_with_the_next_resync() {
+    for time in 20..23 {
+        try_one(&RESYNC, &format!("ENOSPC:{time}:openat2 file data/many"));
     }
 }
 
@@ -450,15 +468,7 @@ fn deactivation() {
 
 #[test]
 fn resync() {
-    try_points(&Scenario {
-        name: "resync",
-        target: Target::Command(Side::A, &["resync"]),
-        prepare: before_resync,
-        receiver: Side::A,
-        active: Side::B,
-        keeps: TAIL,
-        ..PLAIN
-    });
+    try_points(&RESYNC);
 }
 
 #[test]
