@@ -166,39 +166,6 @@ fn kept(dir: &Path) -> usize {
     fs::read_dir(dir.join("root/.osm-failover/preserved")).map_or(0, Iterator::count)
 }
 
-/// Slots that were filled before the crash are in nobody's way.
-#[test]
-fn a_record_is_done_again_beside_the_slots_of_the_first_time() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut side = receiving(dir.path());
-    let step = Step::Put {
-        path: at("f"),
-        entry: file(b"content"),
-        source: Source::Inline(b"content".to_vec()),
-        blocks: Vec::new(),
-    };
-    let record = Record {
-        lsn: side.lsn + 1,
-        head: 1,
-        history: None,
-        steps: vec![(1, step)],
-    };
-    side.commit(&record, &Slots::default()).expect("noted");
-    let slot = side.staging.fresh();
-    fs::write(
-        dir.path().join("root/.osm-failover/staging").join(&slot),
-        "half",
-    )
-    .expect("a slot");
-    drop(side);
-    let side = receiving(dir.path());
-    assert_eq!(
-        fs::read(dir.path().join("root/f")).ok(),
-        Some(b"content".to_vec())
-    );
-    assert!(!side.node.epochs.catching_up(), "nothing is in doubt");
-}
-
 #[test]
 fn doing_records_again_brings_nothing_old_back() {
     let dir = tempfile::tempdir().expect("a directory");
