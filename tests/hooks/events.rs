@@ -103,8 +103,11 @@ fn what_is_still_to_be_told_stays_a_problem() {
     let well = until(LONG, || pair.log(Side::B).contains("ran for activated in"));
     assert!(well, "{}", pair.log(Side::B));
     let name = format!("hook 1 ({program})");
-    let status = pair.status_of(Side::B).expect("status");
-    assert!(has_problem(&status, &name), "{status}");
+    let told = || {
+        let status = pair.status_of(Side::B).expect("status");
+        has_problem(&status, &name)
+    };
+    assert!(until(LONG, told), "{:?}", pair.status_of(Side::B));
 }
 
 #[test]
