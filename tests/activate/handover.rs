@@ -1,12 +1,13 @@
 //! A node becomes active while the other one is active, gone, ahead, or does not answer.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, activate, ctl, deactivate, edit_config, flushed_equal, idle, json, preserved, signal,
-    until, wait_equal, wait_serve_gone, well,
+    LONG, activate, ctl, deactivate, edit_config, flushed_equal, has_problem, idle, is_root, json,
+    preserved, signal, until, wait_equal, wait_serve_gone, well,
 };
 use crate::options;
 
@@ -211,4 +212,48 @@ fn on_stale_serve_asks_nobody() {
     });
     assert!(halted, "{}", pair.log(Side::B));
     well(&pair, Side::B, &["deactivate"]);
+}
+
+/// The newest version of a file is on the old active node alone, where the new one could not take it.
+#[test]
+fn what_the_new_active_node_could_not_take_is_preserved_before_it_is_replaced() {
+    if !is_root("what could not be taken") {
+        return;
+    }
+    let mut pair = idle(options!());
+    activate(&pair, Side::A);
+    fs::create_dir(pair.root(Side::A, "data").join("d")).expect("a directory");
+    write(&pair, Side::A, "d/f", "first");
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    let hard = pair.root(Side::B, "data").join("d").display().to_string();
+    let chattr = |flag: &str| Command::new("chattr").args([flag, &hard]).status();
+    if !chattr("+i").is_ok_and(|s| s.success()) {
+        println!("skipped: chattr +i does not work here");
+        return;
+    }
+    write(&pair, Side::A, "d/f", "the newest");
+    let refused = until(LONG, || {
+        pair.status().is_ok_and(|s| has_problem(&s, "data:d/f"))
+    });
+    activate(&pair, Side::B);
+    let told = json(&pair, Side::B, &["status", "--json"]);
+    chattr("-i").expect("it was there before");
+    assert!(refused, "{told}");
+    assert!(
+        told["activation"]
+            .to_string()
+            .contains("could not be taken"),
+        "{told}"
+    );
+    assert_eq!(read(&pair, Side::B, "d/f").as_deref(), Some("first"));
+    // What is written on the node that now counts goes over the old one's.
+    write(&pair, Side::B, "d/f", "written after that");
+    wait_equal(&pair, "data");
+    assert_eq!(
+        read(&pair, Side::A, "d/f").as_deref(),
+        Some("written after that")
+    );
+    let kept = preserved(&pair, Side::A, "data");
+    assert_eq!(kept, [("d/f".to_owned(), b"the newest".to_vec())]);
 }

@@ -6,6 +6,7 @@ use super::{PAGE, Receiver};
 use crate::agent::apply::{ApplyError, Receiving};
 use crate::agent::compare::hash_if_unchanged;
 use crate::agent::content::INLINE_MAX;
+use crate::agent::node::Node;
 use crate::index::store::{Row, StoreError};
 use crate::model::entry::Kind;
 use crate::model::epoch::Seq;
@@ -29,13 +30,22 @@ impl Receiver {
         }
     }
 
-    /// Everything this node changed after the common past, asked for path by path; from now on it counts as found here.
+    /// What this node holds and the other node goes on without, asked for path by path: everything it changed after the
+    /// common past, and what the other node could not take while this one was active. From now on it counts as found
+    /// here, so it is preserved before it is replaced.
     pub(super) fn ask_for_tail(&mut self, since: Seq) -> Result<(), ApplyError> {
         let node = &mut self.side.node;
-        node.has_tail = node.epochs.history().head() > since;
+        let owed = node.store.owes_any()?;
+        node.has_tail = owed || node.epochs.history().head() > since;
         if !node.has_tail {
             return Ok(());
         }
+        if owed {
+            // Their rows tell nobody that they are asked for: were this session cut off, only comparing everything would.
+            node.epochs.set_catching_up(true)?;
+            self.ask_for_owed()?;
+        }
+        let node = &mut self.side.node;
         let mut after = (since, i64::MAX);
         let mut paths = Vec::new();
         loop {
@@ -56,6 +66,23 @@ impl Receiver {
         }
         self.ask_for(&paths);
         Ok(())
+    }
+
+    fn ask_for_owed(&mut self) -> Result<(), ApplyError> {
+        loop {
+            let node = &mut self.side.node;
+            let paths = node.store.owed(PAGE)?;
+            if paths.is_empty() {
+                return Ok(());
+            }
+            node.store.begin()?;
+            if let Err(e) = forgive(node, &paths) {
+                node.store.rollback();
+                return Err(e.into());
+            }
+            node.store.commit()?;
+            self.ask_for(&paths);
+        }
     }
 
     /// Answers a part of a directory with what this node lacks of it.
@@ -214,6 +241,17 @@ impl Receiver {
         }
         Ok(row)
     }
+}
+
+/// What was owed to the other node is asked from it instead.
+fn forgive(node: &mut Node, paths: &[TreePath]) -> Result<(), StoreError> {
+    for path in paths {
+        if let Some(row) = node.store.lookup(path)? {
+            node.store.update(row.id, &row.entry, &row.stamp, 0)?;
+        }
+        node.store.settle_debt(path)?;
+    }
+    Ok(())
 }
 
 /// The names this node has in a range of a directory, and whether each is a directory.

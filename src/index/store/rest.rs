@@ -185,6 +185,14 @@ impl Store {
             .map(|_| ())
     }
 
+    /// Whether the peer lacks anything though its head says otherwise.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn owes_any(&self) -> Result<bool> {
+        Ok(!self.owed(1)?.is_empty())
+    }
+
     /// Up to `limit` paths that the peer lacks though its head says otherwise.
     ///
     /// # Errors
