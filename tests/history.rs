@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::background::command_line;
 use common::history::{History, names_of};
 use common::netns::{Ground, over_ssh};
 use common::node::{Options, Pair, Side, tail};
@@ -152,13 +153,13 @@ impl Run {
         let pid = text
             .lines()
             .next()
-            .and_then(|l| l.trim().parse::<i32>().ok());
+            .and_then(|l| l.trim().parse::<u32>().ok());
         let Some(pid) = pid else { return };
         // The number may belong to somebody else by now; only a command line of this pair is ended.
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = command_line(pid);
         let mark = self.pair.dir().as_os_str().as_encoded_bytes();
         if line.windows(mark.len()).any(|w| w == mark) {
-            let pid = nix::unistd::Pid::from_raw(pid);
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a process id"));
             if nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).is_ok() {
                 self.faults.standby_kills += 1;
             }

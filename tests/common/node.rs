@@ -185,7 +185,7 @@ impl Pair {
         self.dir().join("link-is-cut")
     }
 
-    fn pid_file(&self, side: Side) -> PathBuf {
+    pub(super) fn pid_file(&self, side: Side) -> PathBuf {
         self.dir().join(format!("serve-{}.pid", side.letter()))
     }
 
@@ -347,20 +347,6 @@ impl Pair {
     /// The marker cannot be removed.
     pub fn restore(&self) -> io::Result<()> {
         fs::remove_file(self.cut_file())
-    }
-
-    /// Kills the `syncd serve` that the wrapper became on a node, if one runs.
-    pub fn kill_serve(&self, side: Side) {
-        let text = fs::read_to_string(self.pid_file(side)).unwrap_or_default();
-        let Ok(pid) = text.trim().parse::<u32>() else {
-            return;
-        };
-        // The number may belong to somebody else by now; only a command line of ours is ended.
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let mark = self.dir().as_os_str().as_encoded_bytes();
-        if line.windows(mark.len()).any(|w| w == mark) {
-            signal(pid, Signal::SIGKILL);
-        }
     }
 
     /// Runs `syncctl` with these arguments on a node.
