@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::node::Side;
+use crate::common::node::{Pair, Side};
 use crate::common::steps::{LONG, flushed_equal, idle, is_root, said, start, until};
 use crate::options;
 use crate::{Desk, hook};
@@ -55,7 +55,7 @@ fn main_file(port: u16) -> String {
          LoadModule authz_core_module {modules}/mod_authz_core.so\n\
          LoadModule alias_module {modules}/mod_alias.so\n\
          ServerName localhost\nListen 127.0.0.1:{port}\nUser www-data\nGroup www-data\n\
-         ErrorLog /dev/null\nDocumentRoot htdocs\nIncludeOptional sites/*.conf\n"
+         DocumentRoot htdocs\nIncludeOptional sites/*.conf\n"
     )
 }
 
@@ -75,7 +75,7 @@ fn a_web_server_reloads_what_it_can_use() {
     // The same words on both nodes; on each they mean its own root.
     let control = desk.program(
         "apache",
-        &format!(r#"exec {APACHE} -d "$OSM_ROOTS" -f httpd.conf -C "PidFile $DESK/pid" "$@""#),
+        &format!(r#"exec {APACHE} -d "$OSM_ROOTS" -f httpd.conf -C "PidFile $DESK/pid" -C "ErrorLog $DESK/errors" "$@""#),
     );
     let mut options = options!();
     let validate = format!("paths = ['*.conf']\nvalidate = ['{control}', '-t']");
@@ -91,6 +91,11 @@ fn a_web_server_reloads_what_it_can_use() {
         fs::write(root.join("htdocs/index.html"), "hello").expect("a page");
         fs::write(root.join("httpd.conf"), main_file(port)).expect("the configuration");
     }
+    // What is known when it does not answer as it should.
+    let story = |pair: &Pair| {
+        let told = pair.status_of(Side::B).map(|s| s["problems"].to_string());
+        format!("{told:?}\n{}\n{}", desk.read("errors"), pair.log(Side::A))
+    };
     let server = Server {
         pid_file: desk.at("pid"),
         port,
@@ -101,7 +106,13 @@ fn a_web_server_reloads_what_it_can_use() {
         .output()
         .expect("it runs");
     let up = until(LONG, || server.get("/index.html").ends_with("hello"));
-    assert!(up, "{:?} {}", said(&started), server.get("/index.html"));
+    assert!(
+        up,
+        "{:?} {}\n{}",
+        said(&started),
+        server.get("/index.html"),
+        story(&pair)
+    );
     start(&mut pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync");
     fs::write(
@@ -111,7 +122,7 @@ fn a_web_server_reloads_what_it_can_use() {
     .expect("a site");
     flushed_equal(&pair, "data");
     let reloaded = until(LONG, || server.get("/old").contains("http://one.example/"));
-    assert!(reloaded, "{}\n{}", server.get("/old"), pair.log(Side::A));
+    assert!(reloaded, "{}\n{}", server.get("/old"), story(&pair));
     // A file that breaks it as a whole arrives, and the server goes on with what it has.
     fs::write(a.join("sites/two.conf"), "NoSuchDirective on\n").expect("a site");
     flushed_equal(&pair, "data");
@@ -119,8 +130,13 @@ fn a_web_server_reloads_what_it_can_use() {
         pair.status_of(Side::B)
             .is_ok_and(|s| s["problems"].to_string().contains("NoSuchDirective"))
     });
-    assert!(kept, "{:?}", pair.status_of(Side::B));
-    assert!(server.get("/old").contains("http://one.example/"));
+    assert!(kept, "{}", story(&pair));
+    let old = server.get("/old");
+    assert!(
+        old.contains("http://one.example/"),
+        "{old}\n{}",
+        story(&pair)
+    );
     fs::write(
         a.join("sites/two.conf"),
         "Redirect /new http://new.example/\n",
@@ -128,5 +144,5 @@ fn a_web_server_reloads_what_it_can_use() {
     .expect("mended");
     flushed_equal(&pair, "data");
     let reloaded = until(LONG, || server.get("/new").contains("http://new.example/"));
-    assert!(reloaded, "{}", server.get("/new"));
+    assert!(reloaded, "{}\n{}", server.get("/new"), story(&pair));
 }
