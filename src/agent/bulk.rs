@@ -1,8 +1,8 @@
 //! Large files: read, hashed and sent on a thread of their own, a chunk at a time.
 //!
-//! Mostly a file is read twice, for the hash that decides how it travels and then to be sent. A version counts only if the file did not change while it was read (or two readings of the same range agree, for a
-//! file that keeps growing), so a torn one is never published. The receiver compares the
-//! hash of the whole result again. Memory is one buffer and one block list.
+//! Mostly a file is read twice, for the hash that decides how it travels and then to be sent. A version counts only if the
+//! file did not change while it was read (or two readings of the same range agree, for a file that keeps growing), so a torn
+//! one is never published. The receiver compares the hash of the whole result again. Memory is one buffer and one block list.
 
 mod at_once;
 mod send;
@@ -13,7 +13,9 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
+use self::send::Ask;
 use super::peer::{Gone, Peer};
+use super::staging::PART_MIN;
 use crate::decide::blocks::{BlockHasher, Blocks};
 use crate::model::entry::{Entry, Hash, Kind, Stamp, Timestamp};
 use crate::model::path::TreePath;
@@ -180,6 +182,8 @@ fn read_and_send(
     job: &Job,
     signatures: &Receiver<(TreePath, SignaturePart)>,
 ) -> Result<Read, Failed> {
+    // The receiver reads all it kept to sign it, and gives it up once another transfer of the file has begun.
+    let (mut part, mut asked) = (None, false);
     for _ in 0..TRIES {
         let source = open(job)?;
         if let (Basis::Blocks(old), true, Some((peer, id))) = (&job.basis, job.may_append, &job.to)
@@ -193,9 +197,16 @@ fn read_and_send(
             }
         }
         if let (Basis::None, Some((peer, id))) = (&job.basis, &job.to)
-            && let Some(read) = at_once::send(job, &source, (peer, *id), signatures)?
+            && source.stamp.size >= PART_MIN
         {
-            return Ok(read);
+            if !std::mem::replace(&mut asked, true) {
+                part = send::ask(peer, &job.path, Ask::Part, signatures)?;
+            }
+            if part.is_none()
+                && let Some(read) = at_once::send(&job.path, &source, (peer, *id))?
+            {
+                return Ok(read);
+            }
         }
         let size = source.stamp.size;
         let Some(blocks) = hash(&source.file, size)? else {
@@ -208,7 +219,7 @@ fn read_and_send(
         if !steady {
             continue;
         }
-        if let Some(sent) = send::transfer(job, &source, &blocks, signatures)? {
+        if let Some(sent) = send::transfer(job, &source, &blocks, part.take(), signatures)? {
             let mut entry = source.entry;
             entry.kind = Kind::File {
                 size,

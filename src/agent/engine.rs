@@ -160,7 +160,9 @@ pub struct Engine {
     unsent: (u64, Option<u64>),
     /// What the peer changed after the given number, where both changed data on their own.
     apart: Option<(Seq, Changed)>,
+    /// The peer has taken in what this node changed on its own.
     given: bool,
+    /// With which exit code and sentence replication was halted.
     refused: Option<(u8, String)>,
     /// This engine is to end, and what it waits for.
     departure: Option<Departure>,

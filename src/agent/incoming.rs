@@ -382,7 +382,7 @@ impl Open {
         if self.append.is_some() && hole > 0 {
             return Err(Broken::Want);
         }
-        hash_zeros(&mut self.hasher, hole);
+        self.hasher.zeros(hole);
         self.hasher.update(data);
         self.sink.at = offset;
         self.sink.write(data)?;
@@ -404,7 +404,7 @@ impl Open {
             if missing > MAX_HOLE {
                 return Err(Broken::Want);
             }
-            hash_zeros(&mut self.hasher, missing);
+            self.hasher.zeros(missing);
         }
         let blocks = self.hasher.finish();
         if blocks.size() != total || blocks.root() != hash {
@@ -422,14 +422,5 @@ impl Open {
             hash,
             append: self.append,
         })
-    }
-}
-
-fn hash_zeros(hasher: &mut BlockHasher, mut count: u64) {
-    static ZEROS: [u8; BUFFER] = [0; BUFFER];
-    while count > 0 {
-        let n = usize::try_from(count).unwrap_or(BUFFER).min(BUFFER);
-        hasher.update(&ZEROS[..n]);
-        count -= n as u64;
     }
 }

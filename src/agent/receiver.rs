@@ -55,7 +55,6 @@ pub struct Receiver {
     board: Arc<Board>,
     since: Seq,
     dry_run: bool,
-    live: bool,
     order: Order,
     gone: Vec<TreePath>,
     gone_bytes: usize,
@@ -79,7 +78,6 @@ impl Receiver {
             board,
             since,
             dry_run: false,
-            live: false,
             order,
             gone,
             gone_bytes: 0,
@@ -94,12 +92,6 @@ impl Receiver {
     #[must_use]
     pub fn session(&self) -> u64 {
         self.peer.session
-    }
-
-    /// Whether the sender began to push changes as they happen, so that nothing is missing.
-    #[must_use]
-    pub fn is_current(&self) -> bool {
-        self.live
     }
 
     /// What a dry run found.

@@ -313,10 +313,6 @@ impl<'a> Standby<'a> {
                             }
                         }
                     }
-                    if !caught_up && receiver.is_current() {
-                        caught_up = true;
-                        self.in_sync();
-                    }
                     if caught_up {
                         self.in_step = Some(clock::unix_ms());
                     }

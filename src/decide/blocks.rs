@@ -300,6 +300,16 @@ impl BlockHasher {
         }
     }
 
+    /// Takes so many zeros, as a hole reads.
+    pub fn zeros(&mut self, mut count: u64) {
+        static ZEROS: [u8; 128 * 1024] = [0; 128 * 1024];
+        while count > 0 {
+            let n = usize::try_from(count).map_or(ZEROS.len(), |c| c.min(ZEROS.len()));
+            self.update(&ZEROS[..n]);
+            count -= n as u64;
+        }
+    }
+
     /// Takes bytes that lie within one block.
     fn feed(&mut self, bytes: &[u8]) {
         if self.fill == 0 {

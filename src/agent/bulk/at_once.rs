@@ -3,13 +3,11 @@
 //! That is right only where every change that comes meanwhile would show in the file's stamp: nobody has it open for
 //! writing or mapped so, and its last change lies before the clock of change times moved on.
 
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::send::{Ask, ask, send_whole};
-use super::{CHUNK, Failed, Job, Read, Sent, SignaturePart, Source, look};
+use super::send::send_whole;
+use super::{Failed, Read, Sent, Source, look};
 use crate::agent::peer::Peer;
-use crate::agent::staging::PART_MIN;
 use crate::decide::blocks::BlockHasher;
 use crate::model::entry::Kind;
 use crate::model::path::TreePath;
@@ -21,26 +19,20 @@ use crate::wire::message::{Form, Message};
 /// clock moves on every 10 ms at the latest.
 const LOOKS: u32 = 40;
 const BETWEEN: Duration = Duration::from_millis(1);
-/// Zeros, for holes.
-static ZEROS: [u8; CHUNK] = [0; CHUNK];
 
-/// Sends the file whole; `None` where it is to be read before it is sent. A smaller one is not worth the care.
+/// Sends the file whole; `None` where it is to be read before it is sent.
 pub(super) fn send(
-    job: &Job,
+    path: &TreePath,
     source: &Source,
     (peer, id): (&Peer, u64),
-    signatures: &Receiver<(TreePath, SignaturePart)>,
 ) -> Result<Option<Read>, Failed> {
     let size = source.stamp.size;
-    if size < PART_MIN
-        || !would_show(source)
-        || ask(peer, &job.path, Ask::Part, signatures)?.is_some()
-    {
+    if !would_show(source) {
         return Ok(None);
     }
     peer.send_bulk(Message::Transfer {
         id,
-        path: job.path.clone(),
+        path: path.clone(),
         form: Form::Whole,
         size,
         sparse: source.sparse,
@@ -52,7 +44,7 @@ pub(super) fn send(
         (size, source.sparse),
         (peer, id),
         &mut |zeros, bytes| {
-            hash_zeros(&mut hasher, zeros);
+            hasher.zeros(zeros);
             hasher.update(bytes);
         },
     )?;
@@ -94,12 +86,4 @@ fn would_show(source: &Source) -> bool {
 
 fn nobody_writes(source: &Source) -> bool {
     is_open_for_writing(&source.file).is_ok_and(|writes| !writes)
-}
-
-fn hash_zeros(hasher: &mut BlockHasher, mut count: u64) {
-    while count > 0 {
-        let n = usize::try_from(count).unwrap_or(CHUNK).min(CHUNK);
-        hasher.update(&ZEROS[..n]);
-        count -= n as u64;
-    }
 }

@@ -10,7 +10,6 @@ use rustix::fs::SeekFrom;
 
 use super::{Basis, CHUNK, Failed, Job, Sent, SignaturePart, Source, WINDOW, look};
 use crate::agent::peer::{Gone, Peer};
-use crate::agent::staging::PART_MIN;
 use crate::decide::blocks::{Blocks, changed};
 use crate::decide::delta::aligned::{self, aligned};
 use crate::decide::delta::diff::Differ;
@@ -27,11 +26,16 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Longest signature accepted in bytes.
 const MAX_SIGNATURE: usize = 96 * 1024 * 1024;
 
-/// Sends a version in the cheapest form; `None` where it changed on the way.
+/// What the receiver has, and its signature.
+pub(super) type Signed = (Hash, Signature);
+
+/// Sends a version in the cheapest form; `None` where it changed on the way. `part` is what the receiver kept of a transfer
+/// that was cut off.
 pub(super) fn transfer(
     job: &Job,
     source: &Source,
     blocks: &Blocks,
+    part: Option<Signed>,
     signatures: &Receiver<(TreePath, SignaturePart)>,
 ) -> Result<Option<Sent>, Failed> {
     let Some((peer, id)) = &job.to else {
@@ -62,33 +66,15 @@ pub(super) fn transfer(
                 peer.send_bulk(begin(Form::Delta { basis: old.root() }))?;
                 send_aligned(&source.file, &ranges, blocks.size(), &mut out)?;
             } else {
-                let ask = Ask::Version(old.root());
-                send_rolled(job, source, blocks, (ask, signatures), &mut out, &begin)?;
+                let signed = ask(peer, &job.path, Ask::Version(old.root()), signatures)?;
+                send_rolled(source, blocks, signed, &mut out, &begin)?;
             }
         }
         Basis::Version(hash, _) => {
-            let ask = Ask::Version(*hash);
-            send_rolled(job, source, blocks, (ask, signatures), &mut out, &begin)?;
+            let signed = ask(peer, &job.path, Ask::Version(*hash), signatures)?;
+            send_rolled(source, blocks, signed, &mut out, &begin)?;
         }
-        Basis::None if blocks.size() >= PART_MIN => {
-            send_rolled(
-                job,
-                source,
-                blocks,
-                (Ask::Part, signatures),
-                &mut out,
-                &begin,
-            )?;
-        }
-        Basis::None => {
-            peer.send_bulk(begin(Form::Whole))?;
-            send_whole(
-                &source.file,
-                (blocks.size(), source.sparse),
-                (peer, id),
-                &mut |_, _| {},
-            )?;
-        }
+        Basis::None => send_rolled(source, blocks, part, &mut out, &begin)?,
     }
     // What was read for the hash and what was read for sending must be one version.
     let now = look(&source.file)?;
@@ -229,16 +215,15 @@ pub(super) enum Ask {
     Part,
 }
 
-/// Asks for the signature of what the receiver has and sends a rolling delta; whole where there is none.
+/// Sends a rolling delta over what the receiver has; whole where there is nothing.
 fn send_rolled(
-    job: &Job,
     source: &Source,
     blocks: &Blocks,
-    (ask, signatures): (Ask, &Receiver<(TreePath, SignaturePart)>),
+    signed: Option<Signed>,
     out: &mut Out<'_>,
     begin: &dyn Fn(Form) -> Message,
 ) -> Result<(), Failed> {
-    let Some((basis, signature)) = self::ask(out.peer, &job.path, ask, signatures)? else {
+    let Some((basis, signature)) = signed else {
         out.peer.send_bulk(begin(Form::Whole))?;
         let whole = (blocks.size(), source.sparse);
         return send_whole(&source.file, whole, (out.peer, out.id), &mut |_, _| {});
@@ -268,7 +253,7 @@ pub(super) fn ask(
     path: &TreePath,
     ask: Ask,
     signatures: &Receiver<(TreePath, SignaturePart)>,
-) -> Result<Option<(Hash, Signature)>, Failed> {
+) -> Result<Option<Signed>, Failed> {
     while signatures.try_recv().is_ok() {}
     let of = path.clone();
     peer.send(match ask {
@@ -284,7 +269,7 @@ fn collect(
     path: &TreePath,
     ask: Ask,
     signatures: &Receiver<(TreePath, SignaturePart)>,
-) -> Result<Option<(Hash, Signature)>, Failed> {
+) -> Result<Option<Signed>, Failed> {
     let mut bytes = Vec::new();
     loop {
         // The session may have ended before anybody listened here, so its end is looked for, too.

@@ -34,6 +34,15 @@ fn block_sizes_grow_with_the_file() {
 }
 
 #[test]
+fn a_hole_is_hashed_as_its_zeros() {
+    let bytes = [noise(1000, 2), vec![0; 5 * MIN_BLOCK as usize + 7]].concat();
+    let mut hasher = BlockHasher::new(0);
+    hasher.update(&bytes[..1000]);
+    hasher.zeros(bytes.len() as u64 - 1000);
+    assert_eq!(hasher.finish().root(), Hash::of(&bytes));
+}
+
+#[test]
 fn the_root_is_the_hash_of_the_file() {
     let block = MIN_BLOCK as usize;
     let at = [0, 1, 1023, 1024, 1025, block - 1, block, block + 1];
