@@ -52,7 +52,7 @@ const NONE: Pending = Pending {
 fn the_verdict_for_every_state() {
     let lost = "12 paths (3.4 MiB), oldest 2.1 s, would be lost if osm1 died now";
     let halted = "replication is halted, both keep their data until you choose a side";
-    let scanning = "a scan is under way, what would be lost is not known yet";
+    let scanning = "not everything was scanned yet, what would be lost is not known";
     for (role, peer, pending, paused, text) in [
         ("active", "in-sync", NONE, false, "osm1 is active, osm2 is in sync: nothing would be lost if osm1 died now".to_owned()),
         ("active", "in-sync", SOME, false, format!("osm1 is active, osm2 is following: {lost}")),

@@ -241,6 +241,16 @@ impl Commands {
         }
     }
 
+    /// Nothing that somebody waits for can be done: this node's own state failed.
+    pub fn fail(&mut self, why: &str) {
+        let flushes = self.flushes.drain(..).map(|f| f.replies);
+        let resyncs = self.resyncs.drain(..).map(|w| w.replies);
+        let comparing = self.comparing.take().map(|c| c.replies);
+        for replies in flushes.chain(resyncs).chain(comparing) {
+            let _ = replies.send(failure(6, why, "see syncctl status"));
+        }
+    }
+
     /// Whether a comparison is under way.
     #[must_use]
     pub fn is_comparing(&self) -> bool {

@@ -13,25 +13,24 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::activation::Activation;
-use super::apply::Receiving;
+use super::activity::{self, Activity, Over};
 use super::attend::Attendant;
 use super::board::Board;
 use super::dialer::keep_dialling;
-use super::engine::{Ended, Engine, Event, Parts, Ran};
+use super::engine::{Ended, Event};
 use super::hints::Hints;
 use super::owner::{RECEIVES, Site, failed, held};
 use super::preserved::{Preserved, Tally};
-use super::scrub::Scrub;
 use super::traffic::Traffic;
 use super::{door, setup};
 use crate::config::{Config, HookEvent, OnStale, Watcher};
-use crate::decide::guard::Limit;
+use crate::index::epochs::Epochs;
 use crate::index::store::Store;
 use crate::sys::lock::Owner;
 use crate::sys::service;
 use crate::sys::watch::{self, Choice, WatchRoot};
 use crate::wire::control::{Answer, Failure, Outcome, Status};
-use crate::wire::message::{Message, Role};
+use crate::wire::message::Message;
 
 /// How long a process that ends tries to say so.
 const TELL: Duration = Duration::from_secs(1);
@@ -77,27 +76,15 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
     };
     side.attach(attendant.hooks());
     let (side, how) = activation.take_newest(side)?;
-    let side = open_activity(side)?;
+    let side = activity::open(side)?;
     let watcher = start_watch(&site, &side.node, &hints, &board)?;
     let (down, ended) = mpsc::unbounded_channel();
-    let bulk = setup::spawn_bulk(sender.clone())?;
-    rt.spawn(keep_dialling(site.clone(), board.clone(), sender, ended));
-    let parts = Parts {
-        side,
-        hints,
-        board: board.clone(),
-        party: site.party(Role::Active),
-        bulk,
-        scrub: Scrub::new(site.config.sync.scrub),
-        down,
-        flush_timeout: site.config.activation.flush_timeout,
-        max_delete: site.config.sync.max_delete.map(|m| Limit {
-            count: m.count,
-            percent: m.percent,
-            window: u64::try_from(m.window.as_millis()).unwrap_or(u64::MAX),
-        }),
-    };
-    let engine = Engine::new(parts);
+    rt.spawn(keep_dialling(
+        site.clone(),
+        board.clone(),
+        sender.clone(),
+        ended,
+    ));
     tracing::info!("{} is active {how}", site.name());
     board.update(|s| {
         "active".clone_into(&mut s.role);
@@ -111,7 +98,16 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
     let traffic = Traffic::begin(config, board.clone());
     drop(guard);
     attendant.announce(HookEvent::Activated);
-    let result = engine.run(&mut events, rt.handle());
+    let activity = Activity {
+        site: &site,
+        rt: rt.handle(),
+        board: &board,
+        hints: &hints,
+        attendant: &attendant,
+        sender: &sender,
+        down: &down,
+    };
+    let result = activity.run(side, &mut events);
     if !detached {
         service::stopping();
     }
@@ -120,13 +116,13 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
     board.update(|s| "standby".clone_into(&mut s.role));
     traffic.end(&rt);
     let done = match result {
-        Ok(ran) => close_activity(&site, &rt, owner, ran, &attendant),
+        Ok(over) => close_activity(&site, &rt, owner, over, &attendant),
         Err(e) => {
             // Its programs run to their end while the node is free.
             attendant.say_stopped();
             drop(owner);
             attendant.announce(HookEvent::Deactivated);
-            Err(failed(e, "see syncctl check"))
+            Err(e)
         }
     };
     rt.shutdown_timeout(Duration::from_secs(1));
@@ -134,35 +130,15 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
     done
 }
 
-/// From here on this node's tree is what counts, and its changes are what the peer is brought to.
-fn open_activity(mut side: Receiving) -> Result<Receiving, Failure> {
-    let failed = |e: &dyn std::fmt::Display| failed(e, "see syncctl check");
-    side.staging.drop_parts();
-    let node = &mut side.node;
-    node.index_is_complete().map_err(|e| failed(&e))?;
-    let history = node.epochs.history();
-    if history.last().is_some_and(|e| e.node != node.name) && !node.epochs.catching_up() {
-        // The peer made the newest changes itself, so it has them.
-        let head = history.head();
-        let acked = node.store.number("acked").map_err(|e| failed(&e))?;
-        let noted = node.store.set_number("acked", acked.max(head));
-        noted.map_err(|e| failed(&e))?;
-    }
-    node.epochs.set_active(true).map_err(|e| failed(&e))?;
-    Ok(side)
-}
-
 /// The node is no longer active; whoever asked for that is told once it is so.
 fn close_activity(
     site: &Site,
     rt: &tokio::runtime::Runtime,
     owner: Owner,
-    ran: Ran,
+    over: Over,
     attendant: &Attendant,
 ) -> Result<(), Failure> {
-    let Ran {
-        mut side, ended, ..
-    } = ran;
+    let Over { side, ended } = over;
     // Without a flush there may be changes that nobody noted: then it ended as in a crash, and is looked over.
     let Some(Ended {
         left,
@@ -176,8 +152,12 @@ fn close_activity(
         attendant.announce(HookEvent::Deactivated);
         return Ok(());
     };
-    let noted = side.node.epochs.set_active(false);
-    drop(side);
+    let noted = match side {
+        Some(mut side) => side.node.epochs.set_active(false),
+        None => {
+            Epochs::open(&site.config.state_dir(site.node)).and_then(|mut e| e.set_active(false))
+        }
+    };
     attendant.say_stopped();
     drop(owner);
     attendant.announce(HookEvent::Deactivated);
@@ -286,7 +266,7 @@ pub(super) fn position(status: &mut Status, dir: &Path) {
     if !dir.join(crate::index::store::FILE).exists() {
         return;
     }
-    let epochs = crate::index::epochs::Epochs::open(dir);
+    let epochs = Epochs::open(dir);
     match (epochs, Store::peek_head(dir)) {
         (Ok(epochs), Ok(head)) => {
             status.epoch = epochs.history().last().map_or(0, |e| e.number);

@@ -27,9 +27,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use self::departure::Departure;
 pub use self::departure::Ended;
-pub use self::parts::{Parts, Ran};
+pub use self::parts::{EngineError, Fallen, Parts, Ran};
 use self::withheld::Withheld;
-use super::apply::{ApplyError, Receiving};
+use super::apply::Receiving;
 use super::board::Board;
 use super::bulk;
 use super::commands::{Commands, clear_cookie};
@@ -37,16 +37,13 @@ use super::divergence::Changed;
 use super::hints::{Carried, Hints};
 use super::links::Departed;
 use super::meeting::Party;
-use super::node::NodeError;
 use super::peer::Peer;
-use super::resolve::ResolveError;
 use super::roots::Roots;
 use super::scan::Scanner;
 use super::scrub::Scrub;
 use super::session::{Brought, Session};
 use crate::decide::dirty::DirtySet;
 use crate::decide::guard::Guard;
-use crate::index::store::StoreError;
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, TreePath};
 use crate::sys::service::Watchdog;
@@ -92,23 +89,6 @@ pub enum Event {
     Command(Request, Replies),
     /// The process is to end.
     Stop,
-}
-
-/// Why the engine stopped by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// The index failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The node's state failed.
-    #[error(transparent)]
-    Node(#[from] NodeError),
-    /// The other node's changes could not be brought into the tree, and the state may be between two.
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
-    /// Index or history failed while resolving.
-    #[error(transparent)]
-    Resolve(#[from] ResolveError),
 }
 
 /// The engine.
@@ -185,6 +165,7 @@ impl Engine {
             max_delete,
         } = parts;
         let roots = Roots::new(&side.node);
+        let paused = board.snapshot().paused;
         let mut engine = Self {
             side,
             hints,
@@ -204,7 +185,7 @@ impl Engine {
             again: BTreeSet::new(),
             doubtful: BTreeMap::new(),
             scan_since: None,
-            paused: false,
+            paused,
             retry_at: Instant::now() + RETRY,
             watchdog: Watchdog::none(),
             scrub,
@@ -234,13 +215,51 @@ impl Engine {
     /// Works until told to stop; a passive engine also stops when its session ends.
     ///
     /// # Errors
-    /// [`EngineError`] where the node's own state fails.
+    /// [`Fallen`] where the node's own state fails.
     pub fn run(
         mut self,
         events: &mut mpsc::Receiver<Event>,
         rt: &tokio::runtime::Handle,
-    ) -> Result<Ran, EngineError> {
-        let departed = loop {
+    ) -> Result<Ran, Box<Fallen>> {
+        let departed = match self.until_departed(events, rt) {
+            Ok(departed) => departed,
+            Err(error) => return Err(Box::new(self.fall(error))),
+        };
+        // A peer that asked for the end is told by whoever does the rest of it.
+        let asked = |s: &Session| {
+            let peer = departed.as_ref().and_then(|d| d.peer.as_ref());
+            peer.is_some_and(|p| p.session == s.peer.session)
+        };
+        if let Some(s) = self.session.take().filter(|s| !asked(s) && !self.given) {
+            s.peer.send(Message::Bye {
+                text: format!("{} stops", self.party.node),
+            });
+            s.peer.close();
+        }
+        if let Err(e) = self.side.node.store.sync() {
+            return Err(Box::new(Fallen {
+                error: e.into(),
+                scrub: self.scrub,
+                ended: departed,
+            }));
+        }
+        Ok(Ran {
+            side: self.side,
+            caught_up: self.caught_up,
+            why: self.unreachable,
+            brought: self.brought,
+            given: self.given,
+            refused: self.refused,
+            ended: departed,
+        })
+    }
+
+    fn until_departed(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        rt: &tokio::runtime::Handle,
+    ) -> Result<Option<Ended>, EngineError> {
+        loop {
             self.watchdog.beat();
             let event = if self.is_busy() {
                 events.try_recv().ok()
@@ -256,7 +275,7 @@ impl Engine {
                 // Whoever asks a second time does not want to wait.
                 let at_once = self.departure.is_some() || self.party.role == Role::Standby;
                 if (stop && at_once) || (over && self.party.role == Role::Standby) {
-                    break None;
+                    return Ok(None);
                 }
                 if stop {
                     self.depart(self.flush_timeout, None);
@@ -266,30 +285,24 @@ impl Engine {
             self.work()?;
             self.after_work();
             if let Some(departed) = self.departed() {
-                break Some(departed);
+                return Ok(Some(departed));
             }
-        };
-        // A peer that asked for the end is told by whoever does the rest of it.
-        let asked = |s: &Session| {
-            let peer = departed.as_ref().and_then(|d| d.peer.as_ref());
-            peer.is_some_and(|p| p.session == s.peer.session)
-        };
-        if let Some(s) = self.session.take().filter(|s| !asked(s) && !self.given) {
-            s.peer.send(Message::Bye {
-                text: format!("{} stops", self.party.node),
-            });
+        }
+    }
+
+    /// The node's own state failed: whoever waits for something is told.
+    fn fall(mut self, error: EngineError) -> Fallen {
+        let why = error.to_string();
+        let ended = self.depart_fallen(&why);
+        self.commands.fail(&why);
+        if let Some(s) = self.session.take() {
             s.peer.close();
         }
-        self.side.node.store.sync()?;
-        Ok(Ran {
-            side: self.side,
-            caught_up: self.caught_up,
-            why: self.unreachable,
-            brought: self.brought,
-            given: self.given,
-            refused: self.refused,
-            ended: departed,
-        })
+        Fallen {
+            error,
+            scrub: self.scrub,
+            ended,
+        }
     }
 
     fn is_busy(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Work: scanning, watching, sending, receiving, and the daemon that ties them together.
 
 pub mod activation;
+pub mod activity;
 pub mod apply;
 pub mod attend;
 pub mod board;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const DEGRADED: Duration = Duration::from_secs(30);
 
 /// The schedule.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Scrub {
     every: Option<Duration>,
     scrub_at: Option<Instant>,

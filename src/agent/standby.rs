@@ -446,7 +446,7 @@ impl<'a> Standby<'a> {
             .map_err(|e| failed(e, "see syncctl check"))?;
         engine
             .run(self.events, &self.rt)
-            .map_err(|e| failed(e, "see syncctl check"))
+            .map_err(|fallen| failed(fallen.error, "see syncctl check"))
     }
 }
 

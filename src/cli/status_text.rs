@@ -65,7 +65,7 @@ pub fn verdict(s: &Status) -> String {
 
 fn active(s: &Status, me: &str, peer: &str) -> String {
     let lost = at_stake(&s.pending).map(|what| format!("{what} would be lost if {me} died now"));
-    let scanning = "a scan is under way, what would be lost is not known yet";
+    let scanning = "not everything was scanned yet, what would be lost is not known";
     let or = |nothing: String| match &lost {
         Some(lost) => lost.clone(),
         None if s.pending.scanning => scanning.to_owned(),
@@ -179,7 +179,7 @@ fn pending(p: &Pending) -> String {
         ),
     };
     let scan = if p.scanning {
-        "; a scan is under way"
+        "; not everything was scanned yet"
     } else {
         ""
     };

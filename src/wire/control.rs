@@ -260,7 +260,7 @@ pub struct Pending {
     pub bytes: u64,
     /// Age of the oldest in milliseconds, 0 if none.
     pub oldest_ms: u64,
-    /// Whether a scan is under way, so that more may be found.
+    /// Whether not everything was scanned yet, so that more may be found.
     pub scanning: bool,
 }
 

@@ -147,7 +147,7 @@ fn running(t: &mut Text, f: &Figures<'_>) {
     );
     t.gauge(
         "scanning",
-        "Whether a scan is under way, so that more may be found.",
+        "Whether not everything was scanned yet, so that more may be found.",
         u64::from(s.pending.scanning),
     );
     t.gauge(

@@ -1,11 +1,14 @@
 //! State that is newer, damaged or gone: refused or built anew, never a reason to lose or to push something stale.
 
 use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
 
 use crate::common::kinds::noise;
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, daemon_ended, flushed_equal, in_sync, preserved, start, state, wait_equal, wait_peer,
+    LONG, Mount, activate, ctl, daemon_ended, flushed_equal, in_sync, is_root, preserved, start,
+    state, until, wait_equal, wait_peer,
 };
 use crate::options;
 
@@ -103,4 +106,90 @@ fn a_damaged_index_of_the_standby_is_built_anew() {
 fn an_index_damaged_behind_its_header_is_built_anew() {
     survives(Side::A, false);
     survives(Side::B, false);
+}
+
+/// An active node whose state lies on a small file system of its own.
+fn cramped() -> (Pair, Mount) {
+    let pair = Pair::new(options!()).expect("a pair");
+    let mount = Mount::tmpfs(&state(&pair, Side::A), "6m");
+    let mut pair = pair;
+    activate(&pair, Side::A);
+    fs::write(pair.root(Side::A, "data").join("first"), "first").expect("a file");
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    (pair, mount)
+}
+
+/// Fills the file system of the state, and changes data until the index can take no more.
+fn stall(pair: &Pair) -> PathBuf {
+    let filler = state(pair, Side::A).join("filler");
+    let mut file = fs::File::create(&filler).expect("a file");
+    let block = noise(4096, 5);
+    while file.write_all(&block).is_ok() {}
+    let mut n = 0;
+    let stalled = until(LONG, || {
+        for _ in 0..200 {
+            n += 1;
+            let at = pair.root(Side::A, "data").join(format!("more{n}"));
+            fs::write(at, n.to_string()).expect("a file");
+        }
+        let status = pair.status().expect("a status");
+        status["peer"]["state"] == "halted"
+    });
+    let status = pair.status().expect("a status");
+    assert!(stalled, "{status}");
+    filler
+}
+
+/// The disk of the state is full: the node stays active and says why, and goes on by itself.
+#[test]
+fn a_full_disk_of_the_state_halts_and_goes_on() {
+    if !is_root("a full disk of the state") {
+        return;
+    }
+    let (mut pair, _mount) = cramped();
+    let before = pair.daemon(Side::A);
+    let filler = stall(&pair);
+    let status = pair.status().expect("a status");
+    assert_eq!(status["role"], "active");
+    assert_eq!(status["pending"]["scanning"], true, "{status}");
+    let told = status["problems"].to_string();
+    assert!(
+        told.contains("full") && told.contains("free space"),
+        "{told}"
+    );
+    let (code, text) = ctl(&pair, Side::A, &["flush", "--timeout", "2s"]);
+    assert_eq!(code, 6, "{text}");
+    assert!(text.contains("free space"), "{text}");
+    // What comes and goes without anybody noting it is found afterwards.
+    let root = pair.root(Side::A, "data");
+    fs::write(root.join("meanwhile"), "not noted").expect("a file");
+    fs::remove_file(root.join("first")).expect("removed");
+    fs::remove_file(filler).expect("removed");
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    assert_eq!(pair.daemon(Side::A), before, "it is another process");
+    let status = pair.status().expect("a status");
+    assert_eq!(
+        status["problems"].as_array().map(Vec::len),
+        Some(0),
+        "{status}"
+    );
+}
+
+/// A node whose state cannot be used can be stopped, and started again once it can.
+#[test]
+fn a_node_whose_state_is_full_can_be_stopped() {
+    if !is_root("a stop while the state is full") {
+        return;
+    }
+    let (mut pair, _mount) = cramped();
+    let filler = stall(&pair);
+    let (_, text) = ctl(&pair, Side::A, &["deactivate"]);
+    assert!(text.contains("are not on osm2"), "{text}");
+    assert_eq!(pair.daemon(Side::A), None, "{text}");
+    fs::remove_file(filler).expect("removed");
+    activate(&pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
 }

@@ -112,27 +112,41 @@ impl Engine {
             _ => departure.hopeless.clone().filter(|_| barrier)?,
         };
         let Departure { peer, waiting, .. } = self.departure.take()?;
-        let pending = self.board.snapshot().pending;
-        let left = if why.is_empty() {
-            tracing::info!("everything is on {}", self.party.peer);
-            Left::default()
-        } else {
-            tracing::warn!(
-                "{} changed paths are not on {}: {why}",
-                pending.paths,
-                self.party.peer
-            );
-            Left {
-                paths: pending.paths,
-                bytes: pending.bytes,
-                oldest_ms: pending.oldest_ms,
-                why,
-            }
-        };
+        let left = self.left(why);
         Some(Ended {
             left,
             peer,
             waiting,
         })
+    }
+
+    /// How an engine that was asked to end has ended, now that this node's own state failed.
+    pub(super) fn depart_fallen(&mut self, why: &str) -> Option<Ended> {
+        let Departure { waiting, .. } = self.departure.take()?;
+        Some(Ended {
+            left: self.left(why.to_owned()),
+            peer: None,
+            waiting,
+        })
+    }
+
+    /// What is not on the peer, and why; nothing where there is no reason.
+    fn left(&self, why: String) -> Left {
+        if why.is_empty() {
+            tracing::info!("everything is on {}", self.party.peer);
+            return Left::default();
+        }
+        let pending = self.board.snapshot().pending;
+        tracing::warn!(
+            "{} changed paths are not on {}: {why}",
+            pending.paths,
+            self.party.peer
+        );
+        Left {
+            paths: pending.paths,
+            bytes: pending.bytes,
+            oldest_ms: pending.oldest_ms,
+            why,
+        }
     }
 }

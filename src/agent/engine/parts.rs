@@ -6,14 +6,17 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Ended;
-use crate::agent::apply::Receiving;
+use crate::agent::apply::{ApplyError, Receiving};
 use crate::agent::board::Board;
 use crate::agent::bulk;
 use crate::agent::hints::Hints;
 use crate::agent::meeting::Party;
+use crate::agent::node::NodeError;
+use crate::agent::resolve::ResolveError;
 use crate::agent::scrub::Scrub;
 use crate::agent::session::Brought;
 use crate::decide::guard::Limit;
+use crate::index::store::StoreError;
 
 /// What the engine works with.
 pub struct Parts {
@@ -52,5 +55,32 @@ pub struct Ran {
     /// With which exit code and sentence replication was halted.
     pub refused: Option<(u8, String)>,
     /// How it ended where it was asked to.
+    pub ended: Option<Ended>,
+}
+
+/// Why the engine stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The index failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The node's state failed.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The other node's changes could not be brought into the tree, and the state may be between two.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// Index or history failed while resolving.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+}
+
+/// An engine that stopped by itself.
+pub struct Fallen {
+    /// Why.
+    pub error: EngineError,
+    /// When both trees are compared in the background, for the next engine.
+    pub scrub: Scrub,
+    /// How it ended where it had been asked to.
     pub ended: Option<Ended>,
 }
