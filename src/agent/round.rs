@@ -62,7 +62,7 @@ pub struct Round {
     /// What the receiver asked for and was not sent yet.
     pub wants: VecDeque<Want>,
     /// Further names of files, sent when everything else was.
-    pub links: VecDeque<TreePath>,
+    pub links: BTreeSet<TreePath>,
     /// The receiver has asked for everything.
     pub asked: bool,
     /// Number of the settlement that was sent.
@@ -97,7 +97,7 @@ impl Round {
                 BTreeSet::new()
             },
             wants: VecDeque::new(),
-            links: VecDeque::new(),
+            links: BTreeSet::new(),
             asked: false,
             settling: None,
         }

@@ -3,8 +3,12 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 
+use serde_json::Value;
+
 use crate::common::node::{Pair, Side};
-use crate::common::steps::{LONG, ctl, flushed_equal, in_sync, start};
+use crate::common::steps::{
+    LONG, activate, ctl, flushed_equal, in_sync, noted, start, until, wait_serve_gone, well,
+};
 use crate::common::tree;
 use crate::options;
 
@@ -104,4 +108,45 @@ fn a_change_through_a_lost_name_shows_under_the_others() {
     let read = |name| fs::read_to_string(there.join(name)).expect("a file");
     assert_eq!(read("two"), "written, then more, then yet more");
     assert_eq!(read("four"), "written, through a descriptor");
+}
+
+/// A node loses some names of files, and what it did counts for nothing: it asks for those names alone.
+#[test]
+fn names_that_a_returned_node_had_lost_are_names_of_the_file_again() {
+    let mut pair = two_roots();
+    let (a, more) = (pair.root(Side::A, "data"), pair.root(Side::A, "more"));
+    let files = [("small", 10), ("large", 300_000)];
+    for (name, size) in files {
+        let first = a.join(format!("{name} 1"));
+        fs::write(&first, name.repeat(size)).expect("a file");
+        for n in 2..4 {
+            fs::hard_link(&first, a.join(format!("{name} {n}"))).expect("a link");
+        }
+        fs::hard_link(&first, more.join(name)).expect("a link");
+    }
+    assert_same(&pair);
+    pair.cut().expect("cut");
+    for (name, _) in files {
+        fs::remove_file(a.join(format!("{name} 1"))).expect("removed");
+        fs::write(a.join("anew"), "another file").expect("a file");
+        fs::rename(a.join("anew"), a.join(format!("{name} 2"))).expect("replaced");
+    }
+    assert!(until(LONG, noted(&pair, Side::A, |_| true)));
+    pair.kill(Side::A);
+    wait_serve_gone(&pair, Side::B);
+    activate(&pair, Side::B);
+    fs::write(pair.root(Side::B, "data").join("keep"), "what counts").expect("a file");
+    let epoch = |s: &Value| s["epoch"].as_u64() >= Some(2);
+    assert!(until(LONG, noted(&pair, Side::B, epoch)));
+    pair.restore().expect("mended");
+    well(&pair, Side::A, &["resync"]);
+    let all = |side| {
+        let root = pair.root(side, "data");
+        tree::snapshot_together(root.parent().expect("a parent"), &["data", "more"])
+            .expect("a tree")
+    };
+    assert_eq!(
+        tree::diff(&all(Side::A), &all(Side::B)),
+        Vec::<String>::new()
+    );
 }

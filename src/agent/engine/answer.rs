@@ -3,16 +3,18 @@
 //! An answer follows from the index and from the file as it is now; where the two disagree the peer lacks the path, and
 //! that is remembered until it was sent.
 
+use std::collections::BTreeSet;
+
 use super::{Engine, EngineError};
 use crate::agent::content::{INLINE_MAX, LastDir, Small, read_steady};
-use crate::agent::links::first_name;
+use crate::agent::links::other_names;
 use crate::agent::node::Node;
 use crate::agent::round::Want;
 use crate::agent::session::{MAX_BATCH_BYTES, PIECE, Phase, Session};
 use crate::decide::dirty::Touch;
 use crate::index::store::Row;
 use crate::model::batch::{Content, Op};
-use crate::model::entry::Kind;
+use crate::model::entry::{Entry, Kind};
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::sys::tree::is_absent;
@@ -26,6 +28,8 @@ const PIECE_BYTES: u64 = MAX_BATCH_BYTES as u64 * 3 / 4;
 enum Reply {
     /// These operations.
     Ops(Vec<(Seq, Op)>),
+    /// It is a further name of a file, and becomes one on the peer by this operation once the file itself is there.
+    Further((Seq, Op)),
     /// The bulk thread reads it.
     Bulk,
     /// It changed meanwhile: the next round or the live stream brings it.
@@ -83,8 +87,8 @@ impl Engine {
 
     /// The operations that answer the next wants.
     fn gather(&mut self) -> Result<Vec<(Seq, Op)>, EngineError> {
-        let (mut ops, mut last) = (Vec::new(), LastDir::default());
-        let mut bytes = 0;
+        let (mut ops, mut bytes) = (Vec::new(), 0);
+        let mut answers = Answers::default();
         for _ in 0..PIECE {
             let Some(session) = &mut self.session else {
                 return Ok(ops);
@@ -103,25 +107,18 @@ impl Engine {
                 break;
             };
             let alone = session.retried.contains_key(&want.path);
-            match reply(&mut self.side.node, &want, alone, &mut last)? {
+            let reply = answers.reply(&mut self.side.node, &want, alone)?;
+            round.links.append(&mut answers.further);
+            match reply {
                 Reply::Ops(new) => {
-                    if let Some((
-                        _,
-                        Op::Put {
-                            content: Content::Link(_),
-                            path,
-                            ..
-                        },
-                    )) = new.first()
-                    {
-                        round.links.push_back(path.clone());
-                        continue;
-                    }
                     bytes += new
                         .iter()
                         .map(|(_, op)| op.inline_len() as u64)
                         .sum::<u64>();
                     ops.extend(new);
+                }
+                Reply::Further(_) => {
+                    round.links.insert(want.path);
                 }
                 Reply::Bulk => self.read_wanted(want),
                 Reply::Later => self.changed_meanwhile(want.path)?,
@@ -143,14 +140,15 @@ impl Engine {
         if !can {
             return Ok(());
         }
-        let (mut ops, mut last) = (Vec::new(), LastDir::default());
-        for path in round.links.drain(..).collect::<Vec<_>>() {
+        let (mut ops, mut answers) = (Vec::new(), Answers::default());
+        for path in std::mem::take(&mut round.links) {
             let want = Want {
                 path,
                 have: Have::Nothing,
             };
-            match reply(&mut self.side.node, &want, false, &mut last)? {
+            match answers.reply(&mut self.side.node, &want, false)? {
                 Reply::Ops(new) => ops.extend(new),
+                Reply::Further(link) => ops.push(link),
                 // No further name of anything any more.
                 Reply::Bulk | Reply::Later => self.changed_meanwhile(want.path)?,
                 Reply::Problem(cause) => self.cannot_read(want.path, &cause)?,
@@ -218,99 +216,105 @@ impl Engine {
     }
 }
 
-/// What the peer is to be sent for a path it wants.
-fn reply(
-    node: &mut Node,
-    want: &Want,
-    alone: bool,
-    last: &mut LastDir,
-) -> Result<Reply, EngineError> {
-    let path = &want.path;
-    let head = node.epochs.history().head();
-    let Some(row) = node.store.lookup(path)? else {
-        return Ok(Reply::Ops(vec![(head, Op::Delete { path: path.clone() })]));
-    };
-    let put = |entry, content| {
-        Reply::Ops(vec![(
-            row.seq,
-            Op::Put {
-                path: path.clone(),
-                entry,
-                content,
-            },
-        )])
-    };
-    if !row.entry.kind.is_file() {
-        if let Some(first) = linked(node, &row, alone)? {
-            return Ok(put(row.entry.clone(), Content::Link(first)));
+/// What answering wants one after the other needs.
+#[derive(Default)]
+struct Answers {
+    last: LastDir,
+    /// Further names of files of which the first one was asked for: the peer may have them as names of the file that goes.
+    further: BTreeSet<TreePath>,
+}
+
+impl Answers {
+    /// What the peer is to be sent for a path it wants.
+    fn reply(&mut self, node: &mut Node, want: &Want, alone: bool) -> Result<Reply, EngineError> {
+        let path = &want.path;
+        let head = node.epochs.history().head();
+        let Some(row) = node.store.lookup(path)? else {
+            return Ok(Reply::Ops(vec![(head, Op::Delete { path: path.clone() })]));
+        };
+        let keep = |entry| Reply::Ops(vec![put(&row, path, entry, Content::Keep)]);
+        let is_file = row.entry.kind.is_file();
+        if is_file && row.entry.kind.size() <= INLINE_MAX {
+            return self.small(node, want, &row, alone);
         }
-        return Ok(put(row.entry.clone(), Content::Keep));
-    }
-    if row.entry.kind.size() > INLINE_MAX {
-        if let Some(first) = linked(node, &row, alone)? {
+        if let Some(first) = self.first_name(node, path, &row, alone)? {
             let known = node.store.lookup(&first)?.map(|r| r.entry);
-            return Ok(put(
-                known.unwrap_or(row.entry.clone()),
-                Content::Link(first),
-            ));
+            let entry = known.unwrap_or_else(|| row.entry.clone());
+            return Ok(Reply::Further(put(&row, path, entry, Content::Link(first))));
         }
-        return Ok(
-            if want.have == Have::Content && row.entry.kind.hash().is_some() {
-                put(row.entry.clone(), Content::Keep)
-            } else {
-                Reply::Bulk
-            },
-        );
+        let has_it = want.have == Have::Content && row.entry.kind.hash().is_some();
+        Ok(if is_file && !has_it {
+            Reply::Bulk
+        } else {
+            keep(row.entry.clone())
+        })
     }
-    small(node, want, &row, alone, last)
+
+    /// What the peer is to be sent for a small file: its content, unless it has that already.
+    fn small(
+        &mut self,
+        node: &mut Node,
+        want: &Want,
+        row: &Row,
+        alone: bool,
+    ) -> Result<Reply, EngineError> {
+        let path = &want.path;
+        let Small { hash, content } = match read_steady(node, path, &row.stamp, &mut self.last) {
+            Ok(Some(small)) => small,
+            Ok(None) => return Ok(Reply::Later),
+            Err(e) if is_absent(&e) => return Ok(Reply::Later),
+            Err(e) => return Ok(Reply::Problem(e.to_string())),
+        };
+        if row.entry.kind.hash().is_some_and(|h| h != hash) {
+            return Ok(Reply::Later);
+        }
+        let mut entry = row.entry.clone();
+        entry.kind = Kind::File {
+            size: row.stamp.size,
+            hash: Some(hash),
+        };
+        if row.entry.kind.hash().is_none() {
+            node.store.refine(row.id, &entry, &row.stamp)?;
+        }
+        if let Some(first) = self.first_name(node, path, row, alone)? {
+            return Ok(Reply::Further(put(row, path, entry, Content::Link(first))));
+        }
+        let content = match &want.have {
+            Have::Content => Content::Keep,
+            Have::Version { hash: theirs, .. } if *theirs == hash => Content::Keep,
+            _ => content,
+        };
+        Ok(Reply::Ops(vec![put(row, path, entry, content)]))
+    }
+
+    /// The first name of the file that this row is a further name of. Where it is the first one itself, the further ones are
+    /// to follow it: what the peer has under them is the file that it gives up.
+    fn first_name(
+        &mut self,
+        node: &Node,
+        path: &TreePath,
+        row: &Row,
+        alone: bool,
+    ) -> Result<Option<TreePath>, EngineError> {
+        if alone || row.stamp.nlink < 2 || row.entry.kind.is_dir() {
+            return Ok(None);
+        }
+        let others = other_names(node, path, &row.stamp)?;
+        let others: BTreeSet<_> = others.into_iter().map(|(at, _)| at).collect();
+        if others.first().is_some_and(|first| first < path) {
+            return Ok(others.into_iter().next());
+        }
+        self.further.extend(others);
+        Ok(None)
+    }
 }
 
-/// What the peer is to be sent for a small file: its content, unless it has that already.
-fn small(
-    node: &mut Node,
-    want: &Want,
-    row: &Row,
-    alone: bool,
-    last: &mut LastDir,
-) -> Result<Reply, EngineError> {
-    let path = &want.path;
-    let Small { hash, content } = match read_steady(node, path, &row.stamp, last) {
-        Ok(Some(small)) => small,
-        Ok(None) => return Ok(Reply::Later),
-        Err(e) if is_absent(&e) => return Ok(Reply::Later),
-        Err(e) => return Ok(Reply::Problem(e.to_string())),
+fn put(row: &Row, path: &TreePath, entry: Entry, content: Content) -> (Seq, Op) {
+    let path = path.clone();
+    let op = Op::Put {
+        path,
+        entry,
+        content,
     };
-    if row.entry.kind.hash().is_some_and(|h| h != hash) {
-        return Ok(Reply::Later);
-    }
-    let mut entry = row.entry.clone();
-    entry.kind = Kind::File {
-        size: row.stamp.size,
-        hash: Some(hash),
-    };
-    if row.entry.kind.hash().is_none() {
-        node.store.refine(row.id, &entry, &row.stamp)?;
-    }
-    let content = match (linked(node, row, alone)?, &want.have) {
-        (Some(first), _) => Content::Link(first),
-        (None, Have::Content) => Content::Keep,
-        (None, Have::Version { hash: theirs, .. }) if *theirs == hash => Content::Keep,
-        (None, _) => content,
-    };
-    Ok(Reply::Ops(vec![(
-        row.seq,
-        Op::Put {
-            path: path.clone(),
-            entry,
-            content,
-        },
-    )]))
-}
-
-/// The first name of a file this row is a further name of.
-fn linked(node: &Node, row: &Row, alone: bool) -> Result<Option<TreePath>, EngineError> {
-    if alone || row.stamp.nlink < 2 {
-        return Ok(None);
-    }
-    Ok(first_name(node, row)?)
+    (row.seq, op)
 }
