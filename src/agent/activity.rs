@@ -14,7 +14,7 @@ use super::apply::Receiving;
 use super::attend::Attendant;
 use super::board::Board;
 use super::commands::failure;
-use super::engine::{Ended, Engine, Event, Fallen, Parts};
+use super::engine::{Ended, Engine, Event, Fallen, Parts, note_pause};
 use super::hints::Hints;
 use super::owner::{Site, failed};
 use super::scrub::Scrub;
@@ -216,6 +216,10 @@ impl Activity<'_> {
             let waiting = match self.rt.block_on(next) {
                 Ok(Some(Event::Stop)) => Vec::new(),
                 Ok(Some(Event::Command(Request::Deactivate { .. }, replies))) => vec![replies],
+                Ok(Some(Event::Command(request @ (Request::Pause | Request::Resume), replies))) => {
+                    note_pause(self.board, request == Request::Pause, &replies);
+                    continue;
+                }
                 Ok(Some(Event::Command(_, replies))) => {
                     let _ = replies.send(failure(6, why, REMEDY));
                     continue;

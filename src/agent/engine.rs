@@ -28,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use self::departure::Departure;
 pub use self::departure::Ended;
 pub use self::parts::{EngineError, Fallen, Parts, Ran};
+pub use self::requests::note_pause;
 use self::withheld::Withheld;
 use super::apply::Receiving;
 use super::board::Board;

@@ -9,7 +9,7 @@ use crate::common::kinds::noise;
 use crate::common::node::Side;
 use crate::common::steps::{LONG, activate, deactivate, must, noted, signal, until, well};
 
-use super::points::{try_one, try_points};
+use super::points::{try_one, try_points, try_some};
 use super::stage::Stage;
 
 /// The process whose calls fail.
@@ -308,17 +308,15 @@ fn a_directory_that_cannot_be_opened_gets_its_time_later() {
         change: mixed,
         ..PLAIN
     };
-    for time in 3..5 {
-        try_one(&scenario, &format!("EIO:{time}:openat2 file data/many"));
-    }
+    let points = (3..5).map(|time| format!("EIO:{time}:openat2 file data/many"));
+    try_some(&scenario, &points.collect::<Vec<_>>());
 }
 
 /// What is left stands in no index but the receiver's, so nobody would ever have deleted it.
 #[test]
 fn what_could_not_be_deleted_goes_with_the_next_resync() {
-    for time in 20..23 {
-        try_one(&RESYNC, &format!("ENOSPC:{time}:openat2 file data/many"));
-    }
+    let points = (16..23).map(|time| format!("ENOSPC:{time}:openat2 file data/many"));
+    try_some(&RESYNC, &points.collect::<Vec<_>>());
 }
 
 /// Its attributes were set and its mode was not, which passed for an edit when it was tried again.
@@ -342,9 +340,8 @@ fn a_name_that_cannot_be_looked_at_is_not_passed_over() {
         change: mixed,
         ..PLAIN
     };
-    for time in 1..5 {
-        try_one(&scenario, &format!("EIO:{time}:openat file data"));
-    }
+    let points = (1..5).map(|time| format!("EIO:{time}:openat file data"));
+    try_some(&scenario, &points.collect::<Vec<_>>());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::{Engine, Replies};
+use crate::agent::board::Board;
 use crate::agent::commands::{done, failure};
 use crate::agent::divergence::{Changed, differences};
 use crate::agent::once::apart;
@@ -88,18 +89,12 @@ impl Engine {
 
     fn pause(&mut self, on: bool, replies: &Replies) {
         self.paused = on;
-        self.board.update(|s| s.paused = on);
+        note_pause(&self.board, on, replies);
         if on {
             self.link_down("replication was paused by syncctl pause");
         } else {
             let _ = self.down.send(());
         }
-        let message = if on {
-            "replication is paused; changes are noted and sent after syncctl resume"
-        } else {
-            "replication goes on"
-        };
-        let _ = replies.send(Answer::Done(done(message)));
     }
 
     fn resync(&mut self, full: bool, checksum: bool, dry_run: bool, replies: Replies) {
@@ -261,4 +256,15 @@ impl Engine {
             self.commands.compare(quick, round, replies);
         }
     }
+}
+
+/// Notes for the status and for the next engine whether replication is paused, and answers who asked for that.
+pub fn note_pause(board: &Board, on: bool, replies: &Replies) {
+    board.update(|s| s.paused = on);
+    let message = if on {
+        "replication is paused; changes are noted and sent after syncctl resume"
+    } else {
+        "replication goes on"
+    };
+    let _ = replies.send(Answer::Done(done(message)));
 }
