@@ -1,5 +1,6 @@
 # `make` builds, `make test` runs everything that can run here, `make test-cluster` boots two nodes under each cluster
-# manager, `make fuzz` feeds every decoder what nobody wrote, `make install` honours DESTDIR and PREFIX.
+# manager, `make fuzz` feeds every decoder what nobody wrote, `make soak` has both nodes work for an hour, `make install`
+# honours DESTDIR and PREFIX.
 
 PREFIX     ?= /usr/local
 SYSCONFDIR ?= /etc
@@ -12,7 +13,7 @@ INSTALL    ?= install
 BIN  := target/release
 ROOT := $(DESTDIR)$(PREFIX)
 
-.PHONY: all build test faults test-cluster fuzz demo bench install clean
+.PHONY: all build test faults test-cluster fuzz soak demo bench install clean
 
 all: build
 
@@ -45,6 +46,12 @@ fuzz:
 		$(CARGO) +nightly fuzz run $$t fuzz/target/corpus/$$t fuzz/corpus/$$t -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=65536 -malloc_limit_mb=200 || exit 1; \
 	done
+
+# Both nodes at work, cut off and killed, for SOAK seconds; fails where memory, open files, processor time or lag grow.
+SOAK ?= 3600
+
+soak:
+	OSM_SOAK=$(SOAK) $(CARGO) test --test soak -- --nocapture
 
 demo:
 	$(CARGO) build --release --bin syncd --bin syncctl

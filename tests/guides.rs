@@ -1,5 +1,5 @@
 //! The guides and the README say what the programs do: every configuration they show in full loads, every command and
-//! option of ours that they name is there, and every link leads somewhere.
+//! option of ours that they name is there, every link leads somewhere, and every promise has its tests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +27,7 @@ fn code(text: &str) -> (Vec<(String, String)>, Vec<String>) {
 /// Pages that also speak of what was, or is still to come.
 const OTHERS: [&str; 2] = ["decisions.md", "roadmap.md"];
 
-/// README and the guides, with their texts.
+/// README and the guides, and what is said of security, with their texts.
 fn pages() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let docs = fs::read_dir(root.join("docs")).expect("docs can be read");
@@ -36,7 +36,7 @@ fn pages() -> Vec<(PathBuf, String)> {
         .filter(|f| f.extension().is_some_and(|e| e == "md"))
         .filter(|f| !OTHERS.iter().any(|o| f.ends_with(o)))
         .collect();
-    files.push(root.join("README.md"));
+    files.extend(["README.md", "SECURITY.md"].map(|f| root.join(f)));
     files.sort();
     let read = |f: PathBuf| (f.clone(), fs::read_to_string(f).expect("a page is text"));
     files.into_iter().map(read).collect()
@@ -222,4 +222,44 @@ fn every_section_that_a_message_names_is_there() {
     }
     assert!(seen >= 3, "only {seen} were found");
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+/// A promise whose test was renamed or removed is one that nobody looks after.
+#[test]
+fn every_test_that_a_promise_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = Vec::new();
+    for dir in ["src", "tests"] {
+        for file in walkdir::WalkDir::new(root.join(dir)) {
+            let file = file.expect("sources can be walked").into_path();
+            let below = file.strip_prefix(root.join(dir)).expect("below it");
+            if below.extension().is_none_or(|e| e != "rs") {
+                continue;
+            }
+            let below = below.with_extension("");
+            let words = below.iter().map(|w| w.to_string_lossy().into_owned());
+            let module: Vec<_> = words.filter(|w| w != "mod").collect();
+            sources.push((module, fs::read_to_string(&file).expect("text")));
+        }
+    }
+    let page = fs::read_to_string(root.join("docs/guarantees.md")).expect("the page");
+    let (mut named, mut missing) = (0, Vec::new());
+    for span in code(&page).1 {
+        let words: Vec<_> = span.split("::").collect();
+        let Some((name, module)) = words.split_last().filter(|(_, m)| !m.is_empty()) else {
+            continue;
+        };
+        named += 1;
+        let test = format!("fn {name}(");
+        // A module may stand in a file of its own, or in the one of the module above it.
+        let there = sources.iter().any(|(at, text)| {
+            let within = module.iter().zip(at).all(|(a, b)| a == b) && at.len() <= module.len();
+            within && (text.contains(&test) || matches!(*name, "*" | "..."))
+        });
+        if !there {
+            missing.push(span);
+        }
+    }
+    assert!(named > 60, "only {named} tests are named");
+    assert!(missing.is_empty(), "{missing:?}");
 }

@@ -465,7 +465,7 @@ pub fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-pub(super) fn signal(pid: u32, s: Signal) {
+pub fn signal(pid: u32, s: Signal) {
     if let Ok(pid) = i32::try_from(pid) {
         let _ = kill(Pid::from_raw(pid), s);
     }
