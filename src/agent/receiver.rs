@@ -4,6 +4,7 @@
 //! node changed on its own after the common past (its unreplicated tail) is asked for again, so that the sender's state
 //! replaces it; the local version is preserved when it is overwritten.
 
+mod going;
 mod listing;
 mod order;
 mod signature;
@@ -12,6 +13,7 @@ mod strays;
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::going::Going;
 use self::order::{Order, out_of_place};
 use self::strays::Missing;
 use super::apply::{ApplyError, Receiving};
@@ -27,10 +29,6 @@ use crate::wire::message::{Message, Named, Range};
 
 /// Names in one want.
 const PAGE: usize = 1024;
-/// Most deletions held until a round ends.
-const MAX_GONE: usize = 2_000_000;
-/// Most bytes of their paths.
-const MAX_GONE_BYTES: usize = 128 * 1024 * 1024;
 /// Most bytes of answers that the peer has not taken: more than the longest signature has.
 const MAX_BACKLOG: u64 = 128 * 1024 * 1024;
 
@@ -56,8 +54,7 @@ pub struct Receiver {
     since: Seq,
     dry_run: bool,
     order: Order,
-    gone: Vec<TreePath>,
-    gone_bytes: usize,
+    going: Going,
     /// What a full round finds to be missing.
     missing: Option<Missing>,
     comparison: Option<Comparison>,
@@ -70,7 +67,7 @@ impl Receiver {
     /// Begins; `since` is the last sequence number both share.
     #[must_use]
     pub fn new(side: Receiving, peer: Peer, board: Arc<Board>, since: Seq) -> Self {
-        let (gone, comparison, report) = (Vec::new(), None, ResyncReport::default());
+        let (going, comparison, report) = (Going::default(), None, ResyncReport::default());
         let order = Order::new(since);
         Self {
             side,
@@ -79,8 +76,7 @@ impl Receiver {
             since,
             dry_run: false,
             order,
-            gone,
-            gone_bytes: 0,
+            going,
             missing: None,
             comparison,
             report,
@@ -98,7 +94,7 @@ impl Receiver {
     #[must_use]
     pub fn dry_report(&self) -> ResyncReport {
         ResyncReport {
-            deletes: self.gone.len() as u64,
+            deletes: self.going.count(),
             ..self.report.clone()
         }
     }
@@ -127,10 +123,8 @@ impl Receiver {
             ));
         }
         let next = self.take(message)?;
-        if self.gone.len() > MAX_GONE || self.gone_bytes > MAX_GONE_BYTES {
-            return Ok(Next::End(format!(
-                "more than {MAX_GONE} deletions in one round"
-            )));
+        if self.going.is_full() {
+            return Ok(Next::End("too many deletions in one round".into()));
         }
         Ok(next)
     }
@@ -150,8 +144,7 @@ impl Receiver {
             Message::Gone { paths } => self.gone(paths)?,
             Message::Listed => self.listed()?,
             Message::Settle { number, history } => {
-                let gone = std::mem::take(&mut self.gone);
-                self.gone_bytes = 0;
+                let (gone, count) = self.going.take();
                 let outcome = self.side.settle(&gone, history)?;
                 if !outcome.problems.is_empty() {
                     // What could not be deleted is in nobody's index but this one's: only comparing everything finds it.
@@ -159,7 +152,7 @@ impl Receiver {
                 }
                 self.show(&gone, &outcome);
                 self.side.node.index_is_complete()?;
-                self.report.deletes += gone.len() as u64;
+                self.report.deletes += count;
                 self.count(&outcome);
                 self.peer.send(Message::Ack {
                     number,
@@ -273,8 +266,7 @@ impl Receiver {
     fn begin(&mut self, since: Seq, full: bool, dry_run: bool) -> Result<(), ApplyError> {
         self.since = since;
         self.dry_run = dry_run;
-        self.gone.clear();
-        self.gone_bytes = 0;
+        self.going.take();
         self.missing = full.then(Missing::default);
         self.comparison = None;
         self.board.update(|s| s.peer.state = "catching-up".into());
@@ -300,16 +292,10 @@ impl Receiver {
                 if let Some(missing) = &mut self.missing {
                     missing.told(&path);
                 }
-                self.goes(path);
+                self.going.add(path);
             }
         }
         Ok(())
-    }
-
-    /// A path is to be deleted when the round ends.
-    fn goes(&mut self, path: TreePath) {
-        self.gone_bytes += path.path.as_bytes().len();
-        self.gone.push(path);
     }
 
     fn listed(&mut self) -> Result<(), ApplyError> {
@@ -323,7 +309,7 @@ impl Receiver {
             self.peer.send(Message::Compared { paths });
             return Ok(());
         }
-        let deletes = self.gone.len() as u64;
+        let deletes = self.going.count();
         self.peer.send(Message::Asked {
             puts: self.report.puts,
             deletes,

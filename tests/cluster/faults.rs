@@ -34,7 +34,7 @@ pub fn all(manager: Box<dyn Manager>) -> Result<(), String> {
         manager,
         began: Instant::now(),
     };
-    let steps: [(&str, Step); 8] = [
+    let steps: [(&str, Step); 9] = [
         ("start", Run::start),
         ("power cut", Run::power_cut),
         ("return and failback", Run::comes_back),
@@ -43,6 +43,7 @@ pub fn all(manager: Box<dyn Manager>) -> Result<(), String> {
         ("freeze and thaw", Run::freeze),
         ("link cut and healed", Run::link_cut),
         ("both off, the older one first", Run::older_first),
+        ("return without failback", Run::stays),
     ];
     for (name, step) in steps {
         if let Err(e) = step(&mut run) {
@@ -246,6 +247,44 @@ impl Run {
         self.world.node(2).power_on()?;
         self.world.node(2).booted()?;
         self.one_again("the newer one is back", since)
+    }
+
+    /// The preferred node returns, and the service stays where it is until somebody moves it.
+    fn stays(&mut self) -> Result<(), String> {
+        let Some(stays) = self.manager.stays() else {
+            return Ok(());
+        };
+        let (on, back) = stays.back;
+        if self.world.settles()? == 2 {
+            let since = now();
+            self.world.node(on).run(back)?;
+            self.world.serves_after(1, since)?;
+        }
+        for n in [1, 2] {
+            self.world.node(n).run(stays.change)?;
+        }
+        self.world.node(2).run(stays.take_up)?;
+        self.manager.whole(&self.world)?;
+        self.settled(1)?;
+        let since = now();
+        self.world.node(1).power_cut()?;
+        self.world.serves_after(2, since)?;
+        self.counts(2)?;
+        self.world.node(1).power_on()?;
+        self.world.node(1).booted()?;
+        self.manager.whole(&self.world)?;
+        let node = self.world.settles()?;
+        if node != 2 {
+            return Err(format!("it went to osm{node} by itself"));
+        }
+        self.settled(2)?;
+        self.checked(2, false)?;
+        let since = now();
+        self.world.node(on).run(back)?;
+        let t = self.world.serves_after(1, since)?;
+        self.took("moved back by hand", 1, t);
+        self.settled(1)?;
+        self.checked(1, false)
     }
 
     /// One node alone serves; where both changed data on their own, a side is chosen as a person would.

@@ -37,6 +37,21 @@ pub trait Manager: Sync {
     }
     /// Whether both nodes take the service while the link between them is cut.
     fn splits(&self) -> bool;
+    /// How the service stays where it is when the preferred node returns, where a guide tells that.
+    fn stays(&self) -> Option<Stays> {
+        None
+    }
+}
+
+/// How a service stays where it is when the preferred node returns.
+#[derive(Debug)]
+pub struct Stays {
+    /// What changes the configuration of a node.
+    pub change: &'static str,
+    /// What has a node that serves nothing take the change up.
+    pub take_up: &'static str,
+    /// What moves the service to the preferred node, and the number of the node on which it is said.
+    pub back: (usize, &'static str),
 }
 
 /// Heartbeat with one line of `haresources`.
@@ -96,6 +111,14 @@ impl Manager for Heartbeat {
 
     fn splits(&self) -> bool {
         true
+    }
+
+    fn stays(&self) -> Option<Stays> {
+        Some(Stays {
+            change: "sed -i 's/^auto_failback yes/auto_failback no/' /etc/ha.d/ha.cf",
+            take_up: "systemctl restart heartbeat",
+            back: (1, "/usr/share/heartbeat/hb_takeover"),
+        })
     }
 }
 
@@ -251,5 +274,13 @@ impl Manager for Keepalived {
 
     fn splits(&self) -> bool {
         false
+    }
+
+    fn stays(&self) -> Option<Stays> {
+        Some(Stays {
+            change: "sed -i 's/state BACKUP/state BACKUP\\n nopreempt/' /etc/keepalived/keepalived.conf",
+            take_up: "systemctl restart keepalived",
+            back: (2, "systemctl restart keepalived"),
+        })
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, activate, ctl, flushed_equal, in_sync, noted, start, until, wait_serve_gone, well,
+    LONG, activate, ctl, flushed_equal, in_sync, noted, signal, start, until, wait_serve_gone, well,
 };
 use crate::common::tree;
 use crate::options;
@@ -125,14 +125,22 @@ fn names_that_a_returned_node_had_lost_are_names_of_the_file_again() {
         fs::hard_link(&first, more.join(name)).expect("a link");
     }
     assert_same(&pair);
-    pair.cut().expect("cut");
+    // Nobody listens, and A dies before it notices that: what it did is a tail, and no epoch of its own.
+    let before = pair.status().expect("a status")["sequence"].as_u64();
+    let serve = fs::read_to_string(pair.dir().join("serve-b.pid")).expect("the pid of syncd serve");
+    signal(serve.trim().parse().expect("a pid"), "STOP");
     for (name, _) in files {
         fs::remove_file(a.join(format!("{name} 1"))).expect("removed");
         fs::write(a.join("anew"), "another file").expect("a file");
         fs::rename(a.join("anew"), a.join(format!("{name} 2"))).expect("replaced");
     }
-    assert!(until(LONG, noted(&pair, Side::A, |_| true)));
+    pair.wait_status(LONG, "noting the tail", |s| {
+        s["sequence"].as_u64() >= before.map(|n| n + 4)
+    })
+    .expect("the changes have numbers");
     pair.kill(Side::A);
+    pair.kill_serve(Side::B);
+    pair.cut().expect("cut");
     wait_serve_gone(&pair, Side::B);
     activate(&pair, Side::B);
     fs::write(pair.root(Side::B, "data").join("keep"), "what counts").expect("a file");

@@ -146,7 +146,7 @@ impl Receiver {
             {
                 continue;
             }
-            self.goes(path);
+            self.going.add(path);
         }
         Ok(())
     }

@@ -65,14 +65,8 @@ impl Standby<'_> {
         (ours, theirs): (Hello, &Hello),
         takes_in: bool,
     ) -> Result<(Receiving, End), Failure> {
-        let was_active = side.node.epochs.was_active();
         let ran = self.send(side, peer.clone(), ours, theirs)?;
-        let mut side = ran.side;
-        if takes_in && !was_active {
-            // What was taken in has numbers of this node, but nobody was active here.
-            let noted = side.node.epochs.set_active(false);
-            noted.map_err(|e| failed(e, "see syncctl check"))?;
-        }
+        let side = ran.side;
         if !ran.caught_up {
             return Ok((side, halted(ran.refused, ran.why)));
         }

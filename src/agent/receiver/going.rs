@@ -1,0 +1,116 @@
+//! The paths that a round is to delete at its end, once everything new is in place.
+//!
+//! How many are held is bounded. Where there are too many, what lies below another of them is left out: the deletion of a
+//! directory takes everything below with it. So a tree of any size can go, and up to half the bound of single paths.
+
+use crate::model::path::TreePath;
+
+/// Most paths held, and most bytes of their names.
+const MOST: (usize, usize) = (2_000_000, 128 * 1024 * 1024);
+
+/// Deletions that wait for the end of a round.
+#[derive(Debug)]
+pub(super) struct Going {
+    paths: Vec<TreePath>,
+    bytes: usize,
+    count: u64,
+    most: (usize, usize),
+    full: bool,
+}
+
+impl Default for Going {
+    fn default() -> Self {
+        Self::with_most(MOST)
+    }
+}
+
+impl Going {
+    fn with_most(most: (usize, usize)) -> Self {
+        Self {
+            paths: Vec::new(),
+            bytes: 0,
+            count: 0,
+            most,
+            full: false,
+        }
+    }
+
+    /// How many paths were named, those that are left out included.
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether there are more than can be held.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// One more path goes, and everything below it.
+    pub(super) fn add(&mut self, path: TreePath) {
+        self.count += 1;
+        self.bytes += path.path.as_bytes().len();
+        self.paths.push(path);
+        if self.paths.len() > self.most.0 || self.bytes > self.most.1 {
+            self.gather();
+            // With less room than half, they would be gathered again and again.
+            self.full = self.paths.len() > self.most.0 / 2 || self.bytes > self.most.1 / 2;
+        }
+    }
+
+    /// Leaves out what lies below another path.
+    fn gather(&mut self) {
+        // A directory comes before what lies below it, with nothing else in between.
+        self.paths.sort_unstable();
+        self.paths
+            .dedup_by(|path, above| path.root == above.root && path.path.is_within(&above.path));
+        self.bytes = self.paths.iter().map(|p| p.path.as_bytes().len()).sum();
+    }
+
+    /// The paths to be deleted, and how many were named.
+    pub(super) fn take(&mut self) -> (Vec<TreePath>, u64) {
+        let most = self.most;
+        let taken = std::mem::replace(self, Self::with_most(most));
+        (taken.paths, taken.count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::path::{RelPath, RootId};
+
+    fn at(path: &str) -> TreePath {
+        TreePath::new(RootId(0), RelPath::parse(path.as_bytes()).expect("a path"))
+    }
+
+    #[test]
+    fn a_tree_of_any_size_goes_by_its_top() {
+        let mut going = Going::with_most((10, 10_000));
+        for i in 0..1000 {
+            going.add(at(&format!("d/sub{}/f{i}", i % 4)));
+            // Named after what lies below it, before, or again.
+            if i % 3 == 0 {
+                going.add(at("d"));
+            }
+        }
+        going.add(at("d.txt"));
+        assert!(!going.is_full());
+        assert_eq!(going.count(), 1335);
+        let (paths, count) = going.take();
+        assert!(paths.len() <= 10 && paths.contains(&at("d.txt")) && paths.contains(&at("d")));
+        assert_eq!((count, going.count()), (1335, 0));
+    }
+
+    #[test]
+    fn single_paths_are_bounded() {
+        let mut going = Going::with_most((10, 10_000));
+        (0..10).for_each(|i| going.add(at(&format!("f{i}"))));
+        assert!(!going.is_full());
+        going.add(at("g"));
+        assert!(going.is_full());
+        let mut going = Going::with_most((10, 100));
+        (0..3).for_each(|i| going.add(at(&format!("{}{i}", "n".repeat(40)))));
+        assert!(going.is_full());
+        assert!(!Going::with_most((10, 100)).is_full());
+    }
+}
