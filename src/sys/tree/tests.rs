@@ -14,10 +14,19 @@ fn rel(p: &str) -> RelPath {
 fn no_link_leads_out() {
     let out = tempfile::tempdir().expect("temp dir");
     std::fs::write(out.path().join("secret"), b"x").expect("written");
+    std::fs::create_dir(out.path().join("below")).expect("made");
+    std::fs::write(out.path().join("below/secret"), b"x").expect("written");
     let dir = tempfile::tempdir().expect("temp dir");
     std::os::unix::fs::symlink(out.path(), dir.path().join("link")).expect("linked");
     let r = root(dir.path());
     assert!(r.open_file(&rel("link/secret")).is_err());
+    // A link in the middle of the way is not the last name, which a flag of its own guards.
+    assert!(r.open_file(&rel("link/below/secret")).is_err());
+    assert!(r.open_dir(&rel("link/below")).is_err());
+    let path = OFlags::PATH;
+    for way in ["link/below", "..", "../x", "/proc"] {
+        assert!(open_below(r.fd(), way.as_bytes(), path).is_err(), "{way}");
+    }
     assert!(r.open_file(&rel("link")).is_err());
     assert_eq!(r.look(&rel("link/secret")).expect("looked"), Look::Absent);
     assert!(
