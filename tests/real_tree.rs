@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::node::Side;
-use common::steps::{Mount, flushed_equal, idle, in_sync, is_root, must, start};
+use common::steps::{Mount, flushed_equal, idle, in_sync, is_root, is_slow, must, start};
 
 fn git(dir: &Path, args: &[&str]) {
     let at = dir.display().to_string();
@@ -77,7 +77,7 @@ fn a_git_repository_at_work_stays_equal() {
 #[test]
 fn a_debian_system_that_installs_a_package_stays_equal() {
     let name = "a Debian system";
-    if std::env::var("OSM_SLOW").as_deref() != Ok("1") {
+    if !is_slow() {
         println!("skipped: {name}: set OSM_SLOW=1");
         return;
     }

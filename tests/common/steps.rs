@@ -284,6 +284,12 @@ pub fn is_root(test: &str) -> bool {
     root
 }
 
+/// Whether the slow parts are wanted, too (`OSM_SLOW=1`, as in continuous integration): without them `make test` takes less
+/// than five minutes on two cores.
+pub fn is_slow() -> bool {
+    std::env::var("OSM_SLOW").as_deref() == Ok("1")
+}
+
 /// A mounted tmpfs that is unmounted on drop.
 pub struct Mount {
     at: PathBuf,

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use super::calls::{Fault, Order};
 use super::judge::run;
 use super::scenarios::Scenario;
+use crate::common::steps::is_slow;
 
 /// Environment variable: `all`, the seconds for the share of each scenario as `30s`, or one point as
 /// `SCENARIO:FAULT:TIME:CALL`. A share is another one with each `OSM_SEED`.
 const CHOICE: &str = "OSM_FAULTS";
-/// Time for the share of one scenario: a minute for all of them on two cores.
-const SHARE: Duration = Duration::from_secs(6);
+/// Time for the share of one scenario without and with the slow parts: a third of a minute, or a minute and more, for all.
+const SHARE: [Duration; 2] = [Duration::from_millis(1500), Duration::from_secs(6)];
 /// Most failures that are told in full.
 const TOLD: usize = 12;
 
@@ -31,7 +32,7 @@ pub(crate) fn try_points(scenario: &Scenario) {
         return;
     }
     let seconds = choice.strip_suffix('s').and_then(|n| n.parse().ok());
-    let share = seconds.map_or(SHARE, Duration::from_secs);
+    let share = seconds.map_or(SHARE[usize::from(is_slow())], Duration::from_secs);
     if !choice.is_empty() && choice != "all" && seconds.is_none() {
         return;
     }

@@ -8,6 +8,7 @@ use osm_failover::agent::snat;
 use osm_failover::config::Config;
 use osm_failover::decide::snat::Presence;
 
+use crate::common::steps::is_slow;
 use crate::lab::{LONG, Lab, Tools, lab};
 use crate::log::Log;
 
@@ -235,7 +236,7 @@ fn a_removal_between_the_loss_and_the_mending_wins() {
 fn rules_of_iptables_come_back_too() {
     for tools in [Tools::Iptables, Tools::Legacy] {
         let Some(lab) = lab(tools) else { return };
-        if tools == Tools::Legacy && std::env::var("OSM_SLOW").as_deref() != Ok("1") {
+        if tools == Tools::Legacy && !is_slow() {
             println!(
                 "skipped: the guard of the older iptables looks every ten seconds: set OSM_SLOW=1"
             );
