@@ -13,8 +13,8 @@ use crate::common::steps::is_slow;
 /// Environment variable: `all`, the seconds for the share of each scenario as `30s`, or one point as
 /// `SCENARIO:FAULT:TIME:CALL`. A share is another one with each `OSM_SEED`.
 const CHOICE: &str = "OSM_FAULTS";
-/// Time for the share of one scenario without and with the slow parts: a third of a minute, or a minute and more, for all.
-const SHARE: [Duration; 2] = [Duration::from_millis(1500), Duration::from_secs(6)];
+/// Time for the share of one scenario, without and with the slow parts; the latter is more than a minute for all.
+const SHARE: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(6)];
 /// Most failures that are told in full.
 const TOLD: usize = 12;
 
