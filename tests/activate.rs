@@ -15,3 +15,5 @@ mod merge;
 mod random;
 #[path = "activate/split_brain.rs"]
 mod split_brain;
+#[path = "activate/unclean.rs"]
+mod unclean;

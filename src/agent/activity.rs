@@ -19,7 +19,6 @@ use super::hints::Hints;
 use super::owner::{Site, failed};
 use super::scrub::Scrub;
 use super::setup;
-use crate::decide::guard::Limit;
 use crate::sys::service::Watchdog;
 use crate::wire::control::{Failure, Left, Request};
 use crate::wire::message::Role;
@@ -73,7 +72,7 @@ pub struct Activity<'a> {
 
 /// How a node ceased to be active.
 pub struct Over {
-    /// Its state, where it can be used.
+    /// Its state; `None` where that cannot be used, and changes exist that nobody noted.
     pub side: Option<Receiving>,
     /// How it ended where it was asked to.
     pub ended: Option<Ended>,
@@ -129,11 +128,7 @@ impl Activity<'_> {
             scrub,
             down: self.down.clone(),
             flush_timeout: config.activation.flush_timeout,
-            max_delete: config.sync.max_delete.map(|m| Limit {
-                count: m.count,
-                percent: m.percent,
-                window: u64::try_from(m.window.as_millis()).unwrap_or(u64::MAX),
-            }),
+            scans: true,
         })
     }
 
@@ -217,7 +212,8 @@ impl Activity<'_> {
                 Ok(Some(Event::Stop)) => Vec::new(),
                 Ok(Some(Event::Command(Request::Deactivate { .. }, replies))) => vec![replies],
                 Ok(Some(Event::Command(request @ (Request::Pause | Request::Resume), replies))) => {
-                    note_pause(self.board, request == Request::Pause, &replies);
+                    let why = format!("{why}; {REMEDY}");
+                    note_pause(self.board, request == Request::Pause, Some(&why), &replies);
                     continue;
                 }
                 Ok(Some(Event::Command(_, replies))) => {
@@ -230,14 +226,8 @@ impl Activity<'_> {
                 }
                 _ => continue,
             };
-            let pending = self.board.snapshot().pending;
             return Err(Box::new(Ended {
-                left: Left {
-                    paths: pending.paths,
-                    bytes: pending.bytes,
-                    oldest_ms: pending.oldest_ms,
-                    why: why.to_owned(),
-                },
+                left: Left::of(&self.board.snapshot().pending, why.to_owned()),
                 peer: None,
                 waiting,
             }));

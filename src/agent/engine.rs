@@ -151,7 +151,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine; an active one scans its trees first.
+    /// An engine.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts {
@@ -163,9 +163,10 @@ impl Engine {
             scrub,
             down,
             flush_timeout,
-            max_delete,
+            scans,
         } = parts;
         let roots = Roots::new(&side.node);
+        let limit = party.max_delete.filter(|_| scans);
         let paused = board.snapshot().paused;
         let mut engine = Self {
             side,
@@ -181,7 +182,7 @@ impl Engine {
             carried: Carried::default(),
             commands: Commands::default(),
             roots,
-            guard: Guard::new(max_delete),
+            guard: Guard::new(limit),
             withheld: Withheld::default(),
             again: BTreeSet::new(),
             doubtful: BTreeMap::new(),
@@ -206,8 +207,10 @@ impl Engine {
         };
         engine.acked = engine.side.node.store.number("acked").unwrap_or(0);
         if engine.party.role == Role::Active {
-            engine.scanned = false;
             engine.watchdog = Watchdog::as_asked();
+        }
+        if scans {
+            engine.scanned = false;
             engine.scan_all();
         }
         engine
@@ -440,7 +443,7 @@ impl Engine {
     /// Does one piece of work.
     fn work(&mut self) -> Result<(), EngineError> {
         let room = self.session.as_ref().is_none_or(Session::has_room);
-        if room && self.party.role == Role::Active {
+        if room && (self.party.role == Role::Active || !self.scanned) {
             let clock = self.clock();
             // What is sent carries the time of its oldest hint: a flush waits for everything noticed before it.
             let (since, ready) = self
@@ -458,6 +461,9 @@ impl Engine {
             if !self.scanner.is_idle() && !self.roots.all_held() {
                 self.scan()?;
             }
+        }
+        if !self.scanned && self.party.role == Role::Standby && self.roots.any_held() {
+            self.cannot_tell();
         }
         if !self.scanned && self.scanner.is_idle() {
             self.scanned = true;

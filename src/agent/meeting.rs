@@ -4,6 +4,7 @@
 //! follows from the histories alone.
 
 use super::node::Node;
+use crate::decide::guard::Limit;
 use crate::decide::lineage::{Verdict, verdict};
 use crate::decide::split_brain::{Kept, Policy, Side, settle};
 use crate::model::epoch::{Keep, Seq};
@@ -30,6 +31,8 @@ pub struct Party {
     pub keep: Keep,
     /// What the configuration says about data that both nodes changed.
     pub split_brain: Policy,
+    /// How much may be deleted at once, as the configuration says.
+    pub max_delete: Option<Limit>,
 }
 
 /// What follows from a meeting.
@@ -109,6 +112,7 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
         dry_run: party.dry_run,
         takes_over: party.takes_over,
         keep: party.keep,
+        unclean: party.role == Role::Standby && node.is_unclean(),
     }
 }
 
@@ -209,7 +213,19 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
                     since,
                     full: all(since, ours, theirs),
                 }
-            } else if theirs.role == Role::Active || ours.full {
+            } else if theirs.role == Role::Active {
+                Course::Receive { since }
+            } else if ours.unclean != theirs.unclean {
+                // One of them may hold newer data after all, and looks.
+                if ours.unclean {
+                    Course::Send {
+                        since,
+                        full: all(since, ours, theirs),
+                    }
+                } else {
+                    Course::Receive { since }
+                }
+            } else if ours.full {
                 // With nobody active, who asks for a full comparison takes the other side's state.
                 Course::Receive { since }
             } else if theirs.full {

@@ -269,6 +269,13 @@ impl Node {
         self.store.set_number(SILENT_SINCE, since.unwrap_or(0))
     }
 
+    /// Whether its process ended without order while it was active, so that the tree may hold changes that nobody noted. A
+    /// tree that is between two states, or of which nothing is known, tells none.
+    #[must_use]
+    pub fn is_unclean(&self) -> bool {
+        self.epochs.was_active() && !self.index_fresh && !self.epochs.catching_up()
+    }
+
     /// What counts when something has to make way here.
     #[must_use]
     pub fn standing(&self) -> Standing {

@@ -12,6 +12,7 @@ use super::meeting::{DIVERGED, Party};
 use super::node::{Node, NodeError, RootSpec};
 use super::peer::Style;
 use crate::config::{Compression, Config, Durability, SplitBrain};
+use crate::decide::guard::Limit;
 use crate::decide::split_brain::Policy;
 use crate::model::epoch::Keep;
 use crate::sys::control::ControlClient;
@@ -135,6 +136,11 @@ impl Site {
                 SplitBrain::Manual => Policy::Manual,
                 SplitBrain::MergeDisjoint => Policy::MergeDisjoint,
             },
+            max_delete: self.config.sync.max_delete.map(|m| Limit {
+                count: m.count,
+                percent: m.percent,
+                window: u64::try_from(m.window.as_millis()).unwrap_or(u64::MAX),
+            }),
         }
     }
 

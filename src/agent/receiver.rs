@@ -123,7 +123,8 @@ impl Receiver {
             ));
         }
         let next = self.take(message)?;
-        if self.going.is_full() {
+        let store = &self.side.node.store;
+        if self.going.is_too_much(|| store.count())? {
             return Ok(Next::End("too many deletions in one round".into()));
         }
         Ok(next)

@@ -217,12 +217,17 @@ impl<'a> Standby<'a> {
         let session = receiver.session();
         // An active peer that was asked to hand over goes on sending until it says that it has.
         let hands_over = self.takeover.filter(|_| theirs.role == Role::Active);
+        let looks = self.takeover.filter(|_| theirs.unclean);
         let mut heard = Instant::now();
         loop {
             let wait = async { tokio::time::timeout(QUIET, self.events.recv()).await };
             let event = match self.rt.block_on(wait) {
                 Err(_) if hands_over.is_some_and(|t| heard.elapsed() >= t.patience) => {
                     return Ok((End::Lost("it does not hand over".into()), None));
+                }
+                Err(_) if looks.is_some_and(|t| heard.elapsed() >= t.patience) => {
+                    let why = "it ended without order, and is still looking for what changed then";
+                    return Ok((End::Lost(why.into()), None));
                 }
                 Err(_) => {
                     receiver.side.checkpoint().map_err(|e| apply_failure(&e))?;
@@ -418,13 +423,14 @@ impl<'a> Standby<'a> {
         });
     }
 
-    /// Answers a peer that is behind, until it has everything.
+    /// Answers a peer that is behind, until it has everything, after a look for changes that nobody noted where it `scans`.
     fn send(
         &mut self,
         side: Receiving,
         peer: Peer,
         ours: Hello,
         theirs: &Hello,
+        scans: bool,
     ) -> Result<Ran, Failure> {
         let hints = Arc::new(Hints::new(0, self.sender.clone()));
         let (down, _down) = mpsc::unbounded_channel();
@@ -438,7 +444,7 @@ impl<'a> Standby<'a> {
             scrub: Scrub::new(None),
             down,
             flush_timeout: Duration::ZERO,
-            max_delete: None,
+            scans,
         };
         let mut engine = Engine::new(parts);
         engine

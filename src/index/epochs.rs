@@ -57,8 +57,18 @@ struct Document {
 pub struct Epochs {
     path: PathBuf,
     doc: Document,
-    /// Whether the next local change opens an epoch.
-    open_next: bool,
+    due: Due,
+}
+
+/// What comes before the next local change gets its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// An epoch is opened.
+    Epoch,
+    /// Every number is left out that may have been given.
+    Gap,
+    /// Nothing.
+    Nothing,
 }
 
 impl Epochs {
@@ -82,7 +92,7 @@ impl Epochs {
         Ok(Self {
             path,
             doc,
-            open_next: true,
+            due: Due::Epoch,
         })
     }
 
@@ -132,7 +142,15 @@ impl Epochs {
 
     /// Makes the next local change open an epoch.
     pub fn open_with_next_change(&mut self) {
-        self.open_next = true;
+        self.due = Due::Epoch;
+    }
+
+    /// What `node` changed while it was active and nobody noted belongs to its epoch, if the last one is its own. The index
+    /// may have lost the last numbers in a power cut, so none is given that may have been given.
+    pub fn go_on_with_epoch(&mut self, node: &str) {
+        if self.doc.history.last().is_some_and(|e| e.node == node) {
+            self.due = Due::Gap;
+        }
     }
 
     /// The number of this node's next change; opens an epoch and reserves numbers durably where that is due.
@@ -140,12 +158,16 @@ impl Epochs {
     /// # Errors
     /// [`EpochsError::Io`] where the file cannot be written; then no number was given.
     pub fn next(&mut self, node: &str) -> Result<Seq, EpochsError> {
-        if self.open_next {
+        if self.due != Due::Nothing {
             let mut doc = self.doc.clone();
-            doc.history.open(node, random_id());
+            if self.due == Due::Epoch {
+                doc.history.open(node, random_id());
+            } else {
+                doc.history.advance(doc.reserved);
+            }
             doc.reserved = doc.reserved.max(doc.history.head() + RESERVE);
             self.write(doc)?;
-            self.open_next = false;
+            self.due = Due::Nothing;
         }
         let seq = self.doc.history.head() + 1;
         if seq > self.doc.reserved {
@@ -168,7 +190,7 @@ impl Epochs {
         doc.history = history;
         doc.catching_up = false;
         doc.active = false;
-        self.open_next = true;
+        self.due = Due::Epoch;
         self.write_if_changed(doc)
     }
 
@@ -269,6 +291,27 @@ mod tests {
         let mut e = Epochs::open(dir.path()).expect("opens");
         let given = e.next("a").expect("numbered");
         assert!(Epochs::open(dir.path()).expect("opens").reserved() > given);
+    }
+
+    #[test]
+    fn what_a_crash_left_unnoted_belongs_to_its_epoch_under_numbers_never_given() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let mut e = Epochs::open(dir.path()).expect("opens");
+        let last = (0..5).map(|_| e.next("a").expect("numbered")).max();
+        for name in ["a", "b"] {
+            let mut again = Epochs::open(dir.path()).expect("opens");
+            // The index lost two of them.
+            again.set_head(3);
+            again.go_on_with_epoch(name);
+            let (seq, before) = (again.next(name).expect("numbered"), e.history().epochs());
+            if name == "a" {
+                assert!(Some(seq) > last && again.reserved() > seq);
+                assert_eq!(again.history().epochs(), before);
+                assert_eq!(again.next(name).expect("numbered"), seq + 1);
+            } else {
+                assert_eq!(again.history().epochs().len(), 2, "of another node");
+            }
+        }
     }
 
     #[test]

@@ -134,6 +134,19 @@ pub struct Left {
     pub why: String,
 }
 
+impl Left {
+    /// What is pending, and why it stays so.
+    #[must_use]
+    pub fn of(pending: &Pending, why: String) -> Self {
+        Self {
+            paths: pending.paths,
+            bytes: pending.bytes,
+            oldest_ms: pending.oldest_ms,
+            why,
+        }
+    }
+}
+
 /// What a resync did, or would do with `--dry-run`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResyncReport {

@@ -68,6 +68,8 @@ pub struct Hello {
     pub takes_over: bool,
     /// Which side is kept if both changed data on their own.
     pub keep: Keep,
+    /// It was active when its process ended without order, and is not: its tree may hold changes that nobody noted.
+    pub unclean: bool,
 }
 
 /// What a node does in a session.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::node::Side;
 use crate::common::steps::{
-    LONG, daemon_ended, idle, in_sync, run_dir, said, start, until, wait_equal,
+    LONG, daemon_ended, idle, in_sync, run_dir, said, start, wait_equal, wait_serve_gone,
 };
 use crate::options;
 
@@ -71,12 +71,7 @@ fn sigterm_ends_the_daemon_and_its_peer_in_good_order() {
     pair.flush().expect("flush");
     let status = pair.stop(Side::A).expect("it ran");
     assert_eq!(status.code(), Some(0), "{status}\n{}", pair.log(Side::A));
-    let socket = run_dir(&pair, Side::B).join("control.sock");
-    let serve = || fs::read_to_string(pair.dir().join("serve-b.pid")).unwrap_or_default();
-    let gone = until(Duration::from_secs(10), || {
-        !std::path::Path::new("/proc").join(serve().trim()).exists()
-    });
-    assert!(gone, "syncd serve still runs; {}", socket.display());
+    wait_serve_gone(&pair, Side::B);
     start(&mut pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync again");
 }

@@ -8,7 +8,7 @@ use crate::common::kinds::noise;
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
     LONG, Mount, activate, ctl, daemon_ended, flushed_equal, in_sync, is_root, preserved, start,
-    state, until, wait_equal, wait_peer,
+    state, until, wait_equal, wait_peer, well,
 };
 use crate::options;
 
@@ -177,7 +177,37 @@ fn a_full_disk_of_the_state_halts_and_goes_on() {
     );
 }
 
-/// A node whose state cannot be used can be stopped, and started again once it can.
+/// A node whose state cannot be used can be stopped, and what it could not note is not passed over by the node that takes over.
+#[test]
+fn what_was_changed_while_the_state_was_full_outlasts_a_stop() {
+    if !is_root("a stop while the state is full") {
+        return;
+    }
+    let (pair, _mount) = cramped();
+    let filler = stall(&pair);
+    let said = well(&pair, Side::A, &["resume"]);
+    assert!(
+        said.contains("halted") && said.contains("free space"),
+        "{said}"
+    );
+    let root = pair.root(Side::A, "data");
+    fs::write(root.join("first"), "the newest").expect("a file");
+    fs::write(root.join("later"), "made while the state was full").expect("a file");
+    let (code, text) = ctl(&pair, Side::A, &["deactivate"]);
+    assert!(
+        code == 0 && text.contains("are not on osm2"),
+        "{code} {text}"
+    );
+    assert_eq!(pair.daemon(Side::A), None, "{text}");
+    fs::remove_file(filler).expect("removed");
+    activate(&pair, Side::B);
+    let b = pair.root(Side::B, "data");
+    assert_eq!(fs::read(b.join("first")).expect("a file"), b"the newest");
+    wait_equal(&pair, "data");
+    assert!(b.join("later").exists());
+}
+
+/// The same node is started again.
 #[test]
 fn a_node_whose_state_is_full_can_be_stopped() {
     if !is_root("a stop while the state is full") {
@@ -187,7 +217,6 @@ fn a_node_whose_state_is_full_can_be_stopped() {
     let filler = stall(&pair);
     let (_, text) = ctl(&pair, Side::A, &["deactivate"]);
     assert!(text.contains("are not on osm2"), "{text}");
-    assert_eq!(pair.daemon(Side::A), None, "{text}");
     fs::remove_file(filler).expect("removed");
     activate(&pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync");

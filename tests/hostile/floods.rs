@@ -68,7 +68,7 @@ fn floods_are_bounded() {
         },
         Attack {
             name: "the same deletion again and again",
-            want: "",
+            want: "deletions in one round",
             play: |s| {
                 s.begin(HEAD);
                 let paths = vec![at(DATA, "sub/g"); MAX_NAMES];

@@ -104,6 +104,7 @@ pub(super) fn hello(history: History) -> Hello {
         dry_run: false,
         takes_over: false,
         keep: Keep::Undecided,
+        unclean: false,
     }
 }
 

@@ -142,11 +142,6 @@ impl Engine {
             pending.paths,
             self.party.peer
         );
-        Left {
-            paths: pending.paths,
-            bytes: pending.bytes,
-            oldest_ms: pending.oldest_ms,
-            why,
-        }
+        Left::of(&pending, why)
     }
 }

@@ -186,6 +186,22 @@ impl Engine {
         Ok(())
     }
 
+    /// A root is held: this is no state of the tree that the peer could follow, and nobody is here to approve of it.
+    pub(super) fn cannot_tell(&mut self) {
+        self.scanned = true;
+        self.met_early = None;
+        if let Some(s) = &self.session {
+            s.peer.send(Message::Bye {
+                text: format!(
+                    "{} ended without order, and what was changed there cannot be told, since {}",
+                    self.party.node,
+                    self.roots.first_held(&self.side.node).unwrap_or_default()
+                ),
+            });
+            s.peer.close();
+        }
+    }
+
     /// There can be no session; a peer that takes over waits for another answer.
     pub(super) fn refuse(&mut self, code: u8, text: &str) {
         if let Some(s) = &self.session

@@ -15,7 +15,6 @@ use crate::agent::node::NodeError;
 use crate::agent::resolve::ResolveError;
 use crate::agent::scrub::Scrub;
 use crate::agent::session::Brought;
-use crate::decide::guard::Limit;
 use crate::index::store::StoreError;
 
 /// What the engine works with.
@@ -36,8 +35,8 @@ pub struct Parts {
     pub down: mpsc::UnboundedSender<()>,
     /// How long an active engine pushes what is left before it ends.
     pub flush_timeout: Duration,
-    /// How much may be deleted at once.
-    pub max_delete: Option<Limit>,
+    /// Whether the trees are looked over for changes that nobody noted before anything is sent.
+    pub scans: bool,
 }
 
 /// What an engine leaves.

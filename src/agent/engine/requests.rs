@@ -89,7 +89,7 @@ impl Engine {
 
     fn pause(&mut self, on: bool, replies: &Replies) {
         self.paused = on;
-        note_pause(&self.board, on, replies);
+        note_pause(&self.board, on, None, replies);
         if on {
             self.link_down("replication was paused by syncctl pause");
         } else {
@@ -258,13 +258,17 @@ impl Engine {
     }
 }
 
-/// Notes for the status and for the next engine whether replication is paused, and answers who asked for that.
-pub fn note_pause(board: &Board, on: bool, replies: &Replies) {
+/// Notes for the status and for the next engine whether replication is paused, and answers who asked for that; `halted` says
+/// why nothing would be sent anyway.
+pub fn note_pause(board: &Board, on: bool, halted: Option<&str>, replies: &Replies) {
     board.update(|s| s.paused = on);
-    let message = if on {
-        "replication is paused; changes are noted and sent after syncctl resume"
-    } else {
-        "replication goes on"
+    let message = match (on, halted) {
+        (true, None) => {
+            "replication is paused; changes are noted and sent after syncctl resume".to_owned()
+        }
+        (false, None) => "replication goes on".to_owned(),
+        (true, Some(why)) => format!("replication is paused, and it is halted: {why}"),
+        (false, Some(why)) => format!("replication is no longer paused, but it is halted: {why}"),
     };
-    let _ = replies.send(Answer::Done(done(message)));
+    let _ = replies.send(Answer::Done(done(&message)));
 }

@@ -33,6 +33,7 @@ fn side(node: &str, role: Role, head: Seq) -> Hello {
         dry_run: false,
         takes_over: false,
         keep: Keep::Undecided,
+        unclean: false,
     }
 }
 
@@ -47,6 +48,7 @@ fn party() -> Party {
         takes_over: false,
         keep: Keep::Undecided,
         split_brain: Policy::Manual,
+        max_delete: None,
     }
 }
 
@@ -94,6 +96,35 @@ fn who_sends() {
         judge(&side("a", act, 5), &side("b", act, 5), &party()),
         Course::Refused(6, _)
     ));
+}
+
+#[test]
+fn who_ended_without_order_is_taken_to_be_ahead() {
+    let course = |ours: (Role, bool, Seq), theirs: (Role, bool, Seq)| {
+        let hello = |name, (role, unclean, head)| Hello {
+            unclean,
+            ..side(name, role, head)
+        };
+        judge(&hello("a", ours), &hello("b", theirs), &party())
+    };
+    let (act, sb) = (Role::Active, Role::Standby);
+    let send = |since| Course::Send { since, full: false };
+    assert_eq!(course((sb, true, 5), (sb, false, 5)), send(5));
+    assert_eq!(
+        course((sb, false, 5), (sb, true, 5)),
+        Course::Receive { since: 5 }
+    );
+    assert_eq!(course((sb, true, 5), (sb, true, 5)), Course::Idle);
+    // An active node's tree is the truth, and so is what was noted.
+    assert_eq!(course((act, false, 5), (sb, true, 5)), send(5));
+    assert_eq!(
+        course((sb, true, 5), (act, false, 5)),
+        Course::Receive { since: 5 }
+    );
+    assert_eq!(
+        course((sb, true, 3), (sb, false, 5)),
+        Course::Receive { since: 3 }
+    );
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! The paths that a round is to delete at its end, once everything new is in place.
 //!
 //! How many are held is bounded. Where there are too many, what lies below another of them is left out: the deletion of a
-//! directory takes everything below with it. So a tree of any size can go, and up to half the bound of single paths.
+//! directory takes everything below with it. So a tree of any size can go, and a million paths in directories that stay.
 
 use crate::model::path::TreePath;
 
-/// Most paths held, and most bytes of their names.
-const MOST: (usize, usize) = (2_000_000, 128 * 1024 * 1024);
+/// Most paths that can go of which none lies below another, and most bytes of their names. Twice as much is held, as each
+/// path may be named twice: by a tombstone, and by a listing in which it is not.
+const MOST: (usize, usize) = (1_000_000, 64 * 1024 * 1024);
+/// A round names no path more often than this.
+const TIMES: u64 = 4;
 
 /// Deletions that wait for the end of a round.
 #[derive(Debug)]
@@ -16,6 +19,7 @@ pub(super) struct Going {
     count: u64,
     most: (usize, usize),
     full: bool,
+    gathered: bool,
 }
 
 impl Default for Going {
@@ -32,6 +36,7 @@ impl Going {
             count: 0,
             most,
             full: false,
+            gathered: false,
         }
     }
 
@@ -40,9 +45,17 @@ impl Going {
         self.count
     }
 
-    /// Whether there are more than can be held.
-    pub(super) fn is_full(&self) -> bool {
-        self.full
+    /// Whether there are more than can be held, or far more than the `paths` there are, which are only counted where so many
+    /// were named that it matters.
+    ///
+    /// # Errors
+    /// Those of `paths`.
+    pub(super) fn is_too_much<E>(
+        &mut self,
+        paths: impl FnOnce() -> Result<u64, E>,
+    ) -> Result<bool, E> {
+        let gathered = std::mem::take(&mut self.gathered);
+        Ok(self.full || (gathered && self.count > paths()?.saturating_mul(TIMES)))
     }
 
     /// One more path goes, and everything below it.
@@ -50,10 +63,11 @@ impl Going {
         self.count += 1;
         self.bytes += path.path.as_bytes().len();
         self.paths.push(path);
-        if self.paths.len() > self.most.0 || self.bytes > self.most.1 {
+        if self.paths.len() > self.most.0 * 2 || self.bytes > self.most.1 * 2 {
             self.gather();
+            self.gathered = true;
             // With less room than half, they would be gathered again and again.
-            self.full = self.paths.len() > self.most.0 / 2 || self.bytes > self.most.1 / 2;
+            self.full = self.paths.len() > self.most.0 || self.bytes > self.most.1;
         }
     }
 
@@ -83,9 +97,13 @@ mod tests {
         TreePath::new(RootId(0), RelPath::parse(path.as_bytes()).expect("a path"))
     }
 
+    fn is_too_much(going: &mut Going) -> bool {
+        going.is_too_much(|| Ok::<_, ()>(1000)).expect("counted")
+    }
+
     #[test]
     fn a_tree_of_any_size_goes_by_its_top() {
-        let mut going = Going::with_most((10, 10_000));
+        let mut going = Going::with_most((5, 5_000));
         for i in 0..1000 {
             going.add(at(&format!("d/sub{}/f{i}", i % 4)));
             // Named after what lies below it, before, or again.
@@ -94,7 +112,7 @@ mod tests {
             }
         }
         going.add(at("d.txt"));
-        assert!(!going.is_full());
+        assert!(!is_too_much(&mut going));
         assert_eq!(going.count(), 1335);
         let (paths, count) = going.take();
         assert!(paths.len() <= 10 && paths.contains(&at("d.txt")) && paths.contains(&at("d")));
@@ -103,14 +121,26 @@ mod tests {
 
     #[test]
     fn single_paths_are_bounded() {
-        let mut going = Going::with_most((10, 10_000));
-        (0..10).for_each(|i| going.add(at(&format!("f{i}"))));
-        assert!(!going.is_full());
-        going.add(at("g"));
-        assert!(going.is_full());
-        let mut going = Going::with_most((10, 100));
+        let mut going = Going::with_most((5, 5_000));
+        (0..5).for_each(|i| (0..2).for_each(|_| going.add(at(&format!("f{i}")))));
+        going.add(at("f0"));
+        assert!(!is_too_much(&mut going), "each was named twice");
+        (0..6).for_each(|i| going.add(at(&format!("g{i}"))));
+        assert!(is_too_much(&mut going));
+        let mut going = Going::with_most((5, 50));
         (0..3).for_each(|i| going.add(at(&format!("{}{i}", "n".repeat(40)))));
-        assert!(going.is_full());
-        assert!(!Going::with_most((10, 100)).is_full());
+        assert!(is_too_much(&mut going));
+        assert!(!is_too_much(&mut Going::with_most((5, 50))));
+    }
+
+    #[test]
+    fn the_same_path_goes_only_so_often() {
+        let mut going = Going::with_most((5, 5_000));
+        (0..4000).for_each(|_| going.add(at("f")));
+        assert!(!is_too_much(&mut going));
+        (0..20).for_each(|_| going.add(at("f")));
+        assert!(is_too_much(&mut going));
+        going.take();
+        assert!(!is_too_much(&mut going));
     }
 }

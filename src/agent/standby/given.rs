@@ -28,7 +28,7 @@ impl Standby<'_> {
         theirs: &Hello,
     ) -> Result<Followed, Failure> {
         self.survey(&mut side.node)?;
-        let ran = self.send(side, peer.clone(), ours.clone(), theirs)?;
+        let ran = self.send(side, peer.clone(), ours.clone(), theirs, false)?;
         let mut side = ran.side;
         if !ran.given {
             return Ok((side, halted(ran.refused, ran.why), None));
@@ -60,15 +60,24 @@ impl Standby<'_> {
     /// A failure where the node's own state fails.
     pub(super) fn bring(
         &mut self,
-        side: Receiving,
+        mut side: Receiving,
         peer: &Peer,
         (ours, theirs): (Hello, &Hello),
         takes_in: bool,
     ) -> Result<(Receiving, End), Failure> {
-        let ran = self.send(side, peer.clone(), ours, theirs)?;
-        let side = ran.side;
+        let scans = side.node.is_unclean() && !takes_in;
+        if scans {
+            side.node.epochs.go_on_with_epoch(&self.party.node);
+        }
+        let ran = self.send(side, peer.clone(), ours, theirs, scans)?;
+        let mut side = ran.side;
         if !ran.caught_up {
             return Ok((side, halted(ran.refused, ran.why)));
+        }
+        if scans {
+            // Everything was noted.
+            let noted = side.node.epochs.set_active(false);
+            noted.map_err(|e| failed(e, "see syncctl check"))?;
         }
         let peer = &self.party.peer;
         let verdict = if self.party.dry_run {
