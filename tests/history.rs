@@ -7,11 +7,12 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::background::command_line;
+use common::disk::Image;
 use common::history::{History, names_of};
 use common::netns::{Ground, over_ssh};
 use common::node::{Options, Pair, Side, tail};
@@ -250,7 +251,11 @@ impl Run {
         let kept = fs::write(&kept, text).map_or(String::new(), |()| kept.display().to_string());
         if std::env::var_os("OSM_KEEP").is_some() {
             let to = self.pair.dir().with_extension("failed");
-            let _ = run(Command::new("cp").arg("-a").arg(self.pair.dir()).arg(to));
+            let _ = Command::new("cp")
+                .arg("-a")
+                .arg(self.pair.dir())
+                .arg(to)
+                .status();
         }
         panic!(
             "{}: after {} operations ({:?}):\n{}\nlast operations on these paths:\n{about}log of A:\n{}\nall of it: {kept}\n\
@@ -314,53 +319,9 @@ fn inotify_over_ssh() {
     between("inotify_over_ssh", "inotify", &std::env::temp_dir());
 }
 
-/// A file system in an image of its own, mounted until dropped.
-struct Image {
-    at: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Image {
-    fn new(make: &str) -> Result<Self, String> {
-        if !rustix::process::geteuid().is_root() {
-            return Err("mounting needs root".to_owned());
-        }
-        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let (image, at) = (dir.path().join("image"), dir.path().join("mnt"));
-        let file = fs::File::create(&image).map_err(|e| e.to_string())?;
-        file.set_len(1 << 30).map_err(|e| e.to_string())?;
-        fs::create_dir(&at).map_err(|e| e.to_string())?;
-        run(Command::new(make).arg("-q").arg(&image))?;
-        run(Command::new("mount")
-            .args(["-o", "loop"])
-            .arg(&image)
-            .arg(&at))?;
-        Ok(Self { at, _dir: dir })
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        if let Err(why) = run(Command::new("umount").arg(&self.at)) {
-            // Whoever still has it open ends with the test; the mount goes with the last of them.
-            eprintln!("{why}");
-            let _ = run(Command::new("umount").arg("--lazy").arg(&self.at));
-        }
-    }
-}
-
-fn run(c: &mut Command) -> Result<(), String> {
-    let out = c.output().map_err(|e| format!("cannot run {c:?}: {e}"))?;
-    if out.status.success() {
-        return Ok(());
-    }
-    let why = String::from_utf8_lossy(&out.stderr);
-    Err(format!("{c:?}: {}", why.trim()))
-}
-
 #[test]
 fn on_xfs() {
-    match Image::new("mkfs.xfs") {
+    match Image::new("mkfs.xfs", 1 << 30) {
         Ok(image) => between("on_xfs", "auto", &image.at),
         Err(why) => println!("skipped: {why}"),
     }
@@ -368,7 +329,7 @@ fn on_xfs() {
 
 #[test]
 fn on_btrfs() {
-    match Image::new("mkfs.btrfs") {
+    match Image::new("mkfs.btrfs", 1 << 30) {
         Ok(image) => between("on_btrfs", "auto", &image.at),
         Err(why) => println!("skipped: {why}"),
     }

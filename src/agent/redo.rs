@@ -37,6 +37,18 @@ pub enum Source {
     Sparse(#[serde(with = "serde_bytes")] Vec<u8>),
 }
 
+impl Source {
+    /// The content, where the record itself carries it, and whether it is sparse.
+    #[must_use]
+    pub fn carried(&self) -> Option<(&[u8], bool)> {
+        match self {
+            Self::Inline(bytes) => Some((bytes, false)),
+            Self::Sparse(bytes) => Some((bytes, true)),
+            Self::Keep | Self::Slot { .. } | Self::Append { .. } | Self::Link(_) => None,
+        }
+    }
+}
+
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {

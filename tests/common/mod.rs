@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod background;
+pub mod disk;
 pub mod history;
 pub mod kinds;
 pub mod netns;

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use super::Fault;
 use crate::agent::content;
-use crate::agent::redo::{Source, Step};
+use crate::agent::redo::Step;
 use crate::agent::staging::Staging;
 use crate::model::entry::Entry;
 use crate::model::epoch::Seq;
@@ -64,10 +64,7 @@ pub(super) fn carried(
         else {
             return None;
         };
-        match source {
-            Source::Inline(bytes) => Some((at, path.root, entry, bytes.as_slice(), false)),
-            Source::Sparse(bytes) => Some((at, path.root, entry, bytes.as_slice(), true)),
-            _ => None,
-        }
+        let (bytes, sparse) = source.carried()?;
+        Some((at, path.root, entry, bytes, sparse))
     })
 }

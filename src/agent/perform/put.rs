@@ -154,7 +154,7 @@ impl Performer<'_> {
         row: Option<&Row>,
     ) -> Result<Option<Stamp>, Fault> {
         if let Some(replay) = self.replay
-            && self.is_done(&replay, source, place, path)?
+            && self.is_done(&replay, (source, entry), place, path)?
         {
             return Ok(None);
         }

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use super::{Fault, Performer, Place};
 use crate::agent::drift;
 use crate::agent::redo::{Source, Step};
-use crate::model::entry::Entry;
+use crate::model::entry::{Entry, Hash};
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::sys::tree::{Look, look_at};
@@ -28,6 +28,8 @@ pub struct Planned {
     /// By where they start, and by where they end.
     moves_from: BTreeMap<TreePath, Vec<Moved>>,
     moves_to: BTreeMap<TreePath, Vec<Moved>>,
+    /// The contents that the records carry, and whether each is sparse.
+    contents: BTreeMap<Hash, (Vec<u8>, bool)>,
     steps: u64,
 }
 
@@ -46,9 +48,21 @@ impl Planned {
         for (_, step) in steps {
             self.steps += 1;
             match step {
-                Step::Put { path, entry, .. } => {
+                Step::Put {
+                    path,
+                    entry,
+                    source,
+                    ..
+                } => {
                     let states = self.puts.entry(path.clone()).or_default();
                     states.push((self.steps, entry.clone()));
+                    if let (Some(hash), Some((bytes, sparse))) =
+                        (entry.kind.hash(), source.carried())
+                    {
+                        self.contents
+                            .entry(hash)
+                            .or_insert_with(|| (bytes.to_vec(), sparse));
+                    }
                 }
                 Step::Move { from, to, ino } => {
                     let moved = || Moved {
@@ -69,6 +83,12 @@ impl Planned {
     pub fn states(&self, path: &TreePath, at: u64) -> impl Iterator<Item = &Entry> {
         let all = self.puts.get(path).into_iter().flatten();
         all.filter(move |(n, _)| *n >= at).map(|(_, entry)| entry)
+    }
+
+    /// The content of a file, where a record carries it, and whether it is sparse.
+    pub(super) fn content(&self, entry: &Entry) -> Option<(&[u8], bool)> {
+        let (bytes, sparse) = self.contents.get(&entry.kind.hash()?)?;
+        Some((bytes, *sparse))
     }
 
     /// The inodes that are moved away from a path after step `at`.
@@ -116,17 +136,21 @@ impl Performer<'_> {
     pub(super) fn is_done(
         &self,
         replay: &Replay<'_>,
-        source: &Source,
+        (source, entry): (&Source, &Entry),
         place: &Place,
         path: &TreePath,
     ) -> Result<bool, Fault> {
-        if let Source::Slot { name, .. } = source {
+        if let Source::Slot { name, linked } = source {
             let staging = self
                 .staging
                 .dir(path.root)
                 .map_err(Fault::of("open staging"))?;
             let look = look_at(staging, name.as_bytes()).map_err(Fault::of("look at its slot"))?;
-            return Ok(look == Look::Absent);
+            // What is linked was synced only where its bytes are not in the journal.
+            let known = replay.planned.content(entry).filter(|_| *linked);
+            if look != Look::Absent || known.is_none() {
+                return Ok(look == Look::Absent);
+            }
         }
         let later = replay.planned.states(path, replay.at);
         Self::holds_any(place, later)

@@ -15,7 +15,7 @@ use crate::model::path::TreePath;
 use crate::sys::meta::{self, Pin};
 use crate::sys::tree::{Look, look_at};
 
-impl Performer<'_> {
+impl<'a> Performer<'a> {
     /// Brings the new file into a slot of its root; returns the slot's name.
     pub(super) fn fill_slot(
         &mut self,
@@ -29,6 +29,10 @@ impl Performer<'_> {
                 linked: false,
             } => Ok(name.clone()),
             Source::Slot { name, linked: true } => {
+                if let Some(content) = self.lost(path, entry, name)? {
+                    self.staging.discard(path.root, name);
+                    return self.fill_with(path, entry, content);
+                }
                 self.dress_slot(path, name, entry)?;
                 Ok(name.clone())
             }
@@ -36,16 +40,7 @@ impl Performer<'_> {
                 if let Some(filled) = self.filled.remove(&self.at) {
                     return filled.map(|(_, name)| name);
                 }
-                let name = self.staging.fresh();
-                let filling = Filling {
-                    root: path.root,
-                    name: &name,
-                    entry,
-                    bytes,
-                    sparse: matches!(source, Source::Sparse(_)),
-                };
-                filling.fill(self.staging)?;
-                Ok(name)
+                self.fill_with(path, entry, (bytes, matches!(source, Source::Sparse(_))))
             }
             Source::Link(target) => self.link_slot(path, target, entry),
             Source::Keep | Source::Append { .. } => {
@@ -59,6 +54,50 @@ impl Performer<'_> {
                 Ok(name)
             }
         }
+    }
+
+    /// A new slot with this content, which is sparse or not.
+    fn fill_with(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        (bytes, sparse): (&[u8], bool),
+    ) -> Result<String, Fault> {
+        let name = self.staging.fresh();
+        let filling = Filling {
+            root: path.root,
+            name: &name,
+            entry,
+            bytes,
+            sparse,
+        };
+        filling.fill(self.staging)?;
+        Ok(name)
+    }
+
+    /// In a replay, the content of a slot that is a link to a file whose bytes a power cut took: they came with an earlier
+    /// record, and the link reached the disk before they did.
+    fn lost(
+        &self,
+        path: &TreePath,
+        entry: &Entry,
+        slot: &str,
+    ) -> Result<Option<(&'a [u8], bool)>, Fault> {
+        let Some(content) = self.replay.and_then(|r| r.planned.content(entry)) else {
+            return Ok(None);
+        };
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
+        let look = look_at(staging, slot.as_bytes()).map_err(Fault::of("look at its slot"))?;
+        if let Look::There(seen) = look
+            && drift::holds_content(staging, slot.as_bytes(), &seen, entry)
+                .map_err(Fault::of("read its slot"))?
+        {
+            return Ok(None);
+        }
+        Ok(Some(content))
     }
 
     /// A slot that is a further link to the file at `target`, if that file is the wanted one.

@@ -1,0 +1,142 @@
+//! Disks whose power can be cut: what was not written to them by then is gone.
+//!
+//! Each is an image with an ext4 of its own, and the images lie on an xfs, which can clone a file at an instant. What the
+//! ext4 above still held in memory is not in the clone, so the clone is what the disk holds after a power cut: its
+//! journal is replayed when it is mounted. Writes reach the image in the order in which they were issued.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A file system in an image of its own, mounted until dropped.
+pub struct Image {
+    /// Where it is mounted.
+    pub at: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Image {
+    /// Makes one of so many bytes (sparse) with a program that makes file systems.
+    ///
+    /// # Errors
+    /// Why that cannot be done here.
+    pub fn new(make: &str, size: u64) -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("mounting needs root".to_owned());
+        }
+        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let (image, at) = (dir.path().join("image"), dir.path().join("mnt"));
+        blank(&image, size).map_err(|e| e.to_string())?;
+        fs::create_dir(&at).map_err(|e| e.to_string())?;
+        run(Command::new(make).arg("-q").arg(&image))?;
+        mount(&image, &at)?;
+        Ok(Self { at, _dir: dir })
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        unmount(&self.at);
+    }
+}
+
+/// Where the images of disks lie.
+pub struct Bay(Image);
+
+/// The disk of one node.
+pub struct Disk {
+    bay: PathBuf,
+    name: String,
+    at: PathBuf,
+    cuts: usize,
+}
+
+impl Bay {
+    /// Makes room for disks.
+    ///
+    /// # Errors
+    /// Why that cannot be done here.
+    pub fn new() -> Result<Self, String> {
+        Image::new("mkfs.xfs", 4 << 30).map(Self)
+    }
+
+    /// A new disk, mounted at a directory.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
+    pub fn disk(&self, name: &str, at: &Path) -> Result<Disk, String> {
+        let disk = Disk {
+            bay: self.0.at.clone(),
+            name: name.to_owned(),
+            at: at.to_owned(),
+            cuts: 0,
+        };
+        let image = disk.image();
+        blank(&image, 128 << 20).map_err(|e| e.to_string())?;
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-E", "lazy_itable_init=0"])
+            .arg(&image))?;
+        mount(&image, at)?;
+        Ok(disk)
+    }
+}
+
+impl Disk {
+    fn image(&self) -> PathBuf {
+        self.bay.join(format!("{}-{}.img", self.name, self.cuts))
+    }
+
+    /// The power goes now. The node goes on with what it has until [`Self::restore`].
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn cut(&mut self) -> io::Result<()> {
+        let before = File::open(self.image())?;
+        self.cuts += 1;
+        let after = File::create_new(self.image())?;
+        Ok(rustix::fs::ioctl_ficlone(after, before)?)
+    }
+
+    /// The power is back: what the disk held when it went stands at its place. Nothing may run on it.
+    ///
+    /// # Errors
+    /// Why it cannot be mounted.
+    pub fn restore(&self) -> Result<(), String> {
+        unmount(&self.at);
+        mount(&self.image(), &self.at)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        unmount(&self.at);
+    }
+}
+
+fn blank(image: &Path, size: u64) -> io::Result<()> {
+    File::create_new(image)?.set_len(size)
+}
+
+fn mount(image: &Path, at: &Path) -> Result<(), String> {
+    run(Command::new("mount")
+        .args(["-o", "loop"])
+        .arg(image)
+        .arg(at))
+}
+
+fn unmount(at: &Path) {
+    if run(Command::new("umount").arg(at)).is_err() {
+        // Whoever still has it open ends with the test; the mount goes with the last of them.
+        let _ = run(Command::new("umount").arg("--lazy").arg(at));
+    }
+}
+
+fn run(c: &mut Command) -> Result<(), String> {
+    let out = c.output().map_err(|e| format!("cannot run {c:?}: {e}"))?;
+    if out.status.success() {
+        return Ok(());
+    }
+    let why = String::from_utf8_lossy(&out.stderr);
+    Err(format!("{c:?}: {}", why.trim()))
+}
