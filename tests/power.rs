@@ -319,6 +319,53 @@ fn a_standby_that_lost_power_is_brought_up_to_date() {
     }
 }
 
+/// The active node loses power and is the active one again: its disk is what counts, and what only the standby still held
+/// of the last moments is preserved.
+#[test]
+fn an_active_node_that_lost_power_goes_on_with_its_disk() {
+    for seed in seeds() {
+        let Some(mut world) = World::new(seed, "", "fsync") else {
+            return;
+        };
+        world.acked();
+        world.go_on();
+        world.cut(Side::A);
+        world.reboot(Side::A);
+        wait_serve_gone(&world.pair, Side::B);
+        let disk = contents(&world.root(Side::A));
+        let standby = held(&contents(&world.root(Side::B)));
+        activate(&world.pair, Side::A);
+        world.in_sync(Side::A);
+        assert_eq!(contents(&world.root(Side::A)), disk, "seed {seed}");
+        world.assert_kept(&standby, &format!("seed {seed}"));
+    }
+}
+
+/// Both lose power at once: whichever is activated first, the disk of the one that was active is what counts.
+#[test]
+fn both_may_lose_power_at_once() {
+    for seed in seeds() {
+        for first in [Side::A, Side::B] {
+            let Some(mut world) = World::new(seed, "", "fsync") else {
+                return;
+            };
+            world.acked();
+            world.go_on();
+            world.cut(Side::A);
+            world.cut(Side::B);
+            world.reboot(Side::A);
+            world.reboot(Side::B);
+            let disk = contents(&world.root(Side::A));
+            let standby = held(&contents(&world.root(Side::B)));
+            let told = format!("seed {seed}, {} first", first.name());
+            activate(&world.pair, first);
+            world.in_sync(first);
+            assert_eq!(contents(&world.root(first)), disk, "{told}");
+            world.assert_kept(&standby, &told);
+        }
+    }
+}
+
 /// The active node loses power and the other one takes over: what was acknowledged is there, and what only the lost disk
 /// held is preserved when it comes back.
 #[test]

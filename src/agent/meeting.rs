@@ -113,6 +113,7 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
         takes_over: party.takes_over,
         keep: party.keep,
         unclean: party.role == Role::Standby && node.is_unclean(),
+        outage: node.epochs.outage(),
     }
 }
 
@@ -193,6 +194,13 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
             },
             Some(Kept::Theirs) => Course::Receive { since },
         },
+        Verdict::PeerBehind { since, .. } if forgot_numbers(theirs, ours) => {
+            Course::Receive { since }
+        }
+        Verdict::Behind { since, .. } if forgot_numbers(ours, theirs) => Course::Send {
+            since,
+            full: all(since, ours, theirs),
+        },
         Verdict::PeerBehind { .. } if theirs.role == Role::Active => Course::Refused(
             6,
             format!(
@@ -244,6 +252,16 @@ pub fn gave_up(ours: &Hello, theirs: &Hello) -> bool {
         verdict(&ours.history, &theirs.history),
         Verdict::Diverged { .. }
     )
+}
+
+/// Whether a side that stands behind made all that the other side is ahead of it: its host lost power, and its index with
+/// it the last numbers, while its disk may hold newer data than it ever sent.
+fn forgot_numbers(behind: &Hello, ahead: &Hello) -> bool {
+    let own = behind.history.last();
+    behind.outage
+        && ahead.role != Role::Active
+        && own == ahead.history.last()
+        && own.is_some_and(|e| e.node == behind.node)
 }
 
 /// Whether both sides know what they changed and deleted after `since`, and this is the time to bring it together.

@@ -117,7 +117,13 @@ pub struct Node {
     pub has_tail: bool,
     /// This node's data are those that a split brain was decided against; what is moved aside says so.
     pub lost_split_brain: bool,
+    /// The peer of this session lost power while it was active and is back with what its disk held.
+    pub peer_outage: bool,
 }
+
+/// Seconds after which what was written is on the disk, whoever synced it or not: the kernel begins after 30 s, and may have
+/// much to write.
+pub const UNWRITTEN: i64 = 300;
 
 impl Node {
     /// Opens the state of a node.
@@ -169,7 +175,13 @@ impl Node {
         }
         let (journal, left) = Journal::open(state_dir)?;
         epochs.set_head(store.number("head")?);
-        Ok(Self {
+        if left.rebooted && epochs.was_active() {
+            // Of what was written last, some is on the disk and some is not, also where times and sizes say so.
+            epochs.set_outage(true)?;
+            let since = store.before_the_last(UNWRITTEN)?;
+            store.doubt_since(since)?;
+        }
+        let mut node = Self {
             name: name.to_owned(),
             state_dir: state_dir.to_owned(),
             roots,
@@ -181,7 +193,13 @@ impl Node {
             left,
             has_tail: false,
             lost_split_brain: false,
-        })
+            peer_outage: false,
+        };
+        if node.epochs.outage() {
+            // Also with an index that a power cut took, its disk is what counts.
+            node.claim_reserved()?;
+        }
+        Ok(node)
     }
 
     /// A damaged index is set aside: losing it costs a rescan, nothing else.
@@ -214,7 +232,7 @@ impl Node {
         }
     }
 
-    /// Before an activation with a lost index: where this node's own changes were the newest, it still holds the newest
+    /// Before an activation with a lost index, and after a power cut: where this node's own changes were the newest, it still holds the newest
     /// data, but no longer knows up to which number. Every number it may have given counts as held, and a peer that
     /// stands before them compares everything.
     ///
@@ -283,6 +301,7 @@ impl Node {
             was_active: self.epochs.was_active(),
             has_tail: self.has_tail,
             lost_split_brain: self.lost_split_brain,
+            peer_outage: self.peer_outage,
         }
     }
 

@@ -156,6 +156,7 @@ impl<'a> Standby<'a> {
                 Course::Receive { since } => {
                     self.survey(&mut side.node)?;
                     side.node.lost_split_brain = gave_up(&ours, &theirs);
+                    side.node.peer_outage = theirs.outage;
                     let (back, end, next) = self.follow(side, &peer, since, (&ours, &theirs))?;
                     side = back;
                     if let Some(next) = next {

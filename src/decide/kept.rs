@@ -28,6 +28,8 @@ pub enum Origin {
     SplitBrain,
     /// A socket stood where replication puts something else.
     Socket,
+    /// The other node lost power while it was active, and came back with another version.
+    Outage,
     /// A restored version took its place.
     Replaced,
     /// Not recorded.
@@ -46,6 +48,7 @@ impl Origin {
             Self::Found => "found",
             Self::SplitBrain => "split-brain",
             Self::Socket => "socket",
+            Self::Outage => "outage",
             Self::Replaced => "replaced",
             Self::Unknown => "unknown",
         }
@@ -60,6 +63,9 @@ impl Origin {
             Self::Found => "stood here before the nodes were compared for the first time",
             Self::SplitBrain => "this node's side of a split brain",
             Self::Socket => "a socket stood in the way",
+            Self::Outage => {
+                "received here before the active node lost power, and it came back with another version"
+            }
             Self::Replaced => "a restored version took its place",
             Self::Unknown => "not recorded",
         }
@@ -75,6 +81,8 @@ pub struct Standing {
     pub has_tail: bool,
     /// Its data are those that a split brain was decided against.
     pub lost_split_brain: bool,
+    /// The other node's disk may be behind what that node had sent before it lost power.
+    pub peer_outage: bool,
 }
 
 /// Where something came from that replication did not put here; `row` is the sequence number in its row, if it has one.
@@ -83,6 +91,7 @@ pub fn origin(standing: Standing, row: Option<Seq>) -> Origin {
     match row {
         _ if standing.lost_split_brain => Origin::SplitBrain,
         _ if standing.was_active => Origin::Tail,
+        Some(0) if standing.peer_outage => Origin::Outage,
         // The rows of a tail are set back to 0 when the other node's state is asked for in their place.
         Some(0) if standing.has_tail => Origin::Tail,
         Some(0) => Origin::Found,
@@ -159,7 +168,13 @@ mod tests {
             lost_split_brain: true,
             ..active
         };
+        let outage = Standing {
+            peer_outage: true,
+            ..tail
+        };
         for (standing, row, wanted) in [
+            (outage, Some(0), Origin::Outage),
+            (outage, Some(7), Origin::Edit),
             (Standing::default(), Some(7), Origin::Edit),
             (Standing::default(), None, Origin::Edit),
             (Standing::default(), Some(0), Origin::Found),
@@ -183,6 +198,7 @@ mod tests {
             Origin::Found,
             Origin::SplitBrain,
             Origin::Socket,
+            Origin::Outage,
             Origin::Replaced,
             Origin::Unknown,
         ] {

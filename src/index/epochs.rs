@@ -49,6 +49,9 @@ struct Document {
     reserved: Seq,
     /// What a catch-up that has not ended brings this node to, if one was begun.
     catching_up: bool,
+    /// The host lost power while the node was active, and the peer has not been brought to what the disk held since.
+    #[serde(default)]
+    outage: bool,
     history: History,
 }
 
@@ -85,6 +88,7 @@ impl Epochs {
                 active: false,
                 reserved: 0,
                 catching_up: false,
+                outage: false,
                 history: History::default(),
             },
             Err(e) => return Err(EpochsError::Io("read", path, e)),
@@ -127,6 +131,23 @@ impl Epochs {
     #[must_use]
     pub fn catching_up(&self) -> bool {
         self.doc.catching_up
+    }
+
+    /// Whether the host lost power while this node was active, so that its disk may be behind what it sent, and the peer
+    /// has not been brought to what the disk held since.
+    #[must_use]
+    pub fn outage(&self) -> bool {
+        self.doc.outage
+    }
+
+    /// Notes durably that the host lost power while this node was active, or that the peer holds what its disk held then.
+    ///
+    /// # Errors
+    /// [`EpochsError::Io`] where the file cannot be written.
+    pub fn set_outage(&mut self, on: bool) -> Result<(), EpochsError> {
+        let mut doc = self.doc.clone();
+        doc.outage = on;
+        self.write_if_changed(doc)
     }
 
     /// Moves the head in memory to what the index holds; the index is what keeps it.
@@ -190,6 +211,7 @@ impl Epochs {
         doc.history = history;
         doc.catching_up = false;
         doc.active = false;
+        doc.outage = false;
         self.due = Due::Epoch;
         self.write_if_changed(doc)
     }

@@ -48,7 +48,7 @@ pub struct Journal {
 pub struct Left {
     /// The bodies of the whole records, oldest first.
     pub records: Vec<Vec<u8>>,
-    /// Whether the machine was booted since they were written, so that unsynced writes may be gone.
+    /// Whether the machine was booted since an earlier process opened it, so that unsynced writes may be gone.
     pub rebooted: bool,
 }
 
@@ -88,7 +88,7 @@ impl Journal {
             }
         }
         let mut journal = Self { path, file, end };
-        if end == 0 {
+        if end == 0 || (left.rebooted && left.records.is_empty()) {
             journal.reset()?;
         } else {
             journal.file.set_len(end).map_err(io_err("cut"))?;

@@ -182,8 +182,18 @@ impl Stamp {
     /// This stamp of a file that was looked at after `tick`, as a row keeps it: where a later change could still get the
     /// same change time, it is marked so that it equals no stamp, and the next hint has the file read again.
     #[must_use]
-    pub fn kept(mut self, tick: Timestamp) -> Self {
-        if self.ctime >= tick && self.ctime.nsec < SECOND {
+    pub fn kept(self, tick: Timestamp) -> Self {
+        if self.ctime >= tick {
+            self.doubted()
+        } else {
+            self
+        }
+    }
+
+    /// This stamp, marked so that it equals no stamp, and the file is read again.
+    #[must_use]
+    pub fn doubted(mut self) -> Self {
+        if self.ctime.nsec < SECOND {
             self.ctime.nsec += SECOND;
         }
         self

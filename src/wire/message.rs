@@ -70,6 +70,9 @@ pub struct Hello {
     pub keep: Keep,
     /// It was active when its process ended without order, and is not: its tree may hold changes that nobody noted.
     pub unclean: bool,
+    /// Its host lost power while it was active, so that its disk may be behind what it sent; the receiver of this has not
+    /// been brought to what the disk held since.
+    pub outage: bool,
 }
 
 /// What a node does in a session.

@@ -105,6 +105,7 @@ pub(super) fn hello(history: History) -> Hello {
         takes_over: false,
         keep: Keep::Undecided,
         unclean: false,
+        outage: false,
     }
 }
 

@@ -5,6 +5,7 @@
 use super::{Engine, EngineError, PIECE};
 use crate::agent::divergence::Changed;
 use crate::agent::meeting::{Course, DIVERGED, MISMATCH, REFUSED, diverged, hello, judge};
+use crate::agent::node::NodeError;
 use crate::agent::peer::Peer;
 use crate::agent::session::{Phase, Session};
 use crate::decide::dirty::Touch;
@@ -268,6 +269,12 @@ impl Engine {
         self.refused = None;
         self.withheld.close();
         self.side.node.store.forget_tombs(head)?;
+        // The peer holds what this node's disk held after a power cut.
+        self.side
+            .node
+            .epochs
+            .set_outage(false)
+            .map_err(NodeError::from)?;
         if self.party.role == Role::Standby
             && let Some(s) = &self.session
         {

@@ -34,6 +34,7 @@ fn side(node: &str, role: Role, head: Seq) -> Hello {
         takes_over: false,
         keep: Keep::Undecided,
         unclean: false,
+        outage: false,
     }
 }
 
@@ -125,6 +126,43 @@ fn who_ended_without_order_is_taken_to_be_ahead() {
         course((sb, true, 3), (sb, false, 5)),
         Course::Receive { since: 3 }
     );
+}
+
+#[test]
+fn a_node_that_lost_power_made_what_the_other_one_is_ahead() {
+    let (act, sb) = (Role::Active, Role::Standby);
+    let outage = |name, role, head| Hello {
+        outage: true,
+        ..side(name, role, head)
+    };
+    let send = Course::Send {
+        since: 3,
+        full: false,
+    };
+    let mut there = party();
+    (there.node, there.peer) = ("b".into(), "a".into());
+    for role in [act, sb] {
+        let (ours, theirs) = (outage("a", role, 3), side("b", sb, 5));
+        assert_eq!(judge(&ours, &theirs, &party()), send);
+        let got = judge(&theirs, &ours, &there);
+        assert_eq!(got, Course::Receive { since: 3 });
+    }
+    // The other one is active, or made the epoch, or opened one since.
+    let behind = Course::Receive { since: 3 };
+    let active = side("b", act, 5);
+    assert_eq!(judge(&outage("a", sb, 3), &active, &party()), behind);
+    let author = side("a", sb, 5);
+    assert_eq!(judge(&outage("b", sb, 3), &author, &there), behind);
+    let mut on = side("b", sb, 5);
+    let mut epochs = on.history.epochs().to_vec();
+    epochs.push(Epoch {
+        number: 2,
+        id: 2,
+        node: "b".into(),
+        first: 5,
+    });
+    on.history = History::new(epochs, 5).expect("in order");
+    assert_eq!(judge(&outage("a", sb, 3), &on, &party()), behind);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{PAGE, Receiver};
 use crate::agent::apply::{ApplyError, Receiving};
 use crate::agent::compare::hash_if_unchanged;
 use crate::agent::content::INLINE_MAX;
-use crate::agent::node::Node;
+use crate::agent::node::{Node, UNWRITTEN};
 use crate::index::store::{Row, StoreError};
 use crate::model::entry::Kind;
 use crate::model::epoch::Seq;
@@ -36,13 +36,21 @@ impl Receiver {
     pub(super) fn ask_for_tail(&mut self, since: Seq) -> Result<(), ApplyError> {
         let node = &mut self.side.node;
         let owed = node.store.owes_any()?;
+        let since = if node.peer_outage {
+            // The other node's disk may have lost what it sent in the last minutes.
+            since.min(node.store.before_the_last(UNWRITTEN)?)
+        } else {
+            since
+        };
         node.has_tail = owed || node.epochs.history().head() > since;
         if !node.has_tail {
             return Ok(());
         }
-        if owed {
+        if owed || node.peer_outage {
             // Their rows tell nobody that they are asked for: were this session cut off, only comparing everything would.
             node.epochs.set_catching_up(true)?;
+        }
+        if owed {
             self.ask_for_owed()?;
         }
         let node = &mut self.side.node;

@@ -8,6 +8,8 @@ use crate::model::path::{PathError, RelPath, RootId, TreePath};
 
 /// Directory ids kept in memory.
 const DIR_CACHE: usize = 4096;
+/// Changes that count as the latest ones whatever their times say.
+const LATEST: usize = 1000;
 
 impl Store {
     fn decode(&self, r: &rusqlite::Row<'_>) -> rusqlite::Result<(Row, Vec<u8>)> {
@@ -192,6 +194,31 @@ impl Store {
             })
             .map_err(self.sql())?;
         rows.collect::<rusqlite::Result<_>>().map_err(self.sql())
+    }
+
+    /// The sequence number after which everything was changed that this host's disk may not have held `seconds` after the
+    /// newest change: by the times of the changes, and at least the last [`LATEST`] of them, as a clock may have been set.
+    ///
+    /// # Errors
+    /// [`StoreError::Sql`].
+    pub fn before_the_last(&self, seconds: i64) -> Result<Seq> {
+        let mut s = self
+            .db
+            .prepare_cached(
+                "SELECT id,parent,name,seq,born,data FROM node WHERE seq>0 ORDER BY seq DESC",
+            )
+            .map_err(self.sql())?;
+        let rows = s.query_map([], |r| self.decode(r).map(|(row, _)| row));
+        let mut newest = None;
+        for (n, row) in rows.map_err(self.sql())?.enumerate() {
+            let row = row.map_err(self.sql())?;
+            let time = row.stamp.ctime.sec;
+            if n >= LATEST && time < newest.unwrap_or(time) - seconds {
+                return Ok(row.seq);
+            }
+            newest = newest.or(Some(time));
+        }
+        Ok(0)
     }
 
     /// Rows in all, roots included.

@@ -26,6 +26,36 @@ fn entry(kind: Kind) -> Entry {
     }
 }
 
+/// By time where the clock can be trusted, and by number where it cannot.
+#[test]
+fn what_was_changed_last_is_known() {
+    let (_d, mut s) = store();
+    for seq in 1..=3000u64 {
+        let ctime = Timestamp {
+            sec: 10_000 + i64::try_from(seq).expect("small"),
+            nsec: 5,
+        };
+        let st = Stamp {
+            ctime,
+            ..Stamp::default()
+        };
+        s.put(&tp(&format!("f{seq}")), &file(), &st, seq)
+            .expect("put");
+    }
+    assert_eq!(s.before_the_last(1500).expect("read"), 1499);
+    assert_eq!(s.before_the_last(10).expect("read"), 2000);
+    assert_eq!(s.before_the_last(5000).expect("read"), 0);
+    s.doubt_since(2990).expect("marked");
+    let mut kept = |n: u64| {
+        let row = s
+            .lookup(&tp(&format!("f{n}")))
+            .expect("read")
+            .expect("there");
+        row.stamp.ctime.nsec == 5
+    };
+    assert!(kept(2990) && !kept(2991) && !kept(3000));
+}
+
 fn file() -> Entry {
     entry(Kind::File {
         size: 3,

@@ -133,6 +133,33 @@ impl Store {
         done
     }
 
+    /// Has every file that was changed after `since` read again before it counts as what its row says.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was changed then.
+    pub fn doubt_since(&mut self, since: Seq) -> Result<()> {
+        self.begin()?;
+        let done = self.mark_since(since).and_then(|()| self.commit());
+        if done.is_err() {
+            self.rollback();
+        }
+        done
+    }
+
+    fn mark_since(&self, since: Seq) -> Result<()> {
+        let mut after = (since, NodeId::MAX);
+        loop {
+            let rows = self.changed_since(after, PAGE)?;
+            let Some(last) = rows.last() else {
+                return Ok(());
+            };
+            after = (last.seq, last.id);
+            for row in rows.iter().filter(|r| r.entry.kind.is_file()) {
+                self.refine(row.id, &row.entry, &row.stamp.doubted())?;
+            }
+        }
+    }
+
     /// Row by row: the tree may be too large to hold, and no row changes its place in this order.
     fn drop_hashes(&self) -> Result<()> {
         let mut after = (0, 0);
