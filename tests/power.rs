@@ -13,7 +13,9 @@ use std::time::Duration;
 use common::disk::{Bay, Disk};
 use common::node::{Pair, Side};
 use common::random::Random;
-use common::steps::{LONG, activate, ctl, is_slow, preserved, until, wait_equal, wait_serve_gone};
+use common::steps::{
+    LONG, activate, ctl, deactivate, is_slow, preserved, until, wait_equal, wait_serve_gone,
+};
 
 /// Files that are written.
 const NAMES: u64 = 24;
@@ -115,6 +117,13 @@ impl World {
         activate(&world.pair, Side::A);
         world.write(40);
         world.pair.wait_in_sync(LONG).expect("in sync");
+        if world.random.once_in(2) {
+            // An index of this moment is on the disk, and not only none at all.
+            deactivate(&world.pair, Side::A);
+            activate(&world.pair, Side::A);
+            world.write(20);
+            world.in_sync(Side::A);
+        }
         Some(world)
     }
 

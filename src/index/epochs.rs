@@ -181,10 +181,13 @@ impl Epochs {
     pub fn next(&mut self, node: &str) -> Result<Seq, EpochsError> {
         if self.due != Due::Nothing {
             let mut doc = self.doc.clone();
+            // The peer may hold numbers of this node's own epoch that its index lost.
+            let lost = doc.outage && doc.history.last().is_some_and(|e| e.node == node);
+            if lost || self.due == Due::Gap {
+                doc.history.advance(doc.reserved);
+            }
             if self.due == Due::Epoch {
                 doc.history.open(node, random_id());
-            } else {
-                doc.history.advance(doc.reserved);
             }
             doc.reserved = doc.reserved.max(doc.history.head() + RESERVE);
             self.write(doc)?;
@@ -334,6 +337,21 @@ mod tests {
                 assert_eq!(again.history().epochs().len(), 2, "of another node");
             }
         }
+    }
+
+    #[test]
+    fn an_epoch_whose_numbers_a_power_cut_took_stays() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let mut e = Epochs::open(dir.path()).expect("opens");
+        let last = (0..5).map(|_| e.next("a").expect("numbered")).max();
+        e.set_outage(true).expect("noted");
+        let mut again = Epochs::open(dir.path()).expect("opens");
+        // The index lost all of them.
+        again.set_head(0);
+        assert!(Some(again.next("a").expect("numbered")) > last);
+        let opened = again.history().epochs();
+        assert_eq!(opened[0], e.history().epochs()[0]);
+        assert!(opened.len() == 2 && Some(opened[1].first) > last);
     }
 
     #[test]
