@@ -359,3 +359,62 @@ fn is_damage(e: &rusqlite::Error) -> bool {
         Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::agent::survey;
+    use crate::model::entry::{Entry, Hash, Kind};
+    use crate::sys::tree::Look;
+
+    /// A power cut may leave a file with the time and size of its last change and the bytes from before.
+    #[test]
+    fn what_was_written_last_before_a_power_cut_is_read_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (root, state) = (dir.path().join("root"), dir.path().join("state"));
+        fs::create_dir(&root).expect("a root");
+        fs::write(root.join("f"), "what the disk has").expect("a file");
+        let open = || {
+            let spec = RootSpec {
+                name: "data".into(),
+                path: root.clone(),
+                exclude: Vec::new(),
+            };
+            Node::open("a", &state, &[spec]).expect("a node")
+        };
+        let path = TreePath::new(RootId(0), RelPath::parse(b"f").expect("a path"));
+        let mut node = open();
+        let Ok(Look::There(seen)) = node.roots[0].root.look(&path.path) else {
+            panic!("the file is there");
+        };
+        let hash = Some(Hash::of(b"what was in memory"));
+        let size = seen.entry.kind.size();
+        let entry = Entry {
+            kind: Kind::File { size, hash },
+            ..seen.entry
+        };
+        let seq = node.epochs.next("a").expect("a number");
+        let put = node.store.put(&path, &entry, &seen.stamp, seq);
+        put.expect("noted");
+        node.index_is_complete().expect("noted");
+        node.epochs.set_active(true).expect("noted");
+        drop(node);
+        let mut found = Vec::new();
+        for boot in [None, Some(0x55)] {
+            if let Some(bit) = boot {
+                let journal = state.join("redo.log");
+                let mut bytes = fs::read(&journal).expect("the journal");
+                bytes[12] ^= bit;
+                fs::write(&journal, bytes).expect("of another boot");
+            }
+            let mut node = open();
+            assert_eq!(node.epochs.outage(), boot.is_some());
+            let changed = survey::changed_here(&mut node, &mut |_| {}).expect("looked over");
+            found.push(changed.contains(&path));
+        }
+        assert_eq!(found, [false, true]);
+        assert!(open().epochs.outage(), "until the peer was brought to it");
+    }
+}
