@@ -5,6 +5,7 @@
 
 pub mod blocks;
 pub mod cluster;
+pub mod confine;
 pub mod crossing;
 pub mod delta;
 pub mod dirty;

@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod append;
 pub mod clock;
+pub mod confine;
 pub mod control;
 pub mod copy;
 pub mod deep;

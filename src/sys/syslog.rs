@@ -19,7 +19,9 @@ impl Syslog {
     /// # Errors
     /// The name is not usable.
     pub fn open(name: &'static std::ffi::CStr) -> io::Result<Self> {
-        openlog(Some(name), LogFlags::LOG_PID, Facility::LOG_DAEMON)?;
+        // The socket is opened at once: a process that gives up its rights later opens none.
+        let flags = LogFlags::LOG_PID | LogFlags::LOG_NDELAY;
+        openlog(Some(name), flags, Facility::LOG_DAEMON)?;
         Ok(Self(()))
     }
 }
