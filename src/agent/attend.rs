@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::board::Board;
-use super::hooks::Hooks;
+use super::hooks::{Hooks, Runner};
 use super::metrics::Metrics;
 use super::owner::{Site, failed};
 use super::preserved::{Keeper, Tally};
@@ -30,13 +30,13 @@ pub struct Attendant {
 }
 
 impl Attendant {
-    /// Starts them for the process that this is the board of.
+    /// Starts them for the process that this is the board of; `runner` runs its hooks, where this process cannot.
     ///
     /// # Errors
     /// A failure where no thread can be made.
-    pub fn start(site: &Site, board: &Arc<Board>) -> Result<Self, Failure> {
+    pub fn start(site: &Site, board: &Arc<Board>, runner: Option<Runner>) -> Result<Self, Failure> {
         let stop = Arc::new(AtomicBool::new(false));
-        let hooks = Hooks::start(&site.config, site.node, board)?;
+        let hooks = Hooks::start(&site.config, site.node, board, runner)?;
         let metrics = Metrics::start(site, board)?;
         let mut rounds = Rounds {
             board: board.clone(),

@@ -61,7 +61,7 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
     // It is no standby any more and not active yet; status shows the catch-up.
     let board = site.board(Some(hints.clone()), &side.node);
     board.update(|s| "becoming active".clone_into(&mut s.peer.reason));
-    let attendant = Attendant::start(&site, &board)?;
+    let attendant = Attendant::start(&site, &board, None)?;
     let guard = rt.enter();
     door::open(&site, &rt, &board, &sender, false)?;
     rt.spawn(stop_on_signals(sender.clone()));

@@ -57,7 +57,7 @@ pub fn resync_once(
     let mut side = site.open()?;
     let (sender, mut events) = setup::events();
     let board = site.board(None, &side.node);
-    let attendant = Attendant::start(&site, &board)?;
+    let attendant = Attendant::start(&site, &board, None)?;
     // Whoever wants to make this node active meanwhile asks here, and gets it.
     door::open(&site, &rt, &board, &sender, true)?;
     setup::prepare(&mut side)?;

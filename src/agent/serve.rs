@@ -32,7 +32,7 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     let rt = setup::runtime()?;
     let (sender, mut events) = setup::events();
     let board = site.board(None, &side.node);
-    let attendant = Attendant::start(&site, &board)?;
+    let attendant = Attendant::start(&site, &board, None)?;
     let guard = rt.enter();
     door::open(&site, &rt, &board, &sender, true)?;
     let stdio = link::stdio().map_err(|e| {

@@ -161,6 +161,16 @@ impl Due {
         self.paths.is_empty() && self.roots.is_empty()
     }
 
+    /// The paths, each by itself.
+    pub fn paths(&self) -> impl Iterator<Item = &TreePath> {
+        self.paths.iter()
+    }
+
+    /// The roots that stand in the place of their paths.
+    pub fn roots(&self) -> impl Iterator<Item = RootId> + '_ {
+        self.roots.iter().copied()
+    }
+
     /// Adds a path.
     pub fn add(&mut self, path: &TreePath) {
         if self.roots.contains(&path.root) || !self.paths.insert(path.clone()) {

@@ -4,6 +4,7 @@
 //! Every limit is named here and checked before anything is allocated.
 
 pub mod control;
+pub mod errand;
 pub mod frame;
 pub mod message;
 pub mod metrics;

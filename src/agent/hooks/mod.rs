@@ -7,18 +7,22 @@
 //! least once, also where the process is killed: see `mark`. A process that ends gives the node free first and then lets its
 //! programs end; another process waits with a hook that still runs there for as long as one run may take.
 
+mod bench;
 mod mark;
+mod runner;
 mod work;
 
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use self::bench::{Bench, Notice};
 use self::mark::Mark;
 pub use self::mark::leave;
+pub use self::runner::Runner;
 use super::board::{Board, lock};
 use crate::config::{Config, Hook, HookEvent};
 use crate::decide::hooks::{Due, Rules, Touched};
@@ -30,13 +34,6 @@ use crate::wire::control::Failure;
 pub const SETTLE: Duration = Duration::from_secs(10);
 /// What ending a program that took too long may take beyond its time.
 const ENDING: Duration = Duration::from_secs(5);
-
-/// Something that happened, other than changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Notice {
-    event: HookEvent,
-    text: String,
-}
 
 /// What one hook has before it.
 #[derive(Debug, Default)]
@@ -73,14 +70,8 @@ struct State {
 
 /// What all threads share.
 struct Shared {
-    hooks: Vec<Hook>,
+    bench: Bench,
     rules: Rules,
-    /// The directories that the paths of each root are relative to, on this host.
-    bases: Vec<PathBuf>,
-    /// The roots, on this host.
-    roots: Vec<PathBuf>,
-    env: Vec<(&'static str, OsString)>,
-    run_dir: PathBuf,
     state_dir: PathBuf,
     board: Arc<Board>,
     state: Mutex<State>,
@@ -102,12 +93,6 @@ pub fn follow(config: &Config) -> bool {
     config.hooks.iter().any(applied)
 }
 
-/// How long one run of a hook may take, what it has to succeed first included.
-fn longest_run(hook: &Hook) -> Duration {
-    let programs = if hook.validate.is_empty() { 1 } else { 2 };
-    (hook.timeout + ENDING) * programs
-}
-
 /// The directory that paths below a root are relative to: the root, or what holds it where it is one file.
 fn base(path: &Path, here: &Path) -> PathBuf {
     let single = std::fs::metadata(here).is_ok_and(|m| m.is_file());
@@ -117,7 +102,7 @@ fn base(path: &Path, here: &Path) -> PathBuf {
 
 impl Hooks {
     /// Starts the hooks of a node; `None` where there are none. Their failures go to the board. What an earlier process of
-    /// this node owed them is run for at once.
+    /// this node owed them is run for at once. Programs are run by `runner`, where there is one, else by this process.
     ///
     /// # Errors
     /// A failure where no thread can be made.
@@ -125,40 +110,27 @@ impl Hooks {
         config: &Config,
         node: usize,
         board: &Arc<Board>,
+        runner: Option<Runner>,
     ) -> Result<Option<Arc<Self>>, Failure> {
         if config.hooks.is_empty() {
             return Ok(None);
         }
-        let count = config.roots.len();
-        let roots: Vec<PathBuf> = (0..count).map(|i| config.root_path(node, i)).collect();
-        let named = config.roots.iter().zip(&roots);
+        let bench = Bench::new(config, node);
+        let named = config.roots.iter().zip(&bench.roots);
         let bases: Vec<PathBuf> = named.map(|(r, here)| base(&r.path, here)).collect();
         let rules = Rules::new(&config.hooks, &bases).map_err(|(i, why)| Failure {
             code: 2,
             message: format!("hook {}: {why}", i + 1),
             hint: "correct its paths".into(),
         })?;
-        let name = |n: usize| config.nodes[n].name.clone();
-        let joined: Vec<&OsStr> = roots.iter().map(|r| r.as_os_str()).collect();
-        let env = vec![
-            ("OSM_CONFIG", config.file.clone().into()),
-            ("OSM_NODE", name(node).into()),
-            ("OSM_PEER", name(1 - node.min(1)).into()),
-            ("OSM_CLUSTER", config.cluster.clone().into()),
-            ("OSM_ROOTS", joined.join(OsStr::new("\n"))),
-        ];
         let state = State {
             hooks: config.hooks.iter().map(|_| Waiting::default()).collect(),
             ..State::default()
         };
         let this = Self {
             shared: Arc::new(Shared {
-                hooks: config.hooks.clone(),
+                bench,
                 rules,
-                bases: roots.iter().map(|r| base(r, r)).collect(),
-                roots,
-                env,
-                run_dir: config.run_dir(node),
                 state_dir: config.state_dir(node),
                 board: board.clone(),
                 state: Mutex::new(state),
@@ -168,17 +140,18 @@ impl Hooks {
             follows: follow(config),
         };
         this.inherit();
+        let mut streams = runner.map(|r| r.streams.into_iter());
         for hook in 0..config.hooks.len() {
-            this.thread(hook)?;
+            this.thread(hook, streams.as_mut().and_then(Iterator::next))?;
         }
         Ok(Some(Arc::new(this)))
     }
 
-    fn thread(&self, hook: usize) -> Result<(), Failure> {
+    fn thread(&self, hook: usize, stream: Option<UnixStream>) -> Result<(), Failure> {
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new()
             .name(format!("hook {}", hook + 1))
-            .spawn(move || shared.work(hook))
+            .spawn(move || shared.work(hook, stream))
             .map_err(|e| Failure {
                 code: 1,
                 message: format!("cannot start a thread: {e}"),
@@ -199,7 +172,7 @@ impl Hooks {
                 for hook in shared.rules.on(HookEvent::Applied) {
                     if let Some(waiting) = state.hooks.get_mut(hook) {
                         (0u16..)
-                            .take(shared.roots.len())
+                            .take(shared.bench.roots.len())
                             .for_each(|r| waiting.changes.add_root(RootId(r)));
                     }
                 }
@@ -212,7 +185,9 @@ impl Hooks {
     pub fn note(&self, touched: &Touched, noted: &mut Noted) {
         for hook in self.shared.rules.on(HookEvent::Applied) {
             if self.shared.rules.is_about(hook, touched) {
-                noted.0.resize_with(self.shared.hooks.len(), Due::default);
+                noted
+                    .0
+                    .resize_with(self.shared.bench.hooks.len(), Due::default);
                 noted.0[hook].add(touched.path());
             }
         }
@@ -309,22 +284,6 @@ impl Shared {
             Err(e) => tracing::warn!("cannot note that hooks are due: {e}"),
         }
     }
-
-    /// A hook as people know it.
-    fn title(&self, hook: usize) -> String {
-        let words = self.hooks.get(hook).map(|h| h.run.join(" "));
-        format!("hook {} ({})", hook + 1, short(&words.unwrap_or_default()))
-    }
-}
-
-/// The beginning of a long command.
-fn short(words: &str) -> String {
-    const LONGEST: usize = 60;
-    let mut short: String = words.chars().take(LONGEST).collect();
-    if short.len() < words.len() {
-        short.push('…');
-    }
-    short
 }
 
 /// What of a batch each hook is to be told; empty where no hook is about any of it.

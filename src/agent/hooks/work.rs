@@ -1,49 +1,43 @@
-//! The thread of one hook: waits until its program is due, runs it, tells how it went.
+//! The thread of one hook: waits until its program is due, has it run, tells how it went.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use super::{Notice, Shared, Waiting, longest_run, mark, short};
+use super::bench::{Bench, Task};
+use super::{Shared, Waiting, runner};
 use crate::agent::board::lock;
-use crate::config::{Hook, HookEvent};
-use crate::decide::hooks::{Due, Told};
-use crate::sys::run::{self, Order};
+use crate::sys::run;
 
-/// What a run is about.
-enum Task {
-    Changes(Due),
-    Notice(Notice),
+/// Who runs programs.
+enum Hands {
+    /// This thread, where it could be made to.
+    Own(io::Result<()>),
+    /// The process that this stream leads to.
+    Other(UnixStream),
 }
 
-impl Task {
-    fn event(&self) -> HookEvent {
+impl Hands {
+    fn run(&mut self, bench: &Bench, hook: usize, task: &Task) -> Result<(), String> {
         match self {
-            Self::Changes(_) => HookEvent::Applied,
-            Self::Notice(notice) => notice.event,
+            Self::Own(Ok(())) => bench.run(hook, task),
+            Self::Own(Err(e)) => Err(format!("it cannot be run: {e}")),
+            Self::Other(stream) => runner::ask(stream, task),
         }
     }
 }
 
 impl Shared {
-    /// Runs the program of a hook whenever it is due, until nothing more can be.
-    pub(super) fn work(&self, hook: usize) {
-        let apart = run::apart();
-        let (title, Some(what)) = (self.title(hook), self.hooks.get(hook)) else {
-            return;
-        };
+    /// Has the program of a hook run whenever it is due, until nothing more can be: by the process that this stream leads
+    /// to, or by this one.
+    pub(super) fn work(&self, hook: usize, stream: Option<UnixStream>) {
+        let title = self.bench.title(hook);
+        let mut hands = stream.map_or_else(|| Hands::Own(run::apart()), Hands::Other);
         while let Some(task) = self.next(hook) {
             let event = task.event().word();
-            let alone = mark::alone(&self.run_dir, hook, longest_run(what));
-            let ready = apart.as_ref().map_err(ToString::to_string);
-            let ready = ready.and_then(|()| alone.map_err(|e| e.to_string()));
             let begun = Instant::now();
-            let done = ready
-                .map_err(|e| format!("it cannot be run: {e}"))
-                .and_then(|_alone| self.run(hook, what, &task));
+            let done = hands.run(&self.bench, hook, &task);
             match &done {
                 Ok(()) => {
                     // What failed for changes that are still to be told is not solved by another event.
@@ -100,56 +94,6 @@ impl Shared {
         drop(state);
         self.wake.notify_all();
     }
-
-    /// Runs a hook: what has to succeed first, then its program.
-    fn run(&self, hook: usize, what: &Hook, task: &Task) -> Result<(), String> {
-        let mut env = self.env.clone();
-        env.push(("OSM_EVENT", task.event().word().into()));
-        let mut file = None;
-        let told = match task {
-            Task::Changes(due) => {
-                let told = due.told(&self.bases, &self.roots);
-                let list = self.list(hook, &told)?;
-                let how = if told.exact { "exact" } else { "roots" };
-                env.push(("OSM_PATHS", how.into()));
-                env.push(("OSM_PATHS_FILE", list.0.clone().into()));
-                file = Some(list);
-                told
-            }
-            Task::Notice(notice) => {
-                if notice.event == HookEvent::Problem {
-                    // No variable can hold a NUL.
-                    let text = notice.text.replace('\0', " ");
-                    env.push(("OSM_PROBLEM", text.into()));
-                }
-                Told::default()
-            }
-        };
-        let title = self.title(hook);
-        let order = |words: &[String]| Order {
-            words: told.words(words),
-            env: env.clone(),
-            timeout: what.timeout,
-        };
-        if !what.validate.is_empty() {
-            report(&title, &order(&what.validate)).map_err(|why| {
-                let program = short(&what.validate.join(" "));
-                format!("not run, since \"{program}\" did not succeed: {why}")
-            })?;
-        }
-        let done = report(&title, &order(&what.run));
-        drop(file);
-        done
-    }
-
-    /// The file in which programs find the paths.
-    fn list(&self, hook: usize, told: &Told) -> Result<List, String> {
-        let name = format!("hook-{}-{}.paths", hook + 1, std::process::id());
-        let list = List(self.run_dir.join(name));
-        let written = write(&list.0, told);
-        written.map_err(|e| format!("it cannot be run: cannot write {}: {e}", list.0.display()))?;
-        Ok(list)
-    }
 }
 
 fn take(waiting: &mut Waiting) -> Option<Task> {
@@ -162,37 +106,4 @@ fn take(waiting: &mut Waiting) -> Option<Task> {
     let mut due = std::mem::take(&mut waiting.failed);
     due.merge(&std::mem::take(&mut waiting.changes));
     Some(Task::Changes(due))
-}
-
-/// Runs a program; what it wrote goes to the log.
-fn report(title: &str, order: &Order) -> Result<(), String> {
-    let report = run::run(order);
-    for line in report.output.lines() {
-        tracing::info!("{title}: {line}");
-    }
-    if report.is_well() {
-        return Ok(());
-    }
-    Err(report.why(order))
-}
-
-/// A list of paths; the file goes with it.
-struct List(PathBuf);
-
-impl Drop for List {
-    fn drop(&mut self) {
-        if let Err(e) = std::fs::remove_file(&self.0) {
-            tracing::debug!("{} stays: {e}", self.0.display());
-        }
-    }
-}
-
-fn write(file: &Path, told: &Told) -> io::Result<()> {
-    let mut out = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(file)?;
-    out.write_all(&told.list())
 }
