@@ -10,7 +10,7 @@ use super::board::Board;
 use super::engine::Event;
 use super::owner::{Site, failed};
 use super::peer::{self, Style};
-use crate::sys::control::{Conn, ControlServer};
+use crate::sys::control::{Conn, ControlServer, Socket};
 use crate::sys::link;
 use crate::wire::control::{Answer, Failure, Outcome, Request};
 
@@ -41,13 +41,38 @@ pub fn open(
     events: &mpsc::Sender<Event>,
     yields: bool,
 ) -> Result<(), Failure> {
+    serve(site, rt, board, events, yields, make(site)?)
+}
+
+/// Makes the control socket, for who may not do so later; whoever comes waits until it is served.
+///
+/// # Errors
+/// A failure where it cannot be made.
+pub fn make(site: &Site) -> Result<Socket, Failure> {
+    Socket::bind(&site.run_dir()).map_err(|e| no_socket(&e))
+}
+
+fn no_socket(e: &std::io::Error) -> Failure {
+    failed(
+        format!("cannot open the control socket: {e}"),
+        "see syncctl check",
+    )
+}
+
+/// As [`open`], with the socket made before.
+///
+/// # Errors
+/// A failure where it cannot be served.
+pub fn serve(
+    site: &Site,
+    rt: &tokio::runtime::Runtime,
+    board: &Arc<Board>,
+    events: &mpsc::Sender<Event>,
+    yields: bool,
+    socket: Socket,
+) -> Result<(), Failure> {
     let _guard = rt.enter();
-    let server = ControlServer::bind(&site.run_dir()).map_err(|e| {
-        failed(
-            format!("cannot open the control socket: {e}"),
-            "see syncctl check",
-        )
-    })?;
+    let server = ControlServer::new(socket).map_err(|e| no_socket(&e))?;
     let door = Door {
         board: board.clone(),
         events: events.clone(),

@@ -8,6 +8,7 @@ pub mod board;
 pub mod bulk;
 pub mod commands;
 pub mod compare;
+pub mod confine;
 pub mod content;
 pub mod daemon;
 pub mod dialer;

@@ -1,14 +1,16 @@
 //! `syncd serve`: what the peer starts here through SSH, to speak to it on standard input and output.
 //!
-//! Where a process owns this node already, the stream is given to that one.
+//! Where a process owns this node already, the stream is given to that one. One that owns the node itself gives up what a
+//! receiver does not need before it reads anything of the peer's: see `confine`.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::attend::Attendant;
+use super::hooks::Runner;
 use super::owner::{Site, apply_failure, failed, held};
 use super::standby::{End, Standby};
-use super::{door, peer, setup};
+use super::{confine, door, peer, setup};
 use crate::config::Config;
 use crate::sys::control::ControlClient;
 use crate::sys::link;
@@ -24,17 +26,21 @@ const BETWEEN: Duration = Duration::from_secs(5);
 /// # Errors
 /// A failure with its remedy; the peer sees it as the remote's last words.
 pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
+    // It is made while this process has one thread, before it read a byte of the peer's, and while it may still do all.
+    let runner = Runner::start(&config, node)?;
     let site = Site::new(config, node);
     let Some(owner) = own_or_hand_over(&site)? else {
         return Ok(());
     };
+    let socket = door::make(&site)?;
+    confine::receiver(&site)?;
     let mut side = site.open()?;
     let rt = setup::runtime()?;
     let (sender, mut events) = setup::events();
     let board = site.board(None, &side.node);
-    let attendant = Attendant::start(&site, &board, None)?;
+    let attendant = Attendant::start(&site, &board, runner)?;
     let guard = rt.enter();
-    door::open(&site, &rt, &board, &sender, true)?;
+    door::serve(&site, &rt, &board, &sender, true, socket)?;
     let stdio = link::stdio().map_err(|e| {
         failed(
             format!("cannot use standard input and output: {e}"),

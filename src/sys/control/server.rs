@@ -90,6 +90,14 @@ pub struct Incoming {
     pub stream: Option<(OwnedFd, OwnedFd)>,
 }
 
+/// The socket in its place; who comes waits until it is served.
+#[derive(Debug)]
+pub struct Socket {
+    listener: std::os::unix::net::UnixListener,
+    path: PathBuf,
+    inode: u64,
+}
+
 /// The listening socket.
 #[derive(Debug)]
 pub struct ControlServer {
@@ -100,11 +108,11 @@ pub struct ControlServer {
     patience: Duration,
 }
 
-impl ControlServer {
+impl Socket {
     /// Listens at `control.sock` in the run-time directory, for its owner only (0600).
     ///
     /// The caller holds the owner lock of that directory ([`Owner`](crate::sys::lock::Owner)) and keeps it for as long as the server lives:
-    /// a socket found there is taken for left over from a dead process and replaced. Must be called within a runtime.
+    /// a socket found there is taken for left over from a dead process and replaced.
     ///
     /// # Errors
     /// If the socket cannot be made or put in place.
@@ -116,7 +124,8 @@ impl ControlServer {
             _ => {}
         }
         // Made under another name, so that nobody meets it before its mode is set.
-        let listener = UnixListener::bind(&fresh)?;
+        let listener = std::os::unix::net::UnixListener::bind(&fresh)?;
+        listener.set_nonblocking(true)?;
         std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
         let inode = std::fs::symlink_metadata(&fresh)?.ino();
         std::fs::rename(&fresh, &path)?;
@@ -124,9 +133,31 @@ impl ControlServer {
             listener,
             path,
             inode,
+        })
+    }
+}
+
+impl ControlServer {
+    /// Serves a socket. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// If the runtime cannot wait for it.
+    pub fn new(socket: Socket) -> io::Result<Self> {
+        Ok(Self {
+            listener: UnixListener::from_std(socket.listener)?,
+            path: socket.path,
+            inode: socket.inode,
             room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             patience: PATIENCE,
         })
+    }
+
+    /// As [`Socket::bind`], served at once. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// If the socket cannot be made or put in place.
+    pub fn bind(run_dir: &Path) -> io::Result<Self> {
+        Self::new(Socket::bind(run_dir)?)
     }
 
     /// The next connection. Give each a task of its own: its request may take 5 s to come, or never.

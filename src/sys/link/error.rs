@@ -124,6 +124,8 @@ pub(super) fn gist(log: &str) -> String {
         .lines()
         .map(str::trim)
         .filter(|l| !l.is_empty() && !l.starts_with('@') && !l.starts_with("Warning: Permanently"))
+        // What a receiver lacks on its kernel it says at its start, and is never why it ended.
+        .filter(|l| !l.contains("osm_failover::agent::confine: "))
         .collect();
     let from = lines.len().saturating_sub(3);
     escape(lines[from..].join("; ").as_bytes())
@@ -313,6 +315,12 @@ mod tests {
         let e = ended("peer", "serve", &Exit::Code(3), "a\x1b[2Jb\x07\u{9b}c", "");
         assert!(!e.message.contains(|c: char| c.is_control()), "{e:?}");
         assert!(e.message.contains("a\\u{1b}[2Jb"));
+    }
+
+    #[test]
+    fn what_a_receiver_says_at_its_start_is_no_cause() {
+        let said = "T  WARN osm_failover::agent::confine: confined as far as\nT ERROR x: why";
+        assert_eq!(gist(said), "T ERROR x: why");
     }
 
     #[test]
