@@ -401,6 +401,7 @@ fn check_reports_everything_it_looked_at() {
         "state directory",
         "run directory",
         "watch",
+        "receiver",
         "link",
         "peer",
     ];
@@ -410,7 +411,7 @@ fn check_reports_everything_it_looked_at() {
         (1, Some(false)),
         "the peer's command is /bin/false"
     );
-    assert_eq!(report["checks"][7]["state"], "fail");
+    assert_eq!(report["checks"][8]["state"], "fail");
     let ran = node.run("check");
     assert!(ran.out.contains("\nnot ready: "), "{}", ran.out);
     let hooks = "[[hook]]\nrun = ['sh', '-c', 'true']\n\

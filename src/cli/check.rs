@@ -7,13 +7,13 @@ use serde::Serialize;
 use super::context::{Context, Globals};
 use super::exit::Exit;
 use super::text::{count, printable};
-use super::{probe, term};
+use super::{confinement, probe, term};
 use crate::wire::control::Failure;
 
 /// Is everything there that replication needs?
 ///
 /// Checks the configuration, the roots, the directories for state and sockets, the kernel's watch limits, the
-/// programs of hooks, and whether the other node answers. Changes nothing. Ends with 0 where nothing failed; a warning is no failure.
+/// programs of hooks, how far the kernel can confine a receiver, and whether the other node answers. Changes nothing. Ends with 0 where nothing failed; a warning is no failure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     syncctl check                                after each change of the configuration\n  \
@@ -140,6 +140,7 @@ fn all(ctx: &Context) -> Vec<Check> {
     checks.push(probe::directory("state directory", &c.state_dir(ctx.node)));
     checks.push(probe::directory("run directory", &c.run_dir(ctx.node)));
     checks.push(probe::watch(c, ctx.node));
+    checks.push(confinement::check(c, ctx.node));
     checks.extend(probe::snat(c));
     checks.extend(probe::hooks(c));
     checks.extend(probe::metrics(c));

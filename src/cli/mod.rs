@@ -15,6 +15,7 @@ pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod completions;
+mod confinement;
 pub mod context;
 pub mod daemon;
 pub mod deactivate;
