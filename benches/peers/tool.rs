@@ -40,7 +40,7 @@ impl Tool {
 }
 
 /// Longest that anything measured may take.
-pub const PATIENCE: Duration = Duration::from_secs(300);
+pub const PATIENCE: Duration = Duration::from_secs(1500);
 /// Between two looks at the standby's tree.
 const LOOK: Duration = Duration::from_millis(2);
 
