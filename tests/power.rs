@@ -24,13 +24,15 @@ const NAMES: u64 = 24;
 type Held = BTreeMap<String, u64>;
 
 struct World {
-    pair: Pair,
+    // Gone from the first to the last: nothing is removed that is still mounted.
     disks: [Disk; 2],
+    pair: Pair,
     random: Random,
     /// The newest version of each name; odd ones are deletions.
     versions: BTreeMap<String, u64>,
     boots: u64,
     _bay: Bay,
+    dir: tempfile::TempDir,
 }
 
 fn name_of(n: u64) -> String {
@@ -79,19 +81,19 @@ impl World {
         options.durability = durability.to_owned();
         // Every program believes that the host was booted when this file says. One that another started sees the disks as
         // they are now, and not as they were when that one began.
-        let dir = tempfile::tempdir().expect("a directory").keep();
+        let dir = tempfile::tempdir().expect("a directory");
         for program in [&mut options.syncd, &mut options.syncctl] {
             let script = format!(
                 "#!/bin/sh\nexec nsenter --mount=/proc/{test}/ns/mnt unshare --mount sh -c 'mount --bind {boot} /proc/sys/kernel/random/boot_id && exec \"$@\"' sh {real} \"$@\"\n",
                 test = std::process::id(),
-                boot = dir.join("boot").display(),
+                boot = dir.path().join("boot").display(),
                 real = program.display()
             );
-            *program = dir.join(program.file_name().expect("a name"));
+            *program = dir.path().join(program.file_name().expect("a name"));
             fs::write(&*program, script).expect("a script");
             fs::set_permissions(&*program, fs::Permissions::from_mode(0o755)).expect("a program");
         }
-        options.parent = dir.clone();
+        options.parent = dir.path().to_owned();
         let pair = Pair::new(options).expect("a pair");
         let disk = |side: Side, name: &str| {
             let at = pair.dir().join(name);
@@ -109,6 +111,7 @@ impl World {
             versions: BTreeMap::new(),
             boots: 0,
             _bay: bay,
+            dir,
         };
         world.boot();
         for d in 0..3 {
@@ -133,9 +136,8 @@ impl World {
 
     fn boot(&mut self) {
         self.boots += 1;
-        let parent = self.pair.dir().parent().expect("a parent");
         let id = format!("{:08x}-0000-4000-8000-000000000000\n", self.boots);
-        fs::write(parent.join("boot"), id).expect("the id of a boot");
+        fs::write(self.dir.path().join("boot"), id).expect("the id of a boot");
     }
 
     /// Writes on A, in every way in which files are written.
@@ -273,8 +275,6 @@ impl Drop for World {
             self.pair.kill_daemon(side);
             self.pair.kill_serve(side);
         }
-        let parent = self.pair.dir().parent().expect("a parent");
-        let _ = fs::remove_file(parent.join("boot"));
     }
 }
 
