@@ -376,6 +376,7 @@ mod tests {
         let (root, state) = (dir.path().join("root"), dir.path().join("state"));
         fs::create_dir(&root).expect("a root");
         fs::write(root.join("f"), "what the disk has").expect("a file");
+        fs::write(root.join("whole"), "as it was sent").expect("a file");
         let open = || {
             let spec = RootSpec {
                 name: "data".into(),
@@ -384,20 +385,24 @@ mod tests {
             };
             Node::open("a", &state, &[spec]).expect("a node")
         };
-        let path = TreePath::new(RootId(0), RelPath::parse(b"f").expect("a path"));
+        let at = |name: &[u8]| TreePath::new(RootId(0), RelPath::parse(name).expect("a path"));
+        let (path, whole) = (at(b"f"), at(b"whole"));
         let mut node = open();
-        let Ok(Look::There(seen)) = node.roots[0].root.look(&path.path) else {
-            panic!("the file is there");
-        };
-        let hash = Some(Hash::of(b"what was in memory"));
-        let size = seen.entry.kind.size();
-        let entry = Entry {
-            kind: Kind::File { size, hash },
-            ..seen.entry
-        };
-        let seq = node.epochs.next("a").expect("a number");
-        let put = node.store.put(&path, &entry, &seen.stamp, seq);
-        put.expect("noted");
+        let sent: [(_, &[u8]); 2] = [(&path, b"what was in memory"), (&whole, b"as it was sent")];
+        for (path, content) in sent {
+            let Ok(Look::There(seen)) = node.roots[0].root.look(&path.path) else {
+                panic!("the file is there");
+            };
+            let hash = Some(Hash::of(content));
+            let size = seen.entry.kind.size();
+            let entry = Entry {
+                kind: Kind::File { size, hash },
+                ..seen.entry
+            };
+            let seq = node.epochs.next("a").expect("a number");
+            let put = node.store.put(path, &entry, &seen.stamp, seq);
+            put.expect("noted");
+        }
         node.index_is_complete().expect("noted");
         node.epochs.set_active(true).expect("noted");
         drop(node);
@@ -413,6 +418,7 @@ mod tests {
             assert_eq!(node.epochs.outage(), boot.is_some());
             let changed = survey::changed_here(&mut node, &mut |_| {}).expect("looked over");
             found.push(changed.contains(&path));
+            assert!(!changed.contains(&whole), "it is what it was");
         }
         assert_eq!(found, [false, true]);
         assert!(open().epochs.outage(), "until the peer was brought to it");

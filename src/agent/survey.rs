@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 
+use super::drift;
 use super::node::Node;
 use super::scan::{Differs, Scanner};
 use crate::index::store::{Row, StoreError};
@@ -98,7 +99,9 @@ pub fn changed_here(
             let excluded =
                 !path.path.is_root() && (node.excluded(&path, true) || node.excluded(&path, false));
             let row = node.store.lookup(&path)?;
-            if !excluded && !is_same_dir(node, &path, row.as_ref()) {
+            let same =
+                is_same_dir(node, &path, row.as_ref()) || is_confirmed(node, &path, row.as_ref())?;
+            if !excluded && !same {
                 paths.push(path);
             }
         }
@@ -136,4 +139,27 @@ fn is_same_dir(node: &Node, path: &TreePath, row: Option<&Row>) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a file of which only its row was in doubt is what the row says; from now on it is in doubt no more.
+fn is_confirmed(node: &Node, path: &TreePath, row: Option<&Row>) -> Result<bool, StoreError> {
+    let (Some(row), Some(r)) = (
+        row.filter(|r| r.entry.kind.hash().is_some()),
+        node.root(path.root),
+    ) else {
+        return Ok(false);
+    };
+    let Ok((dir, name)) = r.root.open_parent(&path.path) else {
+        return Ok(false);
+    };
+    let Ok(Look::There(seen)) = look_at(dir.as_fd(), name) else {
+        return Ok(false);
+    };
+    let same = row.stamp != seen.stamp
+        && row.stamp.is_of(&seen.stamp)
+        && drift::holds(dir.as_fd(), name, &seen, &row.entry).unwrap_or(false);
+    if same {
+        node.store.refine(row.id, &row.entry, &seen.stamp)?;
+    }
+    Ok(same)
 }

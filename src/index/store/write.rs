@@ -154,7 +154,9 @@ impl Store {
                 return Ok(());
             };
             after = (last.seq, last.id);
-            for row in rows.iter().filter(|r| r.entry.kind.is_file()) {
+            // An empty file has no bytes to lose.
+            let has_bytes = |r: &&Row| r.entry.kind.is_file() && r.entry.kind.size() > 0;
+            for row in rows.iter().filter(has_bytes) {
                 self.refine(row.id, &row.entry, &row.stamp.doubted())?;
             }
         }
