@@ -31,8 +31,10 @@ fn looked_at(desk: &Desk, look: &str) -> (Pair, String) {
     (pair, format!("hook 1 ({run} {{paths}})"))
 }
 
+/// One change and not two: a file that is emptied first is a state of its own, which validates.
 fn write(dir: &Path, name: &str, text: &str) {
-    fs::write(dir.join("conf").join(name), text).expect("written");
+    fs::write(dir.join("new"), text).expect("written");
+    fs::rename(dir.join("new"), dir.join("conf").join(name)).expect("renamed");
 }
 
 #[test]
