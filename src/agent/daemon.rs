@@ -17,12 +17,13 @@ use super::activity::{self, Activity, Over};
 use super::attend::Attendant;
 use super::board::Board;
 use super::dialer::keep_dialling;
+use super::door::{self, Door};
 use super::engine::{Ended, Event};
 use super::hints::Hints;
 use super::owner::{RECEIVES, Site, failed, held};
 use super::preserved::{Preserved, Tally};
+use super::setup;
 use super::traffic::Traffic;
-use super::{door, setup};
 use crate::config::{Config, HookEvent, OnStale, Watcher};
 use crate::index::epochs::Epochs;
 use crate::index::store::Store;
@@ -63,7 +64,7 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
     board.update(|s| "becoming active".clone_into(&mut s.peer.reason));
     let attendant = Attendant::start(&site, &board, None)?;
     let guard = rt.enter();
-    door::open(&site, &rt, &board, &sender, false)?;
+    Door::new(&site, &board, &sender, false).serve(&rt, door::make(&site)?)?;
     rt.spawn(stop_on_signals(sender.clone()));
     drop(guard);
     let mut activation = Activation {

@@ -19,7 +19,7 @@ pub const ENDING: u8 = 3;
 
 /// What the control socket leads to.
 #[derive(Clone)]
-struct Door {
+pub struct Door {
     /// The status.
     board: Arc<Board>,
     /// Where requests and handed-over streams go.
@@ -30,21 +30,36 @@ struct Door {
     yields: bool,
 }
 
-/// Opens the control socket and serves it until the process ends; `yields` where this process only receives.
-///
-/// # Errors
-/// A failure where the socket cannot be made.
-pub fn open(
-    site: &Site,
-    rt: &tokio::runtime::Runtime,
-    board: &Arc<Board>,
-    events: &mpsc::Sender<Event>,
-    yields: bool,
-) -> Result<(), Failure> {
-    serve(site, rt, board, events, yields, make(site)?)
+impl Door {
+    /// What leads to whoever takes `events`; `yields` where this process only receives.
+    #[must_use]
+    pub fn new(
+        site: &Site,
+        board: &Arc<Board>,
+        events: &mpsc::Sender<Event>,
+        yields: bool,
+    ) -> Self {
+        Self {
+            board: board.clone(),
+            events: events.clone(),
+            style: site.style(),
+            yields,
+        }
+    }
+
+    /// Serves the control socket until the process ends.
+    ///
+    /// # Errors
+    /// A failure where it cannot be served.
+    pub fn serve(self, rt: &tokio::runtime::Runtime, socket: Socket) -> Result<(), Failure> {
+        let _guard = rt.enter();
+        let server = ControlServer::new(socket).map_err(|e| no_socket(&e))?;
+        rt.spawn(serve_control(server, self));
+        Ok(())
+    }
 }
 
-/// Makes the control socket, for who may not do so later; whoever comes waits until it is served.
+/// Makes the control socket; whoever comes waits until it is served.
 ///
 /// # Errors
 /// A failure where it cannot be made.
@@ -57,30 +72,6 @@ fn no_socket(e: &std::io::Error) -> Failure {
         format!("cannot open the control socket: {e}"),
         "see syncctl check",
     )
-}
-
-/// As [`open`], with the socket made before.
-///
-/// # Errors
-/// A failure where it cannot be served.
-pub fn serve(
-    site: &Site,
-    rt: &tokio::runtime::Runtime,
-    board: &Arc<Board>,
-    events: &mpsc::Sender<Event>,
-    yields: bool,
-    socket: Socket,
-) -> Result<(), Failure> {
-    let _guard = rt.enter();
-    let server = ControlServer::new(socket).map_err(|e| no_socket(&e))?;
-    let door = Door {
-        board: board.clone(),
-        events: events.clone(),
-        style: site.style(),
-        yields,
-    };
-    rt.spawn(serve_control(server, door));
-    Ok(())
 }
 
 /// Serves the control socket until the process ends.

@@ -5,10 +5,11 @@
 use std::time::{Duration, Instant};
 
 use super::attend::Attendant;
+use super::door::{self, Door};
 use super::engine::Event;
 use super::owner::{RECEIVES, Site, apply_failure, failed, held, refusal};
 use super::standby::{End, HELLO, Standby, Until};
-use super::{door, setup, survey};
+use super::{setup, survey};
 use crate::config::Config;
 use crate::model::epoch::Keep;
 use crate::wire::control::{Difference, Failure, Outcome, Progress, ResyncReport};
@@ -59,7 +60,7 @@ pub fn resync_once(
     let board = site.board(None, &side.node);
     let attendant = Attendant::start(&site, &board, None)?;
     // Whoever wants to make this node active meanwhile asks here, and gets it.
-    door::open(&site, &rt, &board, &sender, true)?;
+    Door::new(&site, &board, &sender, true).serve(&rt, door::make(&site)?)?;
     setup::prepare(&mut side)?;
     side.attach(attendant.hooks());
     let drift = survey::changed_here(&mut side.node, &mut |paths| {

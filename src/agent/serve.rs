@@ -7,10 +7,11 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::attend::Attendant;
+use super::door::{self, Door};
 use super::hooks::Runner;
 use super::owner::{Site, apply_failure, failed, held};
 use super::standby::{End, Standby};
-use super::{confine, door, peer, setup};
+use super::{confine, peer, setup};
 use crate::config::Config;
 use crate::sys::control::ControlClient;
 use crate::sys::link;
@@ -40,7 +41,7 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
     let board = site.board(None, &side.node);
     let attendant = Attendant::start(&site, &board, runner)?;
     let guard = rt.enter();
-    door::serve(&site, &rt, &board, &sender, true, socket)?;
+    Door::new(&site, &board, &sender, true).serve(&rt, socket)?;
     let stdio = link::stdio().map_err(|e| {
         failed(
             format!("cannot use standard input and output: {e}"),

@@ -270,5 +270,5 @@ pub fn note_pause(board: &Board, on: bool, halted: Option<&str>, replies: &Repli
         (true, Some(why)) => format!("replication is paused, and it is halted: {why}"),
         (false, Some(why)) => format!("replication is no longer paused, but it is halted: {why}"),
     };
-    let _ = replies.send(Answer::Done(done(&message)));
+    let _ = replies.send(Answer::Done(done(message)));
 }
