@@ -173,13 +173,20 @@ impl Node {
             let row = store.lookup(&TreePath::new(r.root.id, RelPath::root()))?;
             r.former_dev = row.map(|row| row.stamp.dev).filter(|dev| *dev != 0);
         }
-        let (journal, left) = Journal::open(state_dir)?;
+        let (mut journal, left) = Journal::open(state_dir)?;
         epochs.set_head(store.number("head")?);
-        if left.rebooted && epochs.was_active() {
-            // Of what was written last, some is on the disk and some is not, also where times and sizes say so.
-            epochs.set_outage(true)?;
-            let since = store.before_the_last(UNWRITTEN)?;
-            store.doubt_since(since)?;
+        if left.rebooted {
+            if epochs.was_active() {
+                // Of what was written last, some is on the disk and some is not, also where times and sizes say so.
+                epochs.set_outage(true)?;
+                let since = store.before_the_last(UNWRITTEN)?;
+                store.doubt_since(since)?;
+            }
+            // Only now the boot is noted, so that an end in between is made good by the next opening; a journal
+            // with records is reset when they were rolled forward.
+            if journal.is_empty() {
+                journal.reset()?;
+            }
         }
         let mut node = Self {
             name: name.to_owned(),
@@ -369,7 +376,8 @@ mod tests {
     use crate::model::entry::{Entry, Hash, Kind};
     use crate::sys::tree::Look;
 
-    /// A power cut may leave a file with the time and size of its last change and the bytes from before.
+    /// A power cut may leave a file with the time and size of its last change and the bytes from before; also where the
+    /// opening that was to note the cut ended before it had.
     #[test]
     fn what_was_written_last_before_a_power_cut_is_read_again() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -377,14 +385,15 @@ mod tests {
         fs::create_dir(&root).expect("a root");
         fs::write(root.join("f"), "what the disk has").expect("a file");
         fs::write(root.join("whole"), "as it was sent").expect("a file");
-        let open = || {
+        let try_open = || {
             let spec = RootSpec {
                 name: "data".into(),
                 path: root.clone(),
                 exclude: Vec::new(),
             };
-            Node::open("a", &state, &[spec]).expect("a node")
+            Node::open("a", &state, &[spec])
         };
+        let open = || try_open().expect("a node");
         let at = |name: &[u8]| TreePath::new(RootId(0), RelPath::parse(name).expect("a path"));
         let (path, whole) = (at(b"f"), at(b"whole"));
         let mut node = open();
@@ -413,6 +422,14 @@ mod tests {
                 let mut bytes = fs::read(&journal).expect("the journal");
                 bytes[12] ^= bit;
                 fs::write(&journal, bytes).expect("of another boot");
+                let index = state.join(crate::index::store::FILE);
+                let index = rusqlite::Connection::open(index).expect("the index");
+                let run = |sql| index.execute_batch(sql).expect("run");
+                run(
+                    "CREATE TRIGGER stop BEFORE UPDATE ON node BEGIN SELECT RAISE(ABORT, 'here'); END",
+                );
+                assert!(try_open().is_err(), "it ends while it notes");
+                run("DROP TRIGGER stop");
             }
             let mut node = open();
             assert_eq!(node.epochs.outage(), boot.is_some());

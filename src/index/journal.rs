@@ -55,6 +55,9 @@ pub struct Left {
 impl Journal {
     /// Opens the journal below `state_dir` and reads what an earlier process left.
     ///
+    /// A boot that is not the journal's is told again at every opening until [`Self::reset`] notes it: whoever is told has
+    /// something to note of its own first, and may be killed in between.
+    ///
     /// # Errors
     /// [`JournalError`] where it cannot be read or is newer than this program.
     pub fn open(state_dir: &Path) -> Result<(Self, Left), JournalError> {
@@ -73,7 +76,11 @@ impl Journal {
             .map_err(io_err("open"))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(io_err("read"))?;
-        let mut left = Left::default();
+        let mut left = Left {
+            // Where no header tells, it may have been.
+            rebooted: !bytes.is_empty(),
+            ..Left::default()
+        };
         let mut end = 0;
         if bytes.len() as u64 >= HEADER && bytes.starts_with(MAGIC) {
             let version = u32::from_be_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
@@ -88,7 +95,7 @@ impl Journal {
             }
         }
         let mut journal = Self { path, file, end };
-        if end == 0 || (left.rebooted && left.records.is_empty()) {
+        if end == 0 {
             journal.reset()?;
         } else {
             journal.file.set_len(end).map_err(io_err("cut"))?;
@@ -125,7 +132,9 @@ impl Journal {
         Ok(())
     }
 
-    /// Drops all records: tree and index are on disk.
+    /// Drops all records, and notes this boot: tree and index are on disk.
+    ///
+    /// The header is never gone in between: without it nothing would tell that the machine was booted.
     ///
     /// # Errors
     /// [`JournalError::Io`].
@@ -133,8 +142,9 @@ impl Journal {
         let mut header = MAGIC.to_vec();
         header.extend_from_slice(&VERSION.to_be_bytes());
         header.extend_from_slice(&boot_id());
+        let kept = self.end.min(HEADER);
         self.file
-            .set_len(0)
+            .set_len(kept)
             .and_then(|()| self.file.seek(SeekFrom::Start(0)))
             .and_then(|_| self.file.write_all(&header))
             .and_then(|()| self.file.sync_all())
@@ -233,7 +243,18 @@ mod tests {
         let mut bytes = std::fs::read(dir.path().join(FILE)).expect("read");
         bytes[12] ^= 0x55;
         std::fs::write(dir.path().join(FILE), &bytes).expect("written");
-        let (_, left) = Journal::open(dir.path()).expect("opens");
-        assert!(left.rebooted && left.records.len() == 1);
+        // It is told until the caller has noted what it has to.
+        for _ in 0..2 {
+            let (_, left) = Journal::open(dir.path()).expect("opens");
+            assert!(left.rebooted && left.records.len() == 1);
+        }
+        std::fs::write(dir.path().join(FILE), &bytes[..48]).expect("written");
+        for _ in 0..2 {
+            let (_, left) = Journal::open(dir.path()).expect("opens");
+            assert!(left.rebooted && left.records.is_empty());
+        }
+        let (mut j, _) = Journal::open(dir.path()).expect("opens");
+        j.reset().expect("reset");
+        assert!(!Journal::open(dir.path()).expect("opens").1.rebooted);
     }
 }
