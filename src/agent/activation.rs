@@ -13,8 +13,8 @@ use super::board::Board;
 use super::engine::Event;
 use super::owner::{Site, failed};
 use super::peer::{self, MISSED, Peer};
+use super::setup;
 use super::standby::{End, Standby, Takeover, Until};
-use super::{setup, survey};
 use crate::config::{OnPeerActive, OnStale};
 use crate::model::span::span;
 use crate::sys::clock;
@@ -83,9 +83,7 @@ impl Activation<'_> {
                 return Ok((side, text));
             }
         };
-        if side.node.index_fresh {
-            survey::adopt(&mut side.node).map_err(|e| failed(e, "see syncctl check"))?;
-        }
+        setup::prepare(&mut side)?;
         let (rt, board) = (self.rt.handle().clone(), self.board.clone());
         let mut party = self.site.party(Role::Standby);
         party.takes_over = settings.on_peer_active == OnPeerActive::Handover;

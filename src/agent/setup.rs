@@ -108,13 +108,20 @@ pub fn link_failure(e: link::LinkError) -> Failure {
     }
 }
 
-/// An index that knows nothing first learns what stands in the tree.
+/// An index that knows nothing first learns what stands in the tree. What counts as known afterwards is on the disk: it is
+/// compared, and acknowledged without being written anew.
 ///
 /// # Errors
-/// A failure where the index fails.
+/// A failure where the index fails, or a file system cannot be synced.
 pub fn prepare(side: &mut Receiving) -> Result<(), Failure> {
     if side.node.index_fresh {
         let found = survey::adopt(&mut side.node).map_err(|e| failed(e, "see syncctl check"))?;
+        side.staging.sync_trees().map_err(|e| {
+            failed(
+                format!("cannot sync the roots: {e}"),
+                "see the kernel's log",
+            )
+        })?;
         tracing::info!("the index is new: {found} paths found here");
     }
     Ok(())

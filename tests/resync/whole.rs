@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
@@ -153,20 +154,31 @@ fn a_resync_on_the_node_that_is_ahead_sends() {
     tree::assert_equal(&a, &b);
 }
 
-/// What both held from the start counts as replicated once it was compared: deleting it later preserves nothing.
+/// What both held from the start is not written anew, and counts as replicated once it was compared: deleting it later
+/// preserves nothing.
 #[test]
 fn what_was_equal_from_the_start_is_deleted_like_all_else() {
     let mut pair = idle(options!());
     let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
     fill(&a, 20, 5_000);
+    fs::write(a.join("d/f20"), noise(3 << 20, 99)).expect("a large file");
     let copied = Command::new("cp")
         .args(["-a", "--"])
         .arg(a.join("d"))
         .arg(&b)
         .status();
     assert!(copied.expect("cp runs").success());
+    let inodes = || -> Vec<u64> {
+        let found = (0..=20).map(|i| fs::metadata(b.join(format!("d/f{i}"))));
+        found.map(|m| m.expect("a file").ino()).collect()
+    };
+    let held = inodes();
     start(&mut pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync");
+    // The same files still: what is the same is compared and not sent.
+    assert_eq!(inodes(), held);
+    let totals = pair.status_of(Side::A).expect("a status")["totals"].clone();
+    assert_eq!(totals["content_bytes"], 0, "{totals}");
     fs::write(a.join("stays"), "so that the root is not empty").expect("a file");
     flushed_equal(&pair, "data");
     fs::remove_dir_all(a.join("d")).expect("removed");

@@ -14,7 +14,7 @@ use crate::index::store::Row;
 use crate::model::entry::Entry;
 use crate::model::path::TreePath;
 use crate::sys::meta::{MetaError, Pin, is_seen};
-use crate::sys::tree::{Look, look_at};
+use crate::sys::tree::{Look, Seen, look_at};
 
 impl Performer<'_> {
     /// Writes a slot's bytes behind the present content of a file.
@@ -87,7 +87,8 @@ impl Performer<'_> {
     }
 }
 
-/// A metadata change of a file whose content stays: only on the content both sides know. The inner error is that of a
+/// A metadata change of a file whose content stays: only on the content both sides know, or on a file that was found here
+/// and is all that it is to be. The inner error is that of a
 /// change that may be done in part.
 pub(super) fn keep_content(
     entry: &Entry,
@@ -110,6 +111,8 @@ pub(super) fn keep_content(
     // A crash may have come between owner, mode and time; the content alone tells then.
     let ours = if replay {
         drift::holds_content(dir, name, have, &row.entry)
+    } else if row.seq == 0 {
+        Ok(is_found(have, row, entry))
     } else {
         drift::is_replicated(dir, name, have, Some(row))
     };
@@ -117,6 +120,12 @@ pub(super) fn keep_content(
         return Err(Fault::Want);
     }
     Ok(pin.apply(entry, Some(&now)))
+}
+
+/// Whether a file that was found here, and never compared before, is in everything what it is to be, and is so since it was
+/// found: then it was synced, too. Whatever differs of it is somebody's, and is preserved when the file comes whole.
+fn is_found(have: &Seen, row: &Row, entry: &Entry) -> bool {
+    have.stamp == row.stamp && row.entry.same_as(entry)
 }
 
 /// Copies a whole file to an offset of another.
