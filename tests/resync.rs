@@ -7,6 +7,8 @@ mod common;
 mod apart;
 #[path = "resync/crossing.rs"]
 mod crossing;
+#[path = "resync/given.rs"]
+mod given;
 #[path = "resync/large.rs"]
 mod large;
 #[path = "resync/names.rs"]

@@ -145,13 +145,15 @@ pub struct Engine {
     given: bool,
     /// With which exit code and sentence replication was halted.
     refused: Option<(u8, String)>,
+    /// A passive engine ended its only session by itself.
+    over: bool,
     /// This engine is to end, and what it waits for.
     departure: Option<Departure>,
     flush_timeout: Duration,
 }
 
 impl Engine {
-    /// An engine.
+    /// An engine in which a look over the whole tree waits where `parts.scans` says so; nothing is read or sent before [`Self::run`].
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts {
@@ -202,6 +204,7 @@ impl Engine {
             apart: None,
             given: false,
             refused: None,
+            over: false,
             departure: None,
             flush_timeout,
         };
@@ -290,6 +293,9 @@ impl Engine {
             self.after_work();
             if let Some(departed) = self.departed() {
                 return Ok(Some(departed));
+            }
+            if self.over {
+                return Ok(None);
             }
         }
     }

@@ -61,6 +61,12 @@ pub struct Round {
     eager: BTreeSet<RootId>,
     /// What the receiver asked for and was not sent yet.
     pub wants: VecDeque<Want>,
+    /// Directories of which the receiver has nothing: everything in them is sent unasked, from behind these names on.
+    whole: VecDeque<(TreePath, Option<Vec<u8>>)>,
+    /// What cannot be sent by a node that is not active.
+    pub not_sent: BTreeSet<TreePath>,
+    /// What such a node found to be another than its index says, and how often.
+    pub read_again: BTreeMap<TreePath, u32>,
     /// Further names of files, sent when everything else was.
     pub links: BTreeSet<TreePath>,
     /// The receiver has asked for everything.
@@ -97,6 +103,9 @@ impl Round {
                 BTreeSet::new()
             },
             wants: VecDeque::new(),
+            whole: VecDeque::new(),
+            not_sent: BTreeSet::new(),
+            read_again: BTreeMap::new(),
             links: BTreeSet::new(),
             asked: false,
             settling: None,
@@ -111,6 +120,53 @@ impl Round {
             self.stage = Stage::Tombs(0);
         }
         self
+    }
+
+    /// Has everything in a directory sent that the receiver asked for as one of which it has nothing. It deleted that
+    /// directory, or put it elsewhere, and no listing names what did not change in it on this side.
+    pub fn send_whole(&mut self, dir: TreePath) {
+        self.whole.push_back((dir, None));
+    }
+
+    /// Whether nothing waits to be sent but further names of files.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.wants.is_empty() && self.whole.is_empty()
+    }
+
+    /// Whether at least `enough` wants can be answered now.
+    #[must_use]
+    pub fn has_wants(&self, enough: usize) -> bool {
+        self.wants.len() >= enough || !self.whole.is_empty()
+    }
+
+    /// What is to be sent next.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the index fails.
+    pub fn next_want(&mut self, node: &mut Node) -> Result<Option<Want>, StoreError> {
+        while self.wants.is_empty() {
+            let Some((dir, after)) = self.whole.pop_front() else {
+                return Ok(None);
+            };
+            let Some(id) = node.store.dir_id(&dir)? else {
+                // It went meanwhile; what changes after the round began is sent after it.
+                continue;
+            };
+            let rows = node.store.children(id, after.as_deref(), PAGE)?;
+            if let Some((last, _)) = rows.last().filter(|_| rows.len() == PAGE) {
+                self.whole.push_front((dir.clone(), Some(last.clone())));
+            }
+            for (name, _) in rows {
+                if let Ok(path) = dir.path.join(&name) {
+                    self.wants.push_back(Want {
+                        path: TreePath::new(dir.root, path),
+                        have: Have::Nothing,
+                    });
+                }
+            }
+        }
+        Ok(self.wants.pop_front())
     }
 
     /// Whether everything was listed.

@@ -7,7 +7,7 @@ use super::merge::Merge;
 use super::node::Node;
 use super::peer::Peer;
 use super::round::{Round, Want};
-use crate::model::batch::{Batch, Content, MAX_BATCH_OPS, Op};
+use crate::model::batch::{Batch, MAX_BATCH_OPS, Op};
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, RootId, TreePath};
 use crate::wire::control::ResyncReport;
@@ -17,11 +17,11 @@ use crate::wire::message::{Hello, Message, Wanted};
 const FEW_FLIGHT: usize = 2;
 /// Operations from which on a batch counts as a large one.
 const FULL_OPS: usize = 512;
-/// Bytes of content from which on a batch counts as a large one.
+/// Weight in bytes from which on a batch counts as a large one.
 const FULL_BYTES: u64 = 512 * 1024;
 /// Large batches that may wait for their acknowledgement.
 const MAX_FLIGHT: usize = 16;
-/// Bytes of content that may wait for their acknowledgement.
+/// Weight in bytes of what may wait for its acknowledgement.
 const MAX_FLIGHT_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of content in one batch.
 pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
@@ -54,8 +54,10 @@ pub enum Phase {
 pub struct Flight {
     /// The paths in it.
     pub paths: Vec<TreePath>,
-    /// Bytes of content.
+    /// Bytes of content that it brings, however little of it has to travel.
     pub bytes: u64,
+    /// Bytes it takes on its way, about.
+    pub weight: u64,
     /// When its oldest change was noticed (ms of the engine's clock).
     pub since: u64,
     /// Where the peer stands once it is acknowledged.
@@ -89,12 +91,9 @@ impl Brought {
         match op {
             Op::Delete { .. } => self.deletes = self.deletes.saturating_add(1),
             Op::Move { .. } => self.puts += 1,
-            Op::Put { entry, content, .. } => {
+            Op::Put { .. } => {
                 self.puts += 1;
-                self.bytes += match content {
-                    Content::Keep | Content::Link(_) | Content::From(_) => 0,
-                    _ => entry.kind.size(),
-                };
+                self.bytes += op.content_size();
             }
         }
     }
@@ -168,15 +167,15 @@ impl Session {
         if self.flights.len() < FEW_FLIGHT {
             return true;
         }
-        let full = |f: &Flight| f.paths.len() >= FULL_OPS || f.bytes >= FULL_BYTES;
+        let full = |f: &Flight| f.paths.len() >= FULL_OPS || f.weight >= FULL_BYTES;
         let newest_full = self.flights.values().next_back().is_some_and(full);
-        newest_full && self.flights.len() < MAX_FLIGHT && self.flight_bytes() < MAX_FLIGHT_BYTES
+        newest_full && self.flights.len() < MAX_FLIGHT && self.flight_weight() < MAX_FLIGHT_BYTES
     }
 
     /// Bytes of content that wait for their acknowledgement.
     #[must_use]
-    pub fn flight_bytes(&self) -> u64 {
-        self.flights.values().map(|f| f.bytes).sum()
+    pub fn flight_weight(&self) -> u64 {
+        self.flights.values().map(|f| f.weight).sum()
     }
 
     /// Whether the round can go on now.
@@ -197,7 +196,7 @@ impl Session {
     #[must_use]
     pub fn can_link(&self, round: &Round) -> bool {
         round.asked
-            && round.wants.is_empty()
+            && round.is_sent()
             && !round.links.is_empty()
             && self.round_jobs.is_empty()
             && self.flights.is_empty()
@@ -209,7 +208,7 @@ impl Session {
         round.asked
             && !self.dry_run
             && round.settling.is_none()
-            && round.wants.is_empty()
+            && round.is_sent()
             && round.links.is_empty()
             && self.round_jobs.is_empty()
             && self.flights.is_empty()
@@ -230,7 +229,7 @@ impl Session {
             (false, true) => FEW_WANTS,
             (false, false) => PIECE,
         };
-        round.wants.len() >= enough && self.may_transfer()
+        round.has_wants(enough) && self.may_transfer()
     }
 
     /// Whether another transfer of the round may begin.
@@ -290,21 +289,23 @@ impl Session {
     pub fn push(&mut self, ops: Vec<(Seq, Op)>, since: u64) {
         let live = matches!(self.phase, Phase::Live);
         let mut batch: Vec<(Seq, Op)> = Vec::new();
-        let mut size = 0;
+        let mut total = 0;
         for (seq, op) in ops {
-            let len = content_len(&op);
+            let weight = weight(&op);
             if !live {
                 self.brought.count(&op);
             }
-            if !batch.is_empty() && (batch.len() >= MAX_BATCH_OPS || size + len > MAX_BATCH_BYTES) {
-                self.send_batch(std::mem::take(&mut batch), size as u64, since, live);
-                size = 0;
+            if !batch.is_empty()
+                && (batch.len() >= MAX_BATCH_OPS || total + weight > MAX_BATCH_BYTES)
+            {
+                self.send_batch(std::mem::take(&mut batch), total as u64, since, live);
+                total = 0;
             }
-            size += len;
+            total += weight;
             batch.push((seq, op));
         }
         if !batch.is_empty() {
-            self.send_batch(batch, size as u64, since, live);
+            self.send_batch(batch, total as u64, since, live);
         }
     }
 
@@ -326,6 +327,7 @@ impl Session {
             Flight {
                 paths: Vec::new(),
                 bytes: 0,
+                weight: 0,
                 since: u64::MAX,
                 head,
             },
@@ -333,7 +335,7 @@ impl Session {
         self.peer.send(Message::Settle { number, history });
     }
 
-    fn send_batch(&mut self, ops: Vec<(Seq, Op)>, bytes: u64, since: u64, live: bool) {
+    fn send_batch(&mut self, ops: Vec<(Seq, Op)>, weight: u64, since: u64, live: bool) {
         let number = self.next_number();
         let newest = ops.iter().map(|(seq, _)| *seq).max().unwrap_or(0);
         // In a round the peer's head moves only at its end.
@@ -343,11 +345,13 @@ impl Session {
             self.peer_head
         };
         let paths = ops.iter().map(|(_, op)| op.path().clone()).collect();
+        let bytes = ops.iter().map(|(_, op)| op.content_size()).sum();
         self.flights.insert(
             number,
             Flight {
                 paths,
                 bytes,
+                weight,
                 since,
                 head,
             },
@@ -379,7 +383,8 @@ fn wanted_path(dir: &TreePath, name: &[u8]) -> Option<TreePath> {
     Some(TreePath::new(dir.root, path))
 }
 
-fn content_len(op: &Op) -> usize {
+/// Bytes that an operation takes on its way, about.
+fn weight(op: &Op) -> usize {
     let attributes = match op {
         Op::Put { entry, .. } => xattr_len(entry),
         _ => 0,

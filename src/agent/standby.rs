@@ -263,7 +263,8 @@ impl<'a> Standby<'a> {
                     }
                     let next = receiver.handle(message).map_err(|e| apply_failure(&e))?;
                     if begins && !self.party.dry_run {
-                        receiver.ask_for(&self.drift);
+                        let asked = receiver.ask_for(&self.drift);
+                        asked.map_err(|e| apply_failure(&e))?;
                     }
                     if listed && self.party.dry_run {
                         return Ok((End::Done(receiver.dry_report()), None));

@@ -54,6 +54,33 @@ fn adopt_found(node: &mut Node, found: Differs<'_>) -> Result<bool, StoreError> 
     Ok(true)
 }
 
+/// Has the row of a file say what stands there now, under the number that it has; `false` where no file does. What was
+/// changed on a node that is not active, and that another one is to have, is all that there is of it.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn take_as_it_is(node: &mut Node, path: &TreePath) -> Result<bool, StoreError> {
+    let Some(row) = node.store.lookup(path)?.filter(|r| r.entry.kind.is_file()) else {
+        return Ok(false);
+    };
+    let looked = node.root(path.root).map(|r| {
+        let (dir, name) = r.root.open_parent(&path.path)?;
+        Ok::<_, std::io::Error>((look_at(dir.as_fd(), name)?, xattrs_of(dir.as_fd(), name)?))
+    });
+    let Some(Ok((Look::There(seen), xattrs))) = looked else {
+        return Ok(false);
+    };
+    if !seen.entry.kind.is_file() {
+        return Ok(false);
+    }
+    let entry = Entry {
+        xattrs,
+        ..seen.entry
+    };
+    node.store.update(row.id, &entry, &seen.stamp, row.seq)?;
+    Ok(true)
+}
+
 /// Takes in what stands at a path the walk only named: a root, or a path that was known and is gone.
 fn adopt_one(node: &mut Node, path: &TreePath) -> Result<bool, StoreError> {
     let Some(r) = node.root(path.root) else {

@@ -92,6 +92,25 @@ impl Op {
         }
     }
 
+    /// Whether it puts a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        matches!(self, Self::Put { entry, .. } if entry.kind.is_dir())
+    }
+
+    /// Bytes of the content that the operation brings, however little of it has to travel.
+    #[must_use]
+    pub fn content_size(&self) -> u64 {
+        match self {
+            Self::Put {
+                content: Content::Keep | Content::Link(_) | Content::From(_),
+                ..
+            } => 0,
+            Self::Put { entry, .. } => entry.kind.size(),
+            _ => 0,
+        }
+    }
+
     /// Bytes of content that travel inside the operation.
     #[must_use]
     pub fn inline_len(&self) -> usize {

@@ -312,7 +312,8 @@ pub struct Totals {
     pub batches: u64,
     /// Paths put, moved and deleted on the peer.
     pub operations: u64,
-    /// Bytes of content sent or received, before compression.
+    /// Bytes of content: on the active node of the files that were put, on the standby what of them travelled, before
+    /// compression.
     pub content_bytes: u64,
     /// Bytes written to the link.
     pub sent_bytes: u64,

@@ -99,10 +99,10 @@ pub struct RootHello {
     pub empty: bool,
 }
 
-/// How a file that the receiver wants is to be sent.
+/// How what the receiver wants is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Have {
-    /// The receiver has nothing of use.
+    /// The receiver has nothing of use; of a directory, that everything in it is to be sent.
     Nothing,
     /// The receiver has another version of the file, usable as basis of a delta.
     Version {

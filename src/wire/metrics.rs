@@ -183,7 +183,7 @@ fn running(t: &mut Text, f: &Figures<'_>) {
         ),
         (
             "content_bytes_total",
-            "Bytes of content sent or received, before compression.",
+            "Bytes of content, of the files that were put; on the standby of what travelled.",
             s.totals.content_bytes,
         ),
         (

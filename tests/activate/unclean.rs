@@ -110,3 +110,51 @@ fn flushed(pair: &Pair) {
     });
     assert!(settled, "{}", pair.log(Side::B));
 }
+
+/// The side that is given up had renamed, moved or deleted directories, noted or not: what stood in them is there again.
+#[test]
+fn directories_that_went_on_the_side_that_is_given_up_come_back_whole() {
+    for noted in [true, false] {
+        let mut pair = idle(options!());
+        let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+        activate(&pair, Side::A);
+        for dir in ["renamed", "moved", "deleted", "emptied", "stays"] {
+            fs::create_dir_all(a.join(dir).join("below")).expect("directories");
+            for file in ["f", "below/g"] {
+                fs::write(a.join(dir).join(file), "on both").expect("a file");
+            }
+        }
+        pair.wait_in_sync(LONG).expect("in sync");
+        flushed_equal(&pair, "data");
+        pair.cut().expect("cut");
+        activate(&pair, Side::B);
+        fs::write(b.join("own"), "written on osm2").expect("a file");
+        let notes = |more: u64| {
+            let status = pair.status_of(Side::B).expect("a status");
+            status["epoch"] == 2 && status["sequence"].as_u64() >= Some(more)
+        };
+        assert!(until(LONG, || notes(1)), "{}", pair.log(Side::B));
+        if !noted {
+            // It lives no more when the next changes come.
+            pair.kill_daemon(Side::B);
+        }
+        fs::rename(b.join("renamed"), b.join("another")).expect("renamed");
+        fs::rename(b.join("moved"), b.join("stays/moved")).expect("renamed");
+        fs::remove_dir_all(b.join("deleted")).expect("removed");
+        fs::remove_dir_all(b.join("emptied/below")).expect("removed");
+        if noted {
+            let there = ["--timeout", "1s"];
+            let left = json(&pair, Side::B, &["deactivate", there[0], there[1]]);
+            assert!(left["left"]["paths"].as_u64() > Some(3), "{left}");
+        }
+        fs::write(a.join("own"), "written on osm1").expect("a file");
+        let opened = || pair.status_of(Side::A).expect("a status")["epoch"] == 2;
+        assert!(until(LONG, opened), "{}", pair.log(Side::A));
+        pair.restore().expect("mended");
+        let told = || pair.status_of(Side::A).expect("a status")["peer"]["state"] == "diverged";
+        assert!(until(LONG, told), "{}", pair.log(Side::A));
+        json(&pair, Side::A, &["resolve", "--keep", "local"]);
+        wait_equal(&pair, "data");
+        assert!(b.join("renamed/below/g").exists(), "noted: {noted}");
+    }
+}

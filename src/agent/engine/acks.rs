@@ -13,7 +13,7 @@ use crate::model::path::TreePath;
 use crate::wire::message::{Have, PathProblem};
 
 /// Times a path is sent whole on request before it counts as a problem.
-const MAX_RETRIES: u32 = 4;
+pub(super) const MAX_RETRIES: u32 = 4;
 
 /// Drops what is said of paths that were not in the batch; the directories they stand in were touched as well.
 fn keep_to(sent: &[TreePath], wants: &mut Vec<TreePath>, problems: &mut Vec<PathProblem>) {

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeSet;
 
+use super::acks::MAX_RETRIES;
 use super::{Engine, EngineError};
 use crate::agent::content::{INLINE_MAX, LastDir, Small, read_steady};
 use crate::agent::links::other_names;
 use crate::agent::node::Node;
 use crate::agent::round::Want;
 use crate::agent::session::{MAX_BATCH_BYTES, PIECE, Phase, Session};
+use crate::agent::survey;
 use crate::decide::dirty::Touch;
 use crate::index::store::Row;
 use crate::model::batch::{Content, Op};
@@ -23,6 +25,9 @@ use crate::wire::message::{Have, Message, Role};
 /// Bytes of content after which a piece ends. With one more small file it still is one batch: a small rest behind a large
 /// batch would hold everything up until both were acknowledged.
 const PIECE_BYTES: u64 = MAX_BATCH_BYTES as u64 * 3 / 4;
+
+/// Paths named in a message.
+const TOLD: usize = 5;
 
 /// What answering a want comes to.
 enum Reply {
@@ -103,7 +108,7 @@ impl Engine {
                 // A listing begins with the root itself, unasked; whoever only counts gets nothing.
                 round.wants.clear();
             }
-            let Some(want) = round.wants.pop_front() else {
+            let Some(want) = round.next_want(&mut self.side.node)? else {
                 break;
             };
             let alone = session.retried.contains_key(&want.path);
@@ -111,6 +116,9 @@ impl Engine {
             round.links.append(&mut answers.further);
             match reply {
                 Reply::Ops(new) => {
+                    if want.have == Have::Nothing && new.iter().any(|(_, op)| op.is_dir()) {
+                        round.send_whole(want.path);
+                    }
                     bytes += new
                         .iter()
                         .map(|(_, op)| op.inline_len() as u64)
@@ -121,7 +129,7 @@ impl Engine {
                     round.links.insert(want.path);
                 }
                 Reply::Bulk => self.read_wanted(want),
-                Reply::Later => self.changed_meanwhile(want.path)?,
+                Reply::Later => self.changed_meanwhile(want)?,
                 Reply::Problem(cause) => self.cannot_read(want.path, &cause)?,
             }
         }
@@ -150,7 +158,7 @@ impl Engine {
                 Reply::Ops(new) => ops.extend(new),
                 Reply::Further(link) => ops.push(link),
                 // No further name of anything any more.
-                Reply::Bulk | Reply::Later => self.changed_meanwhile(want.path)?,
+                Reply::Bulk | Reply::Later => self.changed_meanwhile(want)?,
                 Reply::Problem(cause) => self.cannot_read(want.path, &cause)?,
             }
         }
@@ -169,6 +177,13 @@ impl Engine {
         if !matches!(&session.phase, Phase::Round(round) if session.can_settle(round)) {
             return;
         }
+        let Phase::Round(round) = &mut session.phase else {
+            return;
+        };
+        let not_sent = std::mem::take(&mut round.not_sent);
+        if !not_sent.is_empty() {
+            return self.end_unsettled(&not_sent);
+        }
         let number = session.next_number();
         let Phase::Round(round) = &mut session.phase else {
             return;
@@ -181,18 +196,57 @@ impl Engine {
 
     /// A path that is no longer what the index says. On the active node it is looked at again, and sent even if its
     /// row turns out to be right: the round's head will cover the row's number. A passive node has nobody who does.
-    pub(super) fn changed_meanwhile(&mut self, path: TreePath) -> Result<(), EngineError> {
+    pub(super) fn changed_meanwhile(&mut self, want: Want) -> Result<(), EngineError> {
         if self.party.role == Role::Active {
-            self.peer_lacks(&path)?;
-            self.carried.touch(&self.hints, path, Touch::Changed, 0);
-        } else if self.gives() {
-            self.cannot_give(&path, "it was changed while nobody watched")?;
+            self.peer_lacks(&want.path)?;
+            self.carried
+                .touch(&self.hints, want.path, Touch::Changed, 0);
+            return Ok(());
+        }
+        if self.gives() {
+            return self.cannot_give(&want.path, "it was changed while nobody watched");
+        }
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        let Phase::Round(round) = &mut session.phase else {
+            return Ok(());
+        };
+        let tries = round.read_again.entry(want.path.clone()).or_insert(0);
+        *tries += 1;
+        if *tries <= MAX_RETRIES && survey::take_as_it_is(&mut self.side.node, &want.path)? {
+            round.wants.push_back(want);
         } else {
-            let cause = "it was changed on this node, which is not active; nothing of it was sent";
-            self.board
-                .problem(&self.side.node.show(&path), "send", cause);
+            round.not_sent.insert(want.path);
         }
         Ok(())
+    }
+
+    /// Ends a session whose round cannot be settled, since this node cannot send some paths that the peer lacks: the peer
+    /// must not count as being where this node is.
+    fn end_unsettled(&mut self, paths: &BTreeSet<TreePath>) {
+        let shown: Vec<_> = paths
+            .iter()
+            .take(TOLD)
+            .map(|p| self.side.node.show(p))
+            .collect();
+        let more = paths.len() - shown.len();
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        let text = format!(
+            "{} cannot send {}{more}: removed, replaced or unreadable there while it was not active. Everything else was sent. Put back what is missing, or activate {0}, and what its directories hold is what counts",
+            self.party.node,
+            shown.join(", "),
+        );
+        if let Some(session) = &self.session {
+            session.peer.send(Message::Bye { text: text.clone() });
+        }
+        self.board.failed(text.clone());
+        self.link_down(&text);
+        self.over = true;
     }
 
     /// A path the peer asked for and this node cannot read: a problem until it can.
@@ -202,6 +256,13 @@ impl Engine {
         }
         self.board
             .problem(&self.side.node.show(&path), "read", cause);
+        if self.party.role != Role::Active
+            && let Some(session) = &mut self.session
+            && let Phase::Round(round) = &mut session.phase
+        {
+            round.not_sent.insert(path);
+            return Ok(());
+        }
         self.peer_lacks(&path)?;
         self.again.insert(path);
         Ok(())

@@ -141,6 +141,11 @@ impl Engine {
         let Some(session) = &mut self.session else {
             return;
         };
+        if session.round_jobs.contains(&want.path) {
+            // It was asked for twice, as what the peer changed and as what it lacks: one answer is enough, and a second
+            // one might come when the round is over.
+            return;
+        }
         let basis = match want.have {
             Have::Version { hash, size } => bulk::Basis::Version(hash, size),
             _ => bulk::Basis::None,
@@ -173,12 +178,16 @@ impl Engine {
         job: &bulk::Job,
         result: Result<bulk::Read, bulk::Failed>,
     ) -> Result<(), EngineError> {
+        let wanted = || Want {
+            path: job.path.clone(),
+            have: Have::Nothing,
+        };
         let read = match result {
             Ok(read) => read,
             Err(bulk::Failed::Io(e)) => {
                 return self.cannot_read(job.path.clone(), &e.to_string());
             }
-            Err(_) => return self.changed_meanwhile(job.path.clone()),
+            Err(_) => return self.changed_meanwhile(wanted()),
         };
         let Some(mut row) = self.side.node.store.lookup(&job.path)? else {
             // It was removed meanwhile, and its tombstone is on its way.
@@ -187,7 +196,7 @@ impl Engine {
         };
         if !row.stamp.is_of(&read.stamp) {
             // The row is older than what was read; the change is on its way through the dirty set.
-            self.changed_meanwhile(job.path.clone())?;
+            self.changed_meanwhile(wanted())?;
             self.abandon(read.sent);
             return Ok(());
         }

@@ -9,6 +9,7 @@ use rustix::fs::{self as rfs, AtFlags};
 
 use super::{Fault, Performer, Place};
 use crate::agent::drift;
+use crate::agent::links::other_names;
 use crate::decide::kept;
 use crate::index::store::Row;
 use crate::model::entry::Stamp;
@@ -150,9 +151,29 @@ impl Performer<'_> {
             return Ok(true);
         }
         match rfs::unlinkat(at.0, at.1, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(true),
-            Err(e) => Err(Fault::of("remove it")(e.into())),
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(e) => return Err(Fault::of("remove it")(e.into())),
         }
+        if have.stamp.nlink > 1 {
+            self.note_name_gone(path, &have.stamp)?;
+        }
+        Ok(true)
+    }
+
+    /// A name of a file went, which moved the file's change time: its other names know it by the new one, if they knew it
+    /// until now.
+    fn note_name_gone(&mut self, path: &TreePath, was: &Stamp) -> Result<(), Fault> {
+        for (at, row) in other_names(self.node, path, was)? {
+            if row.seq == 0 || row.stamp != *was {
+                continue;
+            }
+            if let Some(now) = self.place(&at)?.and_then(|p| p.have)
+                && now.stamp.same_file(was)
+            {
+                self.node.store.refine(row.id, &row.entry, &now.stamp)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether this very file also stands at another path that replication recorded: then this name of it can go, whatever

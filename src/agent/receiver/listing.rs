@@ -2,6 +2,9 @@
 //!
 //! Nothing is sent that was not asked for in a round, so these answers decide what a catch-up costs.
 
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+
 use super::{PAGE, Receiver};
 use crate::agent::apply::{ApplyError, Receiving};
 use crate::agent::compare::hash_if_unchanged;
@@ -11,23 +14,73 @@ use crate::index::store::{Row, StoreError};
 use crate::model::entry::Kind;
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, TreePath};
+use crate::sys::tree::{Look, list, look_at};
 use crate::wire::message::{Have, Message, Named, Range, Wanted};
 
 impl Receiver {
     /// Asks for paths this node found changed in its own tree: the sender's state replaces them.
-    pub fn ask_for(&self, paths: &[TreePath]) {
+    ///
+    /// # Errors
+    /// [`ApplyError`] where the index fails.
+    pub fn ask_for(&mut self, paths: &[TreePath]) -> Result<(), ApplyError> {
         for path in paths {
-            // The empty name is the directory itself, here a root.
-            let parent = path.path.parent().unwrap_or_else(RelPath::root);
-            let name = path.path.name().unwrap_or_default().to_vec();
-            self.want(
-                &TreePath::new(path.root, parent),
-                vec![Wanted {
-                    name,
-                    have: Have::Nothing,
-                }],
-            );
+            let have = self.has_of(path, Seq::MAX)?;
+            self.ask_for_tree(path, have);
         }
+        Ok(())
+    }
+
+    /// Asks for a path, and where it is a directory that the sender knows nothing of, or knows another one of, for
+    /// everything that stands in it.
+    fn ask_for_tree(&self, path: &TreePath, have: Have) {
+        let mut stack = Vec::new();
+        if have == Have::Nothing {
+            stack.push(path.clone());
+        }
+        self.ask_for_one(path, have);
+        while let Some(dir) = stack.pop() {
+            let Some(r) = self.side.node.root(dir.root) else {
+                continue;
+            };
+            // The path itself may be a file, or gone.
+            let Ok(fd) = r.root.open_dir(&dir.path) else {
+                continue;
+            };
+            for name in list(fd.as_fd(), dir.path.is_root()).unwrap_or_default() {
+                let (Ok(path), Ok(Look::There(seen))) =
+                    (dir.path.join(&name), look_at(fd.as_fd(), &name))
+                else {
+                    continue;
+                };
+                let (path, is_dir) = (TreePath::new(dir.root, path), seen.entry.kind.is_dir());
+                if !self.side.node.excluded(&path, is_dir) {
+                    self.ask_for_one(&path, Have::Nothing);
+                    stack.extend(is_dir.then_some(path));
+                }
+            }
+        }
+    }
+
+    /// What this node has of a path that it asks for unlisted. Of a directory that came to its place after `since`, or is
+    /// gone from there, it has nothing that counts: no listing will name what it lacks of it.
+    fn has_of(&mut self, path: &TreePath, since: Seq) -> Result<Have, StoreError> {
+        let node = &mut self.side.node;
+        let row = node.store.lookup(path)?;
+        let known = row.is_some_and(|r| r.entry.kind.is_dir() && r.born <= since);
+        let root = node.root(path.root).filter(|_| known);
+        let stands = root.is_some_and(|r| {
+            let look = r.root.look(&path.path);
+            matches!(look, Ok(Look::There(seen)) if seen.entry.kind.is_dir())
+        });
+        Ok(if stands { Have::Content } else { Have::Nothing })
+    }
+
+    fn ask_for_one(&self, path: &TreePath, have: Have) {
+        // The empty name is the directory itself, here a root.
+        let parent = path.path.parent().unwrap_or_else(RelPath::root);
+        let name = path.path.name().unwrap_or_default().to_vec();
+        let dir = TreePath::new(path.root, parent);
+        self.want(&dir, vec![Wanted { name, have }]);
     }
 
     /// What this node holds and the other node goes on without, asked for path by path: everything it changed after the
@@ -66,13 +119,28 @@ impl Receiver {
             }
         }
         let mut after = since;
+        let mut gone = BTreeSet::new();
         loop {
             let tombs = node.store.tombs_since(after, PAGE)?;
             let Some((seq, _)) = tombs.last() else { break };
             after = *seq;
-            paths.extend(tombs.into_iter().map(|(_, p)| p));
+            gone.extend(tombs.into_iter().map(|(_, p)| p));
         }
-        self.ask_for(&paths);
+        // A directory before what is in it, and of one that is gone nothing else: it comes whole.
+        paths.sort();
+        for path in &paths {
+            let have = self.has_of(path, since)?;
+            self.ask_for_tree(path, have);
+        }
+        let mut above: Option<&TreePath> = None;
+        for path in &gone {
+            if above.is_some_and(|a| a.root == path.root && path.path.is_within(&a.path)) {
+                continue;
+            }
+            above = Some(path);
+            let have = self.has_of(path, since)?;
+            self.ask_for_one(path, have);
+        }
         Ok(())
     }
 
@@ -89,7 +157,7 @@ impl Receiver {
                 return Err(e.into());
             }
             node.store.commit()?;
-            self.ask_for(&paths);
+            self.ask_for(&paths)?;
         }
     }
 
