@@ -13,7 +13,7 @@ INSTALL    ?= install
 BIN  := target/release
 ROOT := $(DESTDIR)$(PREFIX)
 
-.PHONY: all build test faults test-cluster fuzz soak demo bench install clean
+.PHONY: all build test faults histories test-cluster fuzz soak demo bench install clean
 
 all: build
 
@@ -27,6 +27,12 @@ test:
 # each scenario, evenly spread.
 faults:
 	OSM_FAULTS=$(FAULTS) $(CARGO) test --test faults -- --nocapture
+
+# Random histories of two nodes against a model of what may be where; about three a second on two cores.
+HISTORIES ?= 10000
+
+histories:
+	OSM_HISTORIES=$(HISTORIES) $(CARGO) test --test model -- --nocapture
 
 # The nodes' own root file system is made once, by mmdebstrap from a Debian mirror, and kept in target.
 test-cluster:

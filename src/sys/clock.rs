@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{self as rfs, AtFlags, Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
@@ -32,9 +33,8 @@ pub fn tick() -> Timestamp {
 /// Milliseconds since 1970 by this host's clock; never to be compared with another host's.
 #[must_use]
 pub fn unix_ms() -> u64 {
-    let now = clock_gettime(ClockId::Realtime);
-    let ms = now.tv_sec.saturating_mul(1000) + now.tv_nsec / 1_000_000;
-    u64::try_from(ms).unwrap_or(0)
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Whether the file system of a directory gives each change of a file that was looked at a time of its own.

@@ -1,0 +1,131 @@
+//! What is done to the files of a node, in every way in which files are changed, and what the model is told of it.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::{DIRS, NAMES, NEW, World, other, tree_of};
+use crate::common::node::Side;
+use crate::versions::number_of;
+
+impl World {
+    /// A few changes, in every way in which files are changed.
+    pub(super) fn write(&mut self, side: Side) {
+        let root = self.root(side);
+        let is_edit = !self.is_active(side);
+        for _ in 0..=self.random.below(5) {
+            let dir = DIRS[usize::try_from(self.random.below(4)).expect("small")];
+            let name = format!("{dir}f{}", self.random.below(NAMES));
+            let at = root.join(&name);
+            let found = fs::read(&at).ok();
+            if is_edit {
+                self.edit(&name, side);
+            }
+            let how = self.random.below(8);
+            let dirs = !is_edit || self.ways.edits_dirs;
+            self.told.push(format!("  {} {how} {name}", side.name()));
+            match (how, &found) {
+                (0, Some(bytes)) => {
+                    self.model.delete(&name, bytes);
+                    let _ = fs::remove_file(&at);
+                }
+                (1, Some(bytes)) => self.rename(&root, (&name, bytes), is_edit),
+                (2, _) if !dir.is_empty() && dirs => self.rename_dir(&root, dir, is_edit),
+                (5, _) if !dir.is_empty() && dirs && self.random.once_in(3) => {
+                    self.remove_dir(&root, dir, is_edit);
+                }
+                // (What is written into a file on the standby while a rename of it arrives shows under its new name.)
+                (3 | 4, Some(bytes)) if !is_edit && bytes.len() < 4096 => {
+                    let content = self.model.write(&name, found.as_deref());
+                    if content.len() == bytes.len() {
+                        let file = File::options().write(true).open(&at);
+                        let written = file.and_then(|f| f.write_all_at(&content, 0));
+                        self.hold(written.is_ok(), "a file can be written");
+                    } else {
+                        put(&root, dir, &name, &content);
+                    }
+                }
+                _ => {
+                    let content = self.model.write(&name, found.as_deref());
+                    let number = number_of(&content).unwrap_or_default();
+                    self.told.push(format!("    content {number}"));
+                    put(&root, dir, &name, &content);
+                }
+            }
+        }
+    }
+
+    fn rename(&mut self, root: &Path, (name, bytes): (&str, &[u8]), is_edit: bool) {
+        let to = format!("f{}", self.random.below(NAMES));
+        if to == name {
+            return;
+        }
+        if is_edit {
+            for side in [Side::A, Side::B] {
+                self.edit(&to, side);
+            }
+        }
+        let over = fs::read(root.join(&to)).ok();
+        self.model.rename(name, bytes, &to, over.as_deref());
+        fs::rename(root.join(name), root.join(&to)).expect("renamed");
+    }
+
+    /// A directory gets a name that none has, and takes what is in it along.
+    fn rename_dir(&mut self, root: &Path, dir: &str, is_edit: bool) {
+        let free = DIRS[1..].iter().find(|d| !root.join(d).exists());
+        let (Some(to), true) = (free, root.join(dir).exists()) else {
+            return;
+        };
+        let tree = tree_of(root);
+        if fs::rename(root.join(dir), root.join(to)).is_err() {
+            // Replication was there first.
+            return;
+        }
+        for (name, bytes) in tree {
+            if let Some(rest) = name.strip_prefix(dir) {
+                let to = format!("{to}{rest}");
+                self.model.rename(&name, &bytes, &to, None);
+            }
+        }
+        if is_edit || self.edited.iter().any(|name| name.starts_with(dir)) {
+            // What was changed there goes along where the directory is renamed by replication, too.
+            self.edit_all(dir);
+            self.edit_all(to);
+        }
+    }
+
+    /// A name changes on a node that is not active. Replication may bring the other node's version at this very moment,
+    /// and then that is what somebody replaced on purpose.
+    fn edit(&mut self, name: &str, side: Side) {
+        self.edited.insert(name.to_owned());
+        let there = fs::read(self.root(other(side)).join(name));
+        if let Some(number) = there.ok().as_deref().and_then(number_of) {
+            self.model.wanted.remove(&number);
+        }
+    }
+
+    /// Replication may bring any of its files at this very moment.
+    fn edit_all(&mut self, dir: &str) {
+        self.edited.extend((0..NAMES).map(|n| format!("{dir}f{n}")));
+    }
+
+    fn remove_dir(&mut self, root: &Path, dir: &str, is_edit: bool) {
+        for (name, bytes) in tree_of(root) {
+            if name.starts_with(dir) {
+                self.model.delete(&name, &bytes);
+            }
+        }
+        if is_edit {
+            self.edit_all(dir);
+        }
+        let _ = fs::remove_dir_all(root.join(dir));
+    }
+}
+
+/// A content appears under a name.
+fn put(root: &Path, dir: &str, name: &str, content: &[u8]) {
+    let new = root.join(dir).join(NEW);
+    fs::create_dir_all(root.join(dir)).expect("a directory");
+    fs::write(&new, content).expect("a file");
+    fs::rename(&new, root.join(name)).expect("renamed");
+}
