@@ -121,6 +121,7 @@ impl Rounds {
         let tally = self.keeper.tick(&mut || !stop.load(Ordering::Acquire));
         self.board.update(|s| s.preserved = tally.into());
         if let Some(hooks) = &self.hooks {
+            hooks.look_again();
             let now = problems(&self.board.snapshot());
             let new = now.iter().find(|(what, _)| !self.known.contains(what));
             if let Some((_, text)) = new {

@@ -8,7 +8,8 @@ use std::path::Path;
 use crate::common::node::{Link, Pair, Side};
 use crate::common::sshd::{self, Sshd};
 use crate::common::steps::{
-    LONG, ctl, flushed_equal, in_sync, is_root, noted, signal, start, state, until, wait_serve_gone,
+    LONG, activate, ctl, flushed_equal, idle, in_sync, is_root, noted, signal, start, state, until,
+    wait_serve_gone,
 };
 use crate::options;
 use crate::{Desk, hook, release, told};
@@ -288,4 +289,22 @@ fn a_resync_runs_hooks_for_what_it_applies() {
     // The command ends when the program has.
     assert_eq!(below(&desk.at("file"), &b), [b"x.conf".to_vec()]);
     assert_eq!(desk.lines("runs").len(), 1);
+}
+
+/// A process that ends gives the node free before its last programs have run, and may still owe them afterwards.
+#[test]
+fn what_a_process_leaves_due_after_it_gave_the_node_free_is_run_by_the_next() {
+    let desk = Desk::new();
+    let program = desk.program("record", r#"echo "$OSM_NODE $OSM_EVENT" >> "$DESK/runs""#);
+    let mut options = options!();
+    options.tables = hook("on = ['applied', 'activated']", &[&program]);
+    let pair = idle(options);
+    let path = state(&pair, Side::A).join("hooks.due.1");
+    let held = fs::File::create(&path).expect("the mark of one that ends");
+    held.lock().expect("held as long as it lives");
+    activate(&pair, Side::A);
+    assert_eq!(desk.wait_lines("runs", 1), ["osm1 activated"]);
+    drop(held);
+    assert_eq!(desk.wait_lines("runs", 2)[1], "osm1 applied");
+    assert!(until(LONG, || !path.exists()), "nothing is due any more");
 }

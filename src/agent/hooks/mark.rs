@@ -21,6 +21,15 @@ pub(super) struct Mark {
     _locked: File,
 }
 
+/// What a look for marks of other processes found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Some were left behind: nobody else will tell those hooks.
+    pub left: bool,
+    /// Another process holds one still, and may leave it behind.
+    pub held: bool,
+}
+
 impl Mark {
     /// Has a mark of this process on disk.
     pub(super) fn set(state_dir: &Path) -> io::Result<Self> {
@@ -34,25 +43,40 @@ impl Mark {
         })
     }
 
-    /// Has a mark of this process in the place of all that were left behind; `None` where there were none.
-    pub(super) fn inherit(state_dir: &Path) -> io::Result<Option<Self>> {
+    /// Has a mark of this process, `own` where it has one already, in the place of all that were left behind.
+    pub(super) fn inherit(state_dir: &Path, own: &mut Option<Self>) -> io::Result<Found> {
         let mut left = Vec::new();
+        let mut held = false;
         for entry in fs::read_dir(state_dir)? {
             let entry = entry?;
-            let name = entry.file_name();
+            let (name, path) = (entry.file_name(), entry.path());
             let is = name.as_encoded_bytes().starts_with(NAME.as_bytes());
-            if is && open(&entry.path())?.try_lock().is_ok() {
-                left.push(entry.path());
+            if !is || own.as_ref().is_some_and(|m| m.path == path) {
+                continue;
+            }
+            match File::open(&path) {
+                Ok(file) if file.try_lock().is_ok() => left.push(path),
+                Ok(_) => held = true,
+                // Its process told everything just now.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
             }
         }
-        if left.is_empty() {
-            return Ok(None);
+        let found = Found {
+            left: !left.is_empty(),
+            held,
+        };
+        if found.left {
+            if own.is_none() {
+                *own = Some(Self::set(state_dir)?);
+            }
+            for path in left {
+                if own.as_ref().is_none_or(|m| m.path != path) {
+                    fs::remove_file(path)?;
+                }
+            }
         }
-        let mark = Self::set(state_dir)?;
-        for path in left.iter().filter(|p| **p != mark.path) {
-            fs::remove_file(path)?;
-        }
-        Ok(Some(mark))
+        Ok(found)
     }
 
     /// Leaves it behind, for a successor.
@@ -112,20 +136,28 @@ mod tests {
     #[test]
     fn a_mark_counts_as_left_once_nobody_holds_it() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let left = || Mark::inherit(dir.path()).expect("looked");
+        let look = |own: &mut Option<Mark>| {
+            let found = Mark::inherit(dir.path(), own).expect("looked");
+            (found.left, found.held)
+        };
         let count = || fs::read_dir(dir.path()).expect("listed").count();
-        assert!(left().is_none());
+        let mut own = None;
+        assert_eq!(look(&mut own), (false, false));
         let mark = Mark::set(dir.path()).expect("marked");
-        assert!(left().is_none(), "its process lives");
+        assert_eq!(look(&mut own), (false, true), "its process lives");
         drop(mark);
         assert_eq!(count(), 0);
         fs::write(dir.path().join("hooks.due.7"), "").expect("as of a killed process");
         leave(dir.path()).expect("as found in the journal by this one");
-        let mark = left().expect("both were left");
+        assert_eq!(look(&mut own), (true, false), "both were left");
         assert_eq!(count(), 1, "one takes their place");
-        assert!(left().is_none(), "it is held");
-        mark.leave();
-        assert!(left().is_some(), "nobody was told");
+        assert_eq!(look(&mut own), (false, false), "it is this one's");
+        fs::write(dir.path().join("hooks.due.7"), "").expect("as of one that ended later");
+        assert_eq!(look(&mut own), (true, false));
+        assert_eq!(count(), 1, "it is known already that something is due");
+        own.take().expect("a mark").leave();
+        assert_eq!(look(&mut own), (true, false), "nobody was told");
+        drop(own);
         assert_eq!(count(), 0);
     }
 

@@ -65,6 +65,8 @@ struct State {
     hooks: Vec<Waiting>,
     /// Says to a successor that something is owed.
     mark: Option<Mark>,
+    /// Another process that has the node no longer may leave something owed.
+    awaited: bool,
     closing: bool,
 }
 
@@ -161,23 +163,35 @@ impl Hooks {
         Ok(())
     }
 
-    /// Takes over what an earlier process owed: it is not known what that was, so it may have been anything.
+    /// Takes over what earlier processes owed: it is not known what that was, so it may have been anything. One that ends
+    /// just now gave the node free before, and may leave something yet: see [`Self::look_again`].
     fn inherit(&self) {
         let shared = &self.shared;
-        match Mark::inherit(&shared.state_dir) {
-            Ok(None) => {}
-            Ok(mark) => {
-                let mut state = lock(&shared.state);
-                state.mark = mark;
-                for hook in shared.rules.on(HookEvent::Applied) {
-                    if let Some(waiting) = state.hooks.get_mut(hook) {
-                        (0u16..)
-                            .take(shared.bench.roots.len())
-                            .for_each(|r| waiting.changes.add_root(RootId(r)));
+        let mut state = lock(&shared.state);
+        match Mark::inherit(&shared.state_dir, &mut state.mark) {
+            Ok(found) => {
+                state.awaited = found.held;
+                if found.left {
+                    for hook in shared.rules.on(HookEvent::Applied) {
+                        if let Some(waiting) = state.hooks.get_mut(hook) {
+                            (0u16..)
+                                .take(shared.bench.roots.len())
+                                .for_each(|r| waiting.changes.add_root(RootId(r)));
+                        }
                     }
                 }
             }
             Err(e) => tracing::warn!("cannot see whether hooks were left due: {e}"),
+        }
+        drop(state);
+        shared.wake.notify_all();
+    }
+
+    /// Takes over what a process owed that was still running its programs when this one last looked.
+    pub fn look_again(&self) {
+        let awaited = lock(&self.shared.state).awaited;
+        if awaited {
+            self.inherit();
         }
     }
 
