@@ -212,6 +212,16 @@ impl World {
         wait_serve_gone(&self.pair, [Side::B, Side::A][side as usize]);
     }
 
+    /// The standby loses power, then the active node is lost: the standby, booted, becomes active and has what was acknowledged.
+    fn assert_standby_takes_over(&mut self, acked: &Held, what: &str) {
+        self.cut(Side::B);
+        self.alone(Side::B);
+        self.pair.kill_daemon(Side::A);
+        self.reboot(Side::B);
+        activate(&self.pair, Side::B);
+        self.assert_acked(Side::B, acked, what);
+    }
+
     /// A tree holds what was acknowledged, or later versions of it, and nothing that is torn.
     fn assert_acked(&self, side: Side, acked: &Held, told: &str) {
         let contents = contents(&self.root(side));
@@ -296,12 +306,7 @@ fn what_was_acknowledged_outlasts_a_power_cut_of_the_standby() {
         };
         let acked = world.acked();
         world.go_on();
-        world.cut(Side::B);
-        world.alone(Side::B);
-        world.pair.kill_daemon(Side::A);
-        world.reboot(Side::B);
-        activate(&world.pair, Side::B);
-        world.assert_acked(Side::B, &acked, &format!("seed {seed}"));
+        world.assert_standby_takes_over(&acked, &format!("seed {seed}"));
     }
 }
 
@@ -334,12 +339,7 @@ fn what_was_found_to_be_the_same_outlasts_a_power_cut() {
         }
         world.pair.restore().expect("mended");
         world.in_sync(Side::A);
-        world.cut(Side::B);
-        world.alone(Side::B);
-        world.pair.kill_daemon(Side::A);
-        world.reboot(Side::B);
-        activate(&world.pair, Side::B);
-        world.assert_acked(Side::B, &acked, &format!("seed {seed}"));
+        world.assert_standby_takes_over(&acked, &format!("seed {seed}"));
     }
 }
 

@@ -232,19 +232,21 @@ fn local(side: &mut Receiving) -> Result<String, Failure> {
     let since = number.map_err(|e| failed(e, "see syncctl check"))?;
     let history = node.epochs.history();
     let mut text = match history.last() {
-        None => return Ok("with local data that were never replicated".into()),
-        Some(epoch) => format!(
-            "with local data (sequence {}, epoch {} of {}",
-            history.head(),
-            epoch.number,
-            epoch.node
-        ),
+        None => "with local data that were never replicated".into(),
+        Some(epoch) => {
+            let mut text = format!(
+                "with local data (sequence {}, epoch {} of {}",
+                history.head(),
+                epoch.number,
+                epoch.node
+            );
+            if since > 0 {
+                let age = span(clock::unix_ms().saturating_sub(since));
+                text += &format!(", last in step with the peer {age} ago");
+            }
+            text + ")"
+        }
     };
-    if since > 0 {
-        let age = span(clock::unix_ms().saturating_sub(since));
-        text += &format!(", last in step with the peer {age} ago");
-    }
-    text += ")";
     if node.epochs.catching_up() {
         text += " which are between two states, since a catch-up was interrupted";
     }

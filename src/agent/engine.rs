@@ -153,7 +153,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine in which a look over the whole tree waits where `parts.scans` says so; nothing is read or sent before [`Self::run`].
+    /// An engine in which a look over the whole tree waits where `parts.scans` says so; nothing is read or sent before
+    /// [`Self::run`].
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts {

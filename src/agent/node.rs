@@ -17,6 +17,7 @@ use crate::model::entry::{Stamp, Timestamp};
 use crate::model::path::{RelPath, RootId, TreePath};
 use crate::sys::clock;
 use crate::sys::tree::{Root, RootError};
+use crate::wire::control::Status;
 
 /// Directories the agent keeps inside a root's private directory.
 pub const PRIVATE_NAMES: [&str; 3] = [STAGING, PRESERVED, COOKIES];
@@ -299,6 +300,14 @@ impl Node {
     #[must_use]
     pub fn is_unclean(&self) -> bool {
         self.epochs.was_active() && !self.index_fresh && !self.epochs.catching_up()
+    }
+
+    /// Has a status say where this node's data stand.
+    pub fn show_position(&self, status: &mut Status) {
+        let history = self.epochs.history();
+        status.sequence = history.head();
+        status.epoch = history.last().map_or(0, |e| e.number);
+        status.incomplete = self.epochs.catching_up();
     }
 
     /// What counts when something has to make way here.

@@ -166,9 +166,7 @@ impl Site {
     #[must_use]
     pub fn board(&self, hints: Option<Arc<Hints>>, node: &Node) -> Arc<Board> {
         let mut status = self.status("standby");
-        let history = node.epochs.history();
-        status.sequence = history.head();
-        status.epoch = history.last().map_or(0, |e| e.number);
+        node.show_position(&mut status);
         Arc::new(Board::new(status, hints))
     }
 

@@ -247,14 +247,11 @@ impl Receiver {
     }
 
     fn tell(&mut self) {
-        let history = self.side.node.epochs.history();
-        let (head, epoch) = (history.head(), history.last().map_or(0, |e| e.number));
         let (sent, received) = self.peer.bytes();
         let operations = self.report.puts + self.report.deletes;
         let content = self.report.bytes;
         self.board.update(|s| {
-            s.sequence = head;
-            s.epoch = epoch;
+            self.side.node.show_position(s);
             s.totals.sent_bytes = sent;
             s.totals.received_bytes = received;
             s.totals.operations = operations;

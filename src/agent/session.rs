@@ -172,7 +172,7 @@ impl Session {
         newest_full && self.flights.len() < MAX_FLIGHT && self.flight_weight() < MAX_FLIGHT_BYTES
     }
 
-    /// Bytes of content that wait for their acknowledgement.
+    /// The weight in bytes of what waits for its acknowledgement.
     #[must_use]
     pub fn flight_weight(&self) -> u64 {
         self.flights.values().map(|f| f.weight).sum()

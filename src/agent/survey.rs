@@ -1,12 +1,13 @@
 //! Looking over a tree that nobody watched: filling a new index, finding what was changed here.
 
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use super::drift;
 use super::node::Node;
 use super::scan::{Differs, Scanner};
 use crate::index::store::{Row, StoreError};
-use crate::model::entry::Entry;
+use crate::model::entry::{Entry, Xattr};
 use crate::model::path::{RelPath, TreePath};
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Look, Seen, look_at};
@@ -63,11 +64,7 @@ pub fn take_as_it_is(node: &mut Node, path: &TreePath) -> Result<bool, StoreErro
     let Some(row) = node.store.lookup(path)?.filter(|r| r.entry.kind.is_file()) else {
         return Ok(false);
     };
-    let looked = node.root(path.root).map(|r| {
-        let (dir, name) = r.root.open_parent(&path.path)?;
-        Ok::<_, std::io::Error>((look_at(dir.as_fd(), name)?, xattrs_of(dir.as_fd(), name)?))
-    });
-    let Some(Ok((Look::There(seen), xattrs))) = looked else {
+    let Some((seen, Ok(xattrs))) = look(node, path) else {
         return Ok(false);
     };
     if !seen.entry.kind.is_file() {
@@ -83,29 +80,30 @@ pub fn take_as_it_is(node: &mut Node, path: &TreePath) -> Result<bool, StoreErro
 
 /// Takes in what stands at a path the walk only named: a root, or a path that was known and is gone.
 fn adopt_one(node: &mut Node, path: &TreePath) -> Result<bool, StoreError> {
-    let Some(r) = node.root(path.root) else {
-        return Ok(false);
-    };
-    let found = if path.path.is_root() {
-        look_at(r.root.fd(), b"").map(|l| (l, xattrs_of(r.root.fd(), b"").unwrap_or_default()))
-    } else {
-        r.root.open_parent(&path.path).and_then(|(dir, name)| {
-            Ok((
-                look_at(dir.as_fd(), name)?,
-                xattrs_of(dir.as_fd(), name).unwrap_or_default(),
-            ))
-        })
-    };
-    let Ok((Look::There(seen), xattrs)) = found else {
+    let Some((seen, xattrs)) = look(node, path) else {
         return Ok(false);
     };
     let mut entry = seen.entry;
-    entry.xattrs = xattrs;
+    entry.xattrs = xattrs.unwrap_or_default();
     if !path.path.is_root() && node.excluded(path, entry.kind.is_dir()) {
         return Ok(false);
     }
     node.store.put(path, &entry, &seen.stamp, 0)?;
     Ok(true)
+}
+
+/// What stands at a path, if anything does and can be looked at, and its extended attributes.
+fn look(node: &Node, path: &TreePath) -> Option<(Seen, io::Result<Vec<Xattr>>)> {
+    let root = &node.root(path.root)?.root;
+    let in_dir = |dir: BorrowedFd<'_>, name: &[u8]| match look_at(dir, name) {
+        Ok(Look::There(seen)) => Some((*seen, xattrs_of(dir, name))),
+        _ => None,
+    };
+    if path.path.is_root() {
+        return in_dir(root.fd(), b"");
+    }
+    let (dir, name) = root.open_parent(&path.path).ok()?;
+    in_dir(dir.as_fd(), name)
 }
 
 /// The paths whose present state is not what the index says: changed here while nobody watched.
@@ -149,23 +147,14 @@ fn is_same_dir(node: &Node, path: &TreePath, row: Option<&Row>) -> bool {
     let Some(row) = row.filter(|r| r.entry.kind.is_dir()) else {
         return false;
     };
-    let Some(r) = node.root(path.root) else {
+    let Some((seen, Ok(xattrs))) = look(node, path) else {
         return false;
     };
-    let looked = r.root.open_dir(&path.path).and_then(|dir| {
-        let look = look_at(dir.as_fd(), b"")?;
-        Ok((look, xattrs_of(dir.as_fd(), b"")?))
-    });
-    match looked {
-        Ok((Look::There(seen), xattrs)) => {
-            let entry = Entry {
-                xattrs,
-                ..seen.entry
-            };
-            entry == row.entry
-        }
-        _ => false,
-    }
+    let entry = Entry {
+        xattrs,
+        ..seen.entry
+    };
+    entry == row.entry
 }
 
 /// Whether a file of which only its row was in doubt is what the row says; from now on it is in doubt no more.

@@ -2,9 +2,11 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, activate, ctl, ctl_when_free, deactivate, flushed_equal, idle, state, wait_equal,
+    LONG, activate, ctl, ctl_when_free, deactivate, flushed_equal, idle, state, until, wait_equal,
     wait_serve_gone,
 };
 use crate::common::tree;
@@ -105,4 +107,43 @@ fn what_is_gone_from_the_standby_is_told() {
     let (code, text) = ctl_when_free(&pair, Side::B, &["resync"]);
     assert_ne!(code, 0, "{text}");
     assert!(text.contains("cannot send data:goes"), "{text}");
+}
+
+/// A node that becomes active does so with what it was given, and nothing of the rest is lost on the node that kept it.
+#[test]
+fn a_node_that_was_not_given_everything_becomes_active_all_the_same() {
+    let pair = stopped(|pair| {
+        let a = pair.root(Side::A, "data");
+        for name in ["stays", "goes"] {
+            fs::write(a.join(name), "on both").expect("a file");
+        }
+        flushed_equal(pair, "data");
+    });
+    let b = pair.root(Side::B, "data");
+    fs::remove_file(b.join("goes")).expect("removed");
+    fs::create_dir(b.join("goes")).expect("replaced");
+    fs::write(b.join("goes/new"), "on osm2 alone").expect("a file");
+    lose_disk(&pair);
+    let (code, text) = ctl(&pair, Side::A, &["activate"]);
+    assert_eq!(code, 0, "{text}");
+    for part in ["cannot send data:goes", "between two states"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let stays = fs::read(pair.root(Side::A, "data").join("stays"));
+    assert_eq!(stays.expect("it was given"), b"on both");
+    let status = pair.status_of(Side::A).expect("status");
+    assert_eq!(status["incomplete"], true, "{status}");
+    // The node that kept its data takes nothing from that one, and is the way out.
+    let is = |side, wanted: fn(&Value) -> bool| {
+        until(LONG, || pair.status_of(side).is_ok_and(|s| wanted(&s)))
+    };
+    assert!(is(Side::A, |s| s["peer"]["state"] == "halted"));
+    deactivate(&pair, Side::A);
+    activate(&pair, Side::B);
+    wait_equal(&pair, "data");
+    assert_eq!(
+        fs::read(b.join("goes/new")).expect("kept"),
+        b"on osm2 alone"
+    );
+    assert!(is(Side::A, |s| s["incomplete"] == false));
 }

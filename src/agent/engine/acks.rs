@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use super::{Engine, EngineError};
+use crate::agent::node::NodeError;
 use crate::agent::round::Want;
 use crate::agent::session::Phase;
 use crate::decide::dirty::Touch;
@@ -173,6 +174,12 @@ impl Engine {
             self.given = true;
             return Ok(());
         }
+        // However this node's tree came to be what it is, both have it now.
+        self.side
+            .node
+            .epochs
+            .set_catching_up(false)
+            .map_err(NodeError::from)?;
         let stood = round.head;
         session.peer_head = stood;
         self.acked = stood;

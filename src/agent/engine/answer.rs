@@ -177,17 +177,14 @@ impl Engine {
         if !matches!(&session.phase, Phase::Round(round) if session.can_settle(round)) {
             return;
         }
-        let Phase::Round(round) = &mut session.phase else {
-            return;
-        };
-        let not_sent = std::mem::take(&mut round.not_sent);
-        if !not_sent.is_empty() {
-            return self.end_unsettled(&not_sent);
-        }
         let number = session.next_number();
         let Phase::Round(round) = &mut session.phase else {
             return;
         };
+        if !round.not_sent.is_empty() {
+            let not_sent = std::mem::take(&mut round.not_sent);
+            return self.end_unsettled(&not_sent);
+        }
         round.settling = Some(number);
         let history = self.side.node.epochs.history().truncated(round.head);
         session.known_epoch = history.last().map(|e| e.id);
@@ -195,7 +192,8 @@ impl Engine {
     }
 
     /// A path that is no longer what the index says. On the active node it is looked at again, and sent even if its
-    /// row turns out to be right: the round's head will cover the row's number. A passive node has nobody who does.
+    /// row turns out to be right: the round's head will cover the row's number. A passive node has nobody who looks: a file
+    /// is sent as it stands there now, and what cannot be sent leaves the round unsettled.
     pub(super) fn changed_meanwhile(&mut self, want: Want) -> Result<(), EngineError> {
         if self.party.role == Role::Active {
             self.peer_lacks(&want.path)?;

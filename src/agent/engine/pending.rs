@@ -20,10 +20,7 @@ impl Engine {
         let scanning = !self.scanner.is_idle();
         oldest = self.count_unsent(&mut paths, &mut bytes, oldest);
         self.board.hold(paths, bytes, oldest);
-        let (head, epoch) = {
-            let h = self.side.node.epochs.history();
-            (h.head(), h.last().map_or(0, |e| e.number))
-        };
+        let head = self.side.node.epochs.history().head();
         let live = matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live));
         let behind = if live {
             0
@@ -31,8 +28,7 @@ impl Engine {
             head.saturating_sub(self.acked)
         };
         self.board.update(|s| {
-            s.sequence = head;
-            s.epoch = epoch;
+            self.side.node.show_position(s);
             s.pending.scanning = scanning;
         });
         if self.commands.is_flushing() {

@@ -88,8 +88,7 @@ impl Performer<'_> {
 }
 
 /// A metadata change of a file whose content stays: only on the content both sides know, or on a file that was found here
-/// and is all that it is to be. The inner error is that of a
-/// change that may be done in part.
+/// and is all that it is to be. The inner error is that of a change that may be done in part.
 pub(super) fn keep_content(
     entry: &Entry,
     place: &Place,
