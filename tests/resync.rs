@@ -9,6 +9,8 @@ mod apart;
 mod crossing;
 #[path = "resync/given.rs"]
 mod given;
+#[path = "resync/lacked.rs"]
+mod lacked;
 #[path = "resync/large.rs"]
 mod large;
 #[path = "resync/names.rs"]

@@ -14,16 +14,17 @@ use std::sync::Arc;
 use self::prepare::Prepared;
 use super::hooks::Hooks;
 use super::incoming::Incoming;
-use super::node::{Node, NodeError};
+use super::node::{Node, NodeError, NodeRoot};
 use super::perform::{Fault, Outcome, Performer, Planned, Replay};
 use super::redo::{Record, Step};
 use super::staging::{Slots, Staging};
 use crate::index::epochs::EpochsError;
 use crate::index::journal::JournalError;
 use crate::index::store::StoreError;
-use crate::model::batch::Batch;
+use crate::model::batch::{Batch, Lacked};
 use crate::model::epoch::{History, Seq};
 use crate::model::path::TreePath;
+use crate::sys::tree::Look;
 use crate::wire::message::PathProblem;
 
 /// Bytes of records after which tree and index are synced and the journal is emptied.
@@ -156,7 +157,10 @@ impl Receiving {
             let path = op.path().clone();
             match self.prepare(op, &mut prepared) {
                 Ok(step) => prepared.steps.push((seq, step)),
-                Err(fault) => self.leave_out(path, fault, &mut prepared)?,
+                Err(fault) => {
+                    let step = self.leave_out(path, fault, &mut prepared)?;
+                    prepared.steps.push((seq, step));
+                }
             }
         }
         self.fill(&mut prepared)?;
@@ -194,15 +198,16 @@ impl Receiving {
         Ok(outcome)
     }
 
-    /// Leaves out an operation that cannot be prepared; a full disk ends the batch, since the rest would fail as well.
+    /// The step of an operation that cannot be prepared; a full disk ends the batch, since the rest would fail as well.
     fn leave_out(
         &self,
         path: TreePath,
         fault: Fault,
         prepared: &mut Prepared,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<Step, ApplyError> {
+        let wanted = matches!(fault, Fault::Want);
         match fault {
-            Fault::Want => prepared.outcome.wants.push(path),
+            Fault::Want => {}
             Fault::Index(e) => return Err(e.into()),
             Fault::Problem { operation, cause }
                 if cause.contains("os error 28") || cause.contains("os error 122") =>
@@ -212,12 +217,12 @@ impl Receiving {
                 return Err(ApplyError::Stage(io::Error::other(text)));
             }
             Fault::Problem { operation, cause } => prepared.outcome.problems.push(PathProblem {
-                path,
+                path: path.clone(),
                 operation,
                 cause,
             }),
         }
-        Ok(())
+        Ok(Step::Lack { path, wanted })
     }
 
     /// Ends a round of comparing: removes `gone`, then this node's data is `history`'s.
@@ -246,6 +251,39 @@ impl Receiving {
         let outcome = self.perform(&record, None)?;
         self.tell(noted, &outcome);
         Ok(outcome)
+    }
+
+    /// A round was settled: what was lacked as a whole directory came with it, where the directory stands.
+    ///
+    /// # Errors
+    /// [`ApplyError`] where the index fails.
+    pub fn came_whole(&mut self) -> Result<(), ApplyError> {
+        for path in self.lacked_trees()? {
+            self.node.store.lack_no_more(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Directories that were lacked with everything in them, and of which a batch has brought the directory alone.
+    ///
+    /// # Errors
+    /// [`ApplyError`] where the index fails.
+    pub fn lacked_trees(&mut self) -> Result<Vec<TreePath>, ApplyError> {
+        let node = &mut self.node;
+        let mut paths = Vec::new();
+        for Lacked { path, tree } in node.store.lacked()? {
+            let is_dir = |r: &NodeRoot| {
+                let look = r.root.look(&path.path);
+                matches!(look, Ok(Look::There(seen)) if seen.entry.kind.is_dir())
+            };
+            if tree
+                && node.root(path.root).is_some_and(is_dir)
+                && node.store.dir_id(&path)?.is_some()
+            {
+                paths.push(path);
+            }
+        }
+        Ok(paths)
     }
 
     /// Brings trees and index to disk and empties the journal.
@@ -317,6 +355,9 @@ impl Receiving {
             // index would stand at a head whose epoch this node does not know, and what is equal would count as its tail.
             if let Some(history) = &record.history {
                 self.node.epochs.adopt(history.clone())?;
+            }
+            if outcome.lacks_more {
+                self.node.epochs.set_catching_up(true)?;
             }
             self.node.store.commit()?;
             Ok(outcome)

@@ -101,10 +101,10 @@ pub struct Engine {
     session: Option<Session>,
     scanner: Scanner,
     bulk: bulk::Handle,
-    /// Files the bulk thread has to read, and when their change was noticed.
-    jobs: BTreeMap<TreePath, u64>,
+    /// Files the bulk thread has to read.
+    jobs: BTreeMap<TreePath, large::Reading>,
     /// Paths the peer lacks whatever the index says.
-    force: BTreeSet<TreePath>,
+    force: BTreeMap<TreePath, u64>,
     departed: Departed,
     carried: Carried,
     commands: Commands,
@@ -180,7 +180,7 @@ impl Engine {
             scanner: Scanner::default(),
             bulk,
             jobs: BTreeMap::new(),
-            force: BTreeSet::new(),
+            force: BTreeMap::new(),
             departed: Departed::default(),
             carried: Carried::default(),
             commands: Commands::default(),

@@ -114,6 +114,7 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
         keep: party.keep,
         unclean: party.role == Role::Standby && node.is_unclean(),
         outage: node.epochs.outage(),
+        lacks: node.store.lacked().unwrap_or_default(),
     }
 }
 
@@ -233,6 +234,15 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
                 } else {
                     Course::Receive { since }
                 }
+            } else if let Some(receives) = lacks_something(ours, theirs) {
+                if receives {
+                    Course::Receive { since }
+                } else {
+                    Course::Send {
+                        since,
+                        full: all(since, ours, theirs),
+                    }
+                }
             } else if ours.full {
                 // With nobody active, who asks for a full comparison takes the other side's state.
                 Course::Receive { since }
@@ -264,9 +274,20 @@ fn forgot_numbers(behind: &Hello, ahead: &Hello) -> bool {
         && own.is_some_and(|e| e.node == behind.node)
 }
 
+/// Of two sides that stand at the same number, neither active: whether ours is the one that receives, where one could not
+/// do what came with that number. Where both could not, one is brought up to date, and asks for the rest as the next one.
+fn lacks_something(ours: &Hello, theirs: &Hello) -> Option<bool> {
+    match (ours.lacks.is_empty(), theirs.lacks.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(true),
+        (true, false) => Some(false),
+        (false, false) => Some(ours.node < theirs.node),
+    }
+}
+
 /// Whether both sides know what they changed and deleted after `since`, and this is the time to bring it together.
 fn may_merge(ours: &Hello, theirs: &Hello, since: Seq) -> bool {
-    let knows = |h: &Hello| !h.index_fresh && h.tombs_forgotten <= since;
+    let knows = |h: &Hello| !h.index_fresh && h.lacks.is_empty() && h.tombs_forgotten <= since;
     let waits = |h: &Hello| h.dry_run || h.takes_over;
     since > 0 && knows(ours) && knows(theirs) && !waits(ours) && !waits(theirs)
 }

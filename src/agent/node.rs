@@ -4,6 +4,7 @@
 //! reads and writes this state. Opening it does nothing to the tree; what an earlier process left
 //! in the journal is rolled forward by [`super::apply`].
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,6 +115,8 @@ pub struct Node {
     pub fine_times: bool,
     /// What an earlier process left in the journal.
     pub left: Left,
+    /// Directories that could not be made here, for a cause that a person has to mend.
+    pub refused: BTreeSet<TreePath>,
     /// The index holds changes of this node's own that the peer goes on without.
     pub has_tail: bool,
     /// This node's data are those that a split brain was decided against; what is moved aside says so.
@@ -202,6 +205,7 @@ impl Node {
             has_tail: false,
             lost_split_brain: false,
             peer_outage: false,
+            refused: BTreeSet::new(),
         };
         if node.epochs.outage() {
             // Also with an index that a power cut took, its disk is what counts.

@@ -6,6 +6,7 @@
 
 mod fill;
 mod in_place;
+mod lack;
 mod put;
 mod remove;
 mod replay;
@@ -81,6 +82,8 @@ pub struct Outcome {
     pub problems: Vec<PathProblem>,
     /// Local versions moved to the preserved directory.
     pub preserved: u64,
+    /// More is lacked than is remembered path by path.
+    pub lacks_more: bool,
 }
 
 /// Does the steps of one record.
@@ -193,19 +196,28 @@ impl<'a> Performer<'a> {
                     blocks,
                 } => self.put(*seq, path, entry, source, blocks),
                 Step::Delete { path } => self.delete(path),
+                Step::Lack { wanted: true, .. } => Err(Fault::Want),
+                Step::Lack { path, .. } => {
+                    self.lack(path)?;
+                    continue;
+                }
             };
             let path = match step {
                 Step::Move { to, .. } => to,
-                Step::Put { path, .. } | Step::Delete { path } => path,
+                Step::Put { path, .. } | Step::Delete { path } | Step::Lack { path, .. } => path,
             };
             if self.replay.is_some() {
                 // What was done before the crash moved the time of its directory, whether or not it is done again.
                 self.touch(path);
             }
             match done {
-                Ok(()) => {}
-                Err(Fault::Want) => self.outcome.wants.push(path.clone()),
-                Err(Fault::Problem { operation, cause }) => self.problem(path, operation, cause),
+                Ok(()) => self.has(step)?,
+                Err(Fault::Want) => self.want(step, path)?,
+                Err(Fault::Problem { operation, cause }) => {
+                    self.lack_step(step, path)?;
+                    self.refuse(step);
+                    self.problem(path, operation, cause);
+                }
                 Err(Fault::Index(e)) => return Err(e),
             }
         }

@@ -22,6 +22,7 @@ use super::compare::Comparison;
 use super::incoming::Broken;
 use super::peer::Peer;
 use super::perform::Outcome;
+use crate::model::batch::Lacked;
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::wire::control::ResyncReport;
@@ -55,6 +56,10 @@ pub struct Receiver {
     dry_run: bool,
     order: Order,
     going: Going,
+    /// What the sender lacks of this node's changes, until a round begins.
+    peer_lacks: Vec<Lacked>,
+    /// A round was settled, and no other one begun.
+    is_live: bool,
     /// What a full round finds to be missing.
     missing: Option<Missing>,
     comparison: Option<Comparison>,
@@ -78,10 +83,17 @@ impl Receiver {
             order,
             going,
             missing: None,
+            peer_lacks: Vec::new(),
+            is_live: false,
             comparison,
             report,
             started: Instant::now(),
         }
+    }
+
+    /// The sender never could take these changes of this node's: they make way as what nobody else has.
+    pub fn not_taken(&mut self, what: Vec<Lacked>) {
+        self.peer_lacks = what;
     }
 
     /// Number of the session.
@@ -147,12 +159,9 @@ impl Receiver {
             Message::Settle { number, history } => {
                 let (gone, count) = self.going.take();
                 let outcome = self.side.settle(&gone, history)?;
-                if !outcome.problems.is_empty() {
-                    // What could not be deleted is in nobody's index but this one's: only comparing everything finds it.
-                    self.side.node.epochs.set_catching_up(true)?;
-                }
                 self.show(&gone, &outcome);
                 self.side.node.index_is_complete()?;
+                self.side.came_whole()?;
                 self.report.deletes += count;
                 self.count(&outcome);
                 self.peer.send(Message::Ack {
@@ -161,6 +170,7 @@ impl Receiver {
                     problems: outcome.problems,
                 });
                 self.tell();
+                self.is_live = true;
                 return Ok(Next::CaughtUp);
             }
             Message::Batch(batch) => self.batch(batch)?,
@@ -263,6 +273,7 @@ impl Receiver {
 
     fn begin(&mut self, since: Seq, full: bool, dry_run: bool) -> Result<(), ApplyError> {
         self.since = since;
+        self.is_live = false;
         self.dry_run = dry_run;
         self.going.take();
         self.missing = full.then(Missing::default);
@@ -272,6 +283,8 @@ impl Receiver {
             self.side.node.epochs.set_catching_up(true)?;
         }
         if full && !dry_run {
+            // Everything is compared, and what cannot be done is noted anew.
+            self.side.node.store.lack_nothing()?;
             for r in &self.side.node.roots {
                 self.board.solved_below(&r.root.name);
             }
@@ -342,7 +355,10 @@ impl Receiver {
         let puts = batch.ops.len() as u64;
         let inline: u64 = batch.ops.iter().map(|(_, op)| op.inline_len() as u64).sum();
         match self.side.apply(batch) {
-            Ok(outcome) => {
+            Ok(mut outcome) => {
+                if self.is_live {
+                    outcome.wants.extend(self.side.lacked_trees()?);
+                }
                 self.report.puts += puts;
                 self.report.bytes += inline;
                 self.count(&outcome);

@@ -78,6 +78,13 @@ pub enum Step {
         /// Where.
         path: TreePath,
     },
+    /// What came for `path` could not be prepared: it is lacked from here on.
+    Lack {
+        /// Where.
+        path: TreePath,
+        /// The sender is to send it whole; otherwise a person has to help.
+        wanted: bool,
+    },
 }
 
 impl Step {

@@ -9,7 +9,7 @@ mod files;
 pub mod guard;
 mod moves;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -69,7 +69,7 @@ pub struct Resolver<'a> {
     /// The peer follows closely: contents are read for it now.
     live: bool,
     /// Paths whose content must be sent whole although the index knows it.
-    force: &'a BTreeSet<TreePath>,
+    force: &'a BTreeMap<TreePath, u64>,
     departed: &'a mut Departed,
     guard: &'a mut Guard,
     /// Time of the guard, in milliseconds.
@@ -98,7 +98,7 @@ impl<'a> Resolver<'a> {
     pub fn new(
         node: &'a mut Node,
         live: bool,
-        force: &'a BTreeSet<TreePath>,
+        force: &'a BTreeMap<TreePath, u64>,
         departed: &'a mut Departed,
         (guard, now): (&'a mut Guard, u64),
     ) -> Self {
@@ -235,7 +235,7 @@ impl<'a> Resolver<'a> {
         }
         self.out.fine.push(path.clone());
         if path.path.is_root() || self.node.store.lookup(path)?.is_none() {
-            if self.force.contains(path) {
+            if self.force.contains_key(path) {
                 let seq = self.next()?;
                 self.deletes.push((seq, Op::Delete { path: path.clone() }));
             }
@@ -256,7 +256,7 @@ impl<'a> Resolver<'a> {
         {
             return Ok(());
         }
-        let forced = self.force.contains(path);
+        let forced = self.force.contains_key(path);
         if !forced
             && row
                 .as_ref()

@@ -99,6 +99,15 @@ impl Brought {
     }
 }
 
+/// A path that the peer asked for whole.
+#[derive(Debug, Default)]
+pub struct Retried {
+    /// How often it did.
+    times: u32,
+    /// Number of the first batch that may hold it whole: what the peer says of earlier ones is no further request.
+    from: u64,
+}
+
 /// A session in which this node sends.
 pub struct Session {
     /// The way to the peer.
@@ -117,8 +126,10 @@ pub struct Session {
     pub gives: bool,
     /// The round only counts.
     pub dry_run: bool,
-    /// Paths the peer asked for whole, and how often.
-    pub retried: BTreeMap<TreePath, u32>,
+    /// Paths the peer asked for whole.
+    pub retried: BTreeMap<TreePath, Retried>,
+    /// The peer lacks whole directories, and gets them by a round as soon as nothing else is on its way.
+    pub trees: bool,
     /// Further names of files that the peer got as files of their own in this round.
     pub parted: BTreeSet<TreePath>,
     /// Transfers of a round under way.
@@ -145,6 +156,7 @@ impl Session {
             gives: false,
             dry_run: false,
             retried: BTreeMap::new(),
+            trees: false,
             parted: BTreeSet::new(),
             round_jobs: BTreeSet::new(),
             brought: Brought::default(),
@@ -164,6 +176,9 @@ impl Session {
     /// stretch gathers into few large ones, each of which costs the receiver one write to disk.
     #[must_use]
     pub fn has_room(&self) -> bool {
+        if self.trees {
+            return false;
+        }
         if self.flights.len() < FEW_FLIGHT {
             return true;
         }
@@ -271,6 +286,19 @@ impl Session {
         if let Phase::Round(round) = &mut self.phase {
             round.asked = true;
         }
+    }
+
+    /// Notes that the peer, in its answer to this batch, asks for a path whole; how often it did, or `None` where the batch
+    /// was sent before the path goes whole anyway.
+    pub fn ask_again(&mut self, path: &TreePath, batch: u64) -> Option<u32> {
+        let next = self.number + 1;
+        let retried = self.retried.entry(path.clone()).or_default();
+        if batch < retried.from {
+            return None;
+        }
+        retried.from = next;
+        retried.times += 1;
+        Some(retried.times)
     }
 
     /// The next batch number.

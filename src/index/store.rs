@@ -8,6 +8,7 @@
 //! commits are not synced; what must survive power loss is in the journal and the epoch history. Checkpoints are synced, so
 //! what a power cut leaves is the index of some earlier moment, and never a mixture of two.
 
+mod debts;
 mod read;
 mod rest;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use crate::model::epoch::Seq;
 use crate::model::path::{RootId, TreePath};
 
 /// Version of the schema.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Name of the file in the state directory.
 pub const FILE: &str = "index.db";
 
@@ -85,6 +86,8 @@ pub struct Store {
     dirs: HashMap<TreePath, NodeId>,
     /// There may be tombstones: where there is none, none has to be removed for each path that is put.
     tombs: Cell<bool>,
+    /// This node may lack something that its number says it has.
+    lacks: Cell<bool>,
 }
 
 const SCHEMA: &str = "
@@ -106,6 +109,11 @@ CREATE INDEX tombstone_seq ON tombstone(seq);
 CREATE TABLE owed (root INTEGER NOT NULL, path BLOB NOT NULL, PRIMARY KEY (root, path)) WITHOUT ROWID;
 CREATE TABLE blocks (node INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+";
+
+/// What version 2 has more than version 1.
+const SINCE_2: &str = "
+CREATE TABLE IF NOT EXISTS lacked (root INTEGER NOT NULL, path BLOB NOT NULL, tree INTEGER NOT NULL, PRIMARY KEY (root, path)) WITHOUT ROWID;
 ";
 
 impl Store {
@@ -155,9 +163,10 @@ impl Store {
             return Err(StoreError::Newer(path, version));
         }
         let fresh = version == 0;
-        if fresh {
+        if version < VERSION {
+            let first = if fresh { SCHEMA } else { "" };
             db.execute_batch(&format!(
-                "BEGIN; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;"
+                "BEGIN; {first} {SINCE_2} PRAGMA user_version={VERSION}; COMMIT;"
             ))
             .map_err(err)?;
         }
@@ -167,12 +176,14 @@ impl Store {
             roots: Vec::new(),
             dirs: HashMap::new(),
             tombs: Cell::new(true),
+            lacks: Cell::new(true),
         };
         store.count_tombs()?;
         for name in roots {
             let id = store.root_row(name)?;
             store.roots.push(id);
         }
+        store.lacks.set(!store.lacked()?.is_empty());
         Ok((store, fresh))
     }
 
@@ -212,6 +223,7 @@ impl Store {
     pub fn rollback(&mut self) {
         self.dirs.clear();
         self.tombs.set(true);
+        self.lacks.set(true);
         if let Err(e) = self.db.execute_batch("ROLLBACK") {
             tracing::debug!("nothing to roll back in the index: {e}");
         }

@@ -10,6 +10,19 @@ use super::entry::Entry;
 use super::epoch::Seq;
 use super::path::TreePath;
 
+/// What a node lacks although its number says that it has it: an operation that could not be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lacked {
+    /// The path.
+    pub path: TreePath,
+    /// No directory stood there, so it lacks everything that belongs below it as well.
+    pub tree: bool,
+}
+
+/// Most paths that a node remembers, and tells, one by one to lack although its number says that it has them.
+pub const MAX_LACKED: usize = 256;
+/// Most bytes of all of them.
+pub const MAX_LACKED_BYTES: usize = 128 * 1024;
 /// Most operations in one batch.
 pub const MAX_BATCH_OPS: usize = 4096;
 

@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::batch::{Batch, MAX_BATCH_OPS};
+use crate::model::batch::{Batch, Lacked, MAX_BATCH_OPS, MAX_LACKED};
 use crate::model::bounded::{list, text};
 pub use crate::model::entry::MAX_XATTRS;
 use crate::model::entry::{Entry, Hash};
@@ -19,7 +19,7 @@ use crate::model::path::{RootId, TreePath};
 pub use self::check::Invalid;
 
 /// Version of the protocol; both sides must speak the same.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 /// Most roots of a configuration.
 pub const MAX_ROOTS: usize = 256;
 /// Most names in one listing or want.
@@ -73,6 +73,9 @@ pub struct Hello {
     /// Its host lost power while it was active, so that its disk may be behind what it sent; the receiver of this has not
     /// been brought to what the disk held since.
     pub outage: bool,
+    /// What it lacks although its history says otherwise: those operations could not be done.
+    #[serde(deserialize_with = "list::<_, _, MAX_LACKED>")]
+    pub lacks: Vec<Lacked>,
 }
 
 /// What a node does in a session.

@@ -227,7 +227,7 @@ fn what_is_not_replicated_is_not_touched() {
         },
         Attack {
             name: "a put through a link to elsewhere",
-            want: "create it",
+            want: "none stands here",
             play: |s| ops(s, vec![put(at(DATA, "way/new"), b"evil")]),
         },
         Attack {

@@ -138,14 +138,13 @@ impl Receiving {
             let file = filling.fill(staging)?;
             Ok((path.root, open.then_some(file)))
         });
-        // From the last, so that the numbers of those before stay right.
-        for (carried, done) in contents.iter().zip(done).rev() {
+        for (carried, done) in contents.iter().zip(done) {
             match done {
                 Ok((root, file)) => prepared.keep(root, file),
                 Err(fault) => {
-                    let (_, step) = prepared.steps.remove(carried.at);
-                    if let Step::Put { path, .. } = step {
-                        self.leave_out(path, fault, prepared)?;
+                    if let Some((_, Step::Put { path, .. })) = prepared.steps.get(carried.at) {
+                        let path = path.clone();
+                        prepared.steps[carried.at].1 = self.leave_out(path, fault, prepared)?;
                     }
                 }
             }

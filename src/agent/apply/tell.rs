@@ -70,6 +70,7 @@ impl Receiving {
                 [is_new.then(|| Touched::Dir(path.clone())), None]
             }
             Step::Put { path, .. } => [Some(Touched::Path(path.clone())), None],
+            Step::Lack { .. } => [None, None],
         })
     }
 }

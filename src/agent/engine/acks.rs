@@ -16,16 +16,26 @@ use crate::wire::message::{Have, PathProblem};
 /// Times a path is sent whole on request before it counts as a problem.
 pub(super) const MAX_RETRIES: u32 = 4;
 
-/// Drops what is said of paths that were not in the batch; the directories they stand in were touched as well.
+/// Drops what is said of paths that were not in the batch; a directory above them may be missing, and the one they stand in
+/// was touched as well.
 fn keep_to(sent: &[TreePath], wants: &mut Vec<TreePath>, problems: &mut Vec<PathProblem>) {
     if wants.is_empty() && problems.is_empty() {
         return;
     }
-    let above = |p: &TreePath| Some(TreePath::new(p.root, p.path.parent()?));
-    let paths: HashSet<TreePath> = sent.iter().cloned().collect();
-    let dirs: HashSet<TreePath> = sent.iter().filter_map(above).collect();
-    wants.retain(|p| paths.contains(p));
-    problems.retain(|p| paths.contains(&p.path) || dirs.contains(&p.path));
+    let paths: HashSet<&TreePath> = sent.iter().collect();
+    let mut dirs: HashSet<TreePath> = HashSet::new();
+    for path in sent {
+        let mut dir = path.path.parent();
+        while let Some(at) = dir.filter(|d| !d.is_root()) {
+            dir = at.parent();
+            if !dirs.insert(TreePath::new(path.root, at)) {
+                break;
+            }
+        }
+    }
+    let of_it = |p: &TreePath| paths.contains(p) || dirs.contains(p);
+    wants.retain(of_it);
+    problems.retain(|p| of_it(&p.path) || p.path.path.is_root());
 }
 
 impl Engine {
@@ -70,7 +80,7 @@ impl Engine {
             return Ok(());
         }
         for path in wants {
-            self.wanted_whole(path, since)?;
+            self.wanted_whole(path, number, since)?;
         }
         for p in problems {
             let shown = self.side.node.show(&p.path);
@@ -79,7 +89,7 @@ impl Engine {
                 &format!("{} on {}", p.operation, self.party.peer),
                 &p.cause,
             );
-            self.peer_lacks(&p.path)?;
+            self.peer_lacks(&p.path, since)?;
             self.again.insert(p.path);
         }
         if settled {
@@ -93,19 +103,27 @@ impl Engine {
         Ok(())
     }
 
-    /// The peer cannot build a path, changed at `since`, from what it has: it gets the content whole.
-    fn wanted_whole(&mut self, path: TreePath, since: u64) -> Result<(), EngineError> {
+    /// The peer cannot build a path, which was in this batch and changed at `since`, from what it has: it gets the content
+    /// whole.
+    fn wanted_whole(&mut self, path: TreePath, batch: u64, since: u64) -> Result<(), EngineError> {
         let Some(session) = &mut self.session else {
             return Ok(());
         };
-        let tries = session.retried.entry(path.clone()).or_insert(0);
-        *tries += 1;
+        let Some(tries) = session.ask_again(&path, batch) else {
+            return Ok(());
+        };
         tracing::debug!("{}: the peer needs it whole", self.side.node.show(&path));
-        if *tries > MAX_RETRIES {
+        let is_dir = (self.side.node.store.lookup(&path)?).is_some_and(|r| r.entry.kind.is_dir());
+        if tries > MAX_RETRIES {
             let cause = "the peer refused the content repeatedly; run syncctl verify";
             self.board
                 .problem(&self.side.node.show(&path), "send", cause);
-            self.peer_lacks(&path)?;
+            if is_dir && matches!(session.phase, Phase::Round(_)) {
+                // What of it the peer lacks is known there alone, and is asked for in the next session.
+                self.link_down(cause);
+                return Ok(());
+            }
+            self.peer_lacks(&path, since)?;
             self.again.insert(path);
             return Ok(());
         }
@@ -122,43 +140,28 @@ impl Engine {
                     session.parted.insert(path);
                 }
             }
+            // It asks for everything below a directory, once a round begins.
+            _ if is_dir => session.trees = true,
             _ => {
-                self.peer_lacks(&path)?;
-                // A directory that could not be moved lacks everything below it.
-                self.force_below(&path, since)?;
+                self.peer_lacks(&path, since)?;
                 self.carried.touch(&self.hints, path, Touch::Changed, since);
             }
         }
         Ok(())
     }
 
-    /// Everything below a directory is sent whole.
-    fn force_below(&mut self, path: &TreePath, since: u64) -> Result<(), EngineError> {
-        let Some(id) = self.side.node.store.dir_id(path)? else {
-            return Ok(());
+    /// Begins a round in which the peer asks for the directories it lacks, once nothing else is on its way.
+    pub(super) fn bring_trees(&mut self) {
+        let Some(session) = &mut self.session else {
+            return;
         };
-        let Some((row, _)) = self.side.node.store.by_id(id)? else {
-            return Ok(());
-        };
-        if !row.entry.kind.is_dir() {
-            return Ok(());
+        let live = matches!(session.phase, Phase::Live);
+        let quiet = session.flights.is_empty() && self.jobs.is_empty();
+        if !session.trees || !live || !quiet || self.commands.is_comparing() {
+            return;
         }
-        let mut stack = vec![(path.clone(), id)];
-        while let Some((dir, id)) = stack.pop() {
-            for (name, row) in self.side.node.store.children(id, None, usize::MAX >> 1)? {
-                let Ok(rel) = dir.path.join(&name) else {
-                    continue;
-                };
-                let at = TreePath::new(dir.root, rel);
-                self.force.insert(at.clone());
-                self.carried
-                    .touch(&self.hints, at.clone(), Touch::Changed, since);
-                if row.entry.kind.is_dir() {
-                    stack.push((at, row.id));
-                }
-            }
-        }
-        Ok(())
+        session.trees = false;
+        session.begin(&self.side.node, session.peer_head, false, false, &[]);
     }
 
     /// The peer stands where this node stood when the round began: another round brings what changed since.
@@ -169,6 +172,8 @@ impl Engine {
         let Phase::Round(round) = &session.phase else {
             return Ok(());
         };
+        // What this node lacked of the peer's changes the peer has given up, too.
+        self.side.node.store.lack_nothing()?;
         if session.gives {
             // From here on this node is the one that is behind, and receives on this stream.
             self.given = true;

@@ -47,6 +47,7 @@ impl Engine {
     /// Goes on with a round or a comparison.
     pub(super) fn session_work(&mut self) -> Result<(), EngineError> {
         self.compare_work()?;
+        self.bring_trees();
         let Some(session) = &mut self.session else {
             return Ok(());
         };
@@ -196,7 +197,7 @@ impl Engine {
     /// is sent as it stands there now, and what cannot be sent leaves the round unsettled.
     pub(super) fn changed_meanwhile(&mut self, want: Want) -> Result<(), EngineError> {
         if self.party.role == Role::Active {
-            self.peer_lacks(&want.path)?;
+            self.peer_lacks(&want.path, 0)?;
             self.carried
                 .touch(&self.hints, want.path, Touch::Changed, 0);
             return Ok(());
@@ -261,16 +262,16 @@ impl Engine {
             round.not_sent.insert(path);
             return Ok(());
         }
-        self.peer_lacks(&path)?;
+        self.peer_lacks(&path, 0)?;
         self.again.insert(path);
         Ok(())
     }
 
     /// Notes, across sessions and restarts, that the peer does not have a path whatever its number says: the next look
-    /// at it sends it.
-    pub(super) fn peer_lacks(&mut self, path: &TreePath) -> Result<(), EngineError> {
+    /// at it sends it, as what was changed at `since`.
+    pub(super) fn peer_lacks(&mut self, path: &TreePath, since: u64) -> Result<(), EngineError> {
         self.side.node.store.owe(path)?;
-        self.force.insert(path.clone());
+        self.send_whole(path.clone(), since);
         Ok(())
     }
 }

@@ -69,7 +69,7 @@ impl Engine {
                 what,
             }));
             // Looking again at what differs mends it.
-            self.force.insert(path.clone());
+            self.send_whole(path.clone(), self.hints.now());
             self.again.insert(path);
         }
     }

@@ -13,13 +13,21 @@ use crate::model::batch::{Content, Op};
 use crate::model::path::TreePath;
 use crate::wire::message::{Have, Message};
 
+/// A file that the bulk thread has to read.
+pub(super) struct Reading {
+    /// When the change was noticed for which it is read.
+    pub since: u64,
+    /// When it was noticed that it changed meanwhile: it is looked at again once it was read.
+    pub changed: Option<u64>,
+}
+
 impl Engine {
     /// Hands a large file to the bulk thread; `may_append` where a prefix known to the peer may be trusted for now.
     pub(super) fn read_large(&mut self, path: TreePath, may_append: bool, since: u64) {
         let Some(root) = self.side.node.root(path.root).map(|r| r.root.clone()) else {
             return;
         };
-        let forced = self.force.contains(&path);
+        let forced = self.force.contains_key(&path);
         let row = self.side.node.store.lookup(&path).ok().flatten();
         let known = row.as_ref().and_then(|r| r.entry.kind.hash());
         let blocks = row.as_ref().and_then(|r| {
@@ -41,7 +49,7 @@ impl Engine {
             .as_mut()
             .filter(|s| matches!(s.phase, Phase::Live))
             .map(Session::next_transfer);
-        self.jobs.insert(path.clone(), since);
+        self.note_reading(path.clone(), since);
         let job = bulk::Job {
             path,
             root,
@@ -51,6 +59,11 @@ impl Engine {
             since,
         };
         self.read_by_bulk(job);
+    }
+
+    fn note_reading(&mut self, path: TreePath, since: u64) {
+        let changed = self.jobs.get(&path).and_then(|r| r.changed);
+        self.jobs.insert(path, Reading { since, changed });
     }
 
     /// Gives the bulk thread a file to read.
@@ -67,7 +80,10 @@ impl Engine {
         job: bulk::Job,
         result: Result<bulk::Read, bulk::Failed>,
     ) -> Result<(), EngineError> {
-        self.jobs.remove(&job.path);
+        if let Some(since) = self.jobs.remove(&job.path).and_then(|r| r.changed) {
+            self.carried
+                .touch(&self.hints, job.path.clone(), Touch::Writing, since);
+        }
         let current = |s: &Session| {
             job.to
                 .as_ref()
@@ -100,7 +116,7 @@ impl Engine {
                 }
                 let shown = self.side.node.show(&job.path);
                 self.board.solved(&shown);
-                if self.force.remove(&job.path) {
+                if self.force.remove(&job.path).is_some() {
                     self.side.node.store.settle_debt(&job.path)?;
                 }
                 if let Some(session) = &mut self.session {
@@ -153,7 +169,7 @@ impl Engine {
         let to = Some(session.next_transfer());
         session.round_jobs.insert(want.path.clone());
         let since = self.hints.now();
-        self.jobs.insert(want.path.clone(), since);
+        self.note_reading(want.path.clone(), since);
         let job = bulk::Job {
             path: want.path,
             root,

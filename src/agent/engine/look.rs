@@ -118,6 +118,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Has the next look at a path send it whole, as what was changed at `since`.
+    pub(super) fn send_whole(&mut self, path: TreePath, since: u64) {
+        let known = self.force.entry(path).or_insert(since);
+        *known = since.min(*known);
+    }
+
     /// Has a directory scanned, for a change noticed at `since`.
     pub(super) fn scan_later(&mut self, path: TreePath, since: u64) {
         self.scan_since = Some(self.scan_since.map_or(since, |s| s.min(since)));
@@ -133,15 +139,19 @@ impl Engine {
         let ids: BTreeSet<_> = paths.iter().map(|p| p.root).collect();
         let held: BTreeSet<_> = ids.into_iter().filter(|id| self.is_held(*id)).collect();
         paths.retain(|p| {
-            let busy = self.jobs.contains_key(p);
-            if busy {
-                self.again.insert(p.clone());
+            let reading = self.jobs.get_mut(p);
+            let free = reading.is_none();
+            if let Some(reading) = reading {
+                reading.changed = Some(reading.changed.map_or(since, |s| s.min(since)));
             }
-            !busy && !held.contains(&p.root)
+            free && !held.contains(&p.root)
         });
         if paths.is_empty() {
             return Ok(());
         }
+        // Nobody's flush is done before what the peer was found to lack is there.
+        let forced = paths.iter().filter_map(|p| self.force.get(p));
+        let since = forced.copied().fold(since, u64::min);
         let live = self
             .session
             .as_ref()
@@ -173,7 +183,7 @@ impl Engine {
                 let shown = self.side.node.show(path);
                 self.board.solved(&shown);
             }
-            if !self.force.is_empty() && self.force.remove(path) {
+            if !self.force.is_empty() && self.force.remove(path).is_some() {
                 self.side.node.store.settle_debt(path)?;
             }
         }

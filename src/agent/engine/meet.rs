@@ -133,7 +133,7 @@ impl Engine {
             Course::Send { since, full } => {
                 // Without paths the peer stands at `since` in our history; what it is owed it lacks all the same.
                 for path in self.side.node.store.owed(PIECE * 64)? {
-                    self.force.insert(path.clone());
+                    self.force.insert(path.clone(), 0);
                     self.carried.touch(&self.hints, path, Touch::Changed, 0);
                 }
                 let empty: Vec<_> = (0u16..)
@@ -259,7 +259,7 @@ impl Engine {
             s.peer_head = head;
             self.brought = s.brought;
             for path in std::mem::take(&mut s.parted) {
-                self.force.insert(path.clone());
+                self.force.insert(path.clone(), 0);
                 self.carried.touch(&self.hints, path, Touch::Changed, 0);
             }
         }

@@ -9,8 +9,8 @@ impl Engine {
     /// Tells the board what would be lost now, and whether somebody's flush is done.
     pub(super) fn after_work(&mut self) {
         let flights = self.session.iter().flat_map(|s| s.flights.values());
-        let (mut paths, mut bytes, mut oldest) =
-            (self.jobs.len() as u64, 0, self.jobs.values().min().copied());
+        let reading = self.jobs.values().map(|r| r.since);
+        let (mut paths, mut bytes, mut oldest) = (self.jobs.len() as u64, 0, reading.min());
         for f in flights {
             paths += f.paths.len() as u64;
             bytes += f.bytes;

@@ -35,6 +35,7 @@ fn side(node: &str, role: Role, head: Seq) -> Hello {
         keep: Keep::Undecided,
         unclean: false,
         outage: false,
+        lacks: Vec::new(),
     }
 }
 

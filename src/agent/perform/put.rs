@@ -43,10 +43,7 @@ impl Performer<'_> {
             self.place(path)?
         };
         let Some(place) = place else {
-            return Err(Fault::Problem {
-                operation: "create it".into(),
-                cause: "its directory is missing".into(),
-            });
+            return Err(Fault::Want);
         };
         let mut row = self.node.store.lookup(path)?;
         let stood = place.have.as_ref().map(|h| h.stamp);

@@ -74,7 +74,7 @@ impl Planned {
                     let ends = self.moves_to.entry(to.clone()).or_default();
                     ends.push(moved());
                 }
-                Step::Delete { .. } => {}
+                Step::Delete { .. } | Step::Lack { .. } => {}
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::agent::compare::hash_if_unchanged;
 use crate::agent::content::INLINE_MAX;
 use crate::agent::node::{Node, UNWRITTEN};
 use crate::index::store::{Row, StoreError};
+use crate::model::batch::Lacked;
 use crate::model::entry::Kind;
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, TreePath};
@@ -87,6 +88,15 @@ impl Receiver {
     /// common past, and what the other node could not take while this one was active. From now on it counts as found
     /// here, so it is preserved before it is replaced.
     pub(super) fn ask_for_tail(&mut self, since: Seq) -> Result<(), ApplyError> {
+        let not_taken = std::mem::take(&mut self.peer_lacks);
+        for Lacked { path, tree } in &not_taken {
+            // The sender never had what stands here, whatever the numbers say.
+            self.side.node.store.disown(path, *tree)?;
+            self.ask_for_lacked(path, *tree)?;
+        }
+        for Lacked { path, tree } in self.side.node.store.lacked()? {
+            self.ask_for_lacked(&path, tree)?;
+        }
         let node = &mut self.side.node;
         let owed = node.store.owes_any()?;
         let since = if node.peer_outage {
@@ -95,7 +105,7 @@ impl Receiver {
         } else {
             since
         };
-        node.has_tail = owed || node.epochs.history().head() > since;
+        node.has_tail = owed || !not_taken.is_empty() || node.epochs.history().head() > since;
         if !node.has_tail {
             return Ok(());
         }
@@ -141,6 +151,16 @@ impl Receiver {
             let have = self.has_of(path, since)?;
             self.ask_for_one(path, have);
         }
+        Ok(())
+    }
+
+    fn ask_for_lacked(&mut self, path: &TreePath, tree: bool) -> Result<(), ApplyError> {
+        let have = if tree {
+            Have::Nothing
+        } else {
+            self.has_of(path, Seq::MAX)?
+        };
+        self.ask_for_tree(path, have);
         Ok(())
     }
 

@@ -107,6 +107,7 @@ impl Standby<'_> {
         (ours, theirs): (&Hello, &Hello),
     ) -> Result<Followed, Failure> {
         let mut receiver = Receiver::new(side, peer.clone(), self.board.clone(), since);
+        receiver.not_taken(theirs.lacks.clone());
         self.in_step = None;
         let (end, next) = self.receive(&mut receiver, ours, theirs)?;
         // Before anything is brought to disk, which takes its time.

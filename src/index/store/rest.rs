@@ -1,4 +1,4 @@
-//! What the index keeps beside the rows: tombstones, paths owed to the peer, block lists.
+//! What the index keeps beside the rows: tombstones, block lists.
 
 use rusqlite::{OptionalExtension, params};
 
@@ -149,7 +149,7 @@ impl Store {
     }
 
     /// `None` where the root is not in the configuration any more.
-    fn tree_path(&self, root: NodeId, path: &[u8]) -> Result<Option<TreePath>> {
+    pub(super) fn tree_path(&self, root: NodeId, path: &[u8]) -> Result<Option<TreePath>> {
         let Some(root) = self.roots.iter().position(|r| *r == root) else {
             return Ok(None);
         };
@@ -159,60 +159,6 @@ impl Store {
             RootId(u16::try_from(root).unwrap_or(u16::MAX)),
             path,
         )))
-    }
-
-    /// Remembers that the peer lacks `path` though its head says otherwise.
-    ///
-    /// # Errors
-    /// [`StoreError::Sql`].
-    pub fn owe(&self, path: &TreePath) -> Result<()> {
-        self.db
-            .prepare_cached("INSERT OR REPLACE INTO owed VALUES (?,?)")
-            .and_then(|mut s| s.execute(params![self.root_key(path.root), path.path.as_bytes()]))
-            .map_err(self.sql())
-            .map(|_| ())
-    }
-
-    /// The peer has `path` now.
-    ///
-    /// # Errors
-    /// [`StoreError::Sql`].
-    pub fn settle_debt(&self, path: &TreePath) -> Result<()> {
-        self.db
-            .prepare_cached("DELETE FROM owed WHERE root=? AND path=?")
-            .and_then(|mut s| s.execute(params![self.root_key(path.root), path.path.as_bytes()]))
-            .map_err(self.sql())
-            .map(|_| ())
-    }
-
-    /// Whether the peer lacks anything though its head says otherwise.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn owes_any(&self) -> Result<bool> {
-        Ok(!self.owed(1)?.is_empty())
-    }
-
-    /// Up to `limit` paths that the peer lacks though its head says otherwise.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn owed(&self, limit: usize) -> Result<Vec<TreePath>> {
-        let mut s = self
-            .db
-            .prepare_cached("SELECT root,path FROM owed LIMIT ?")
-            .map_err(self.sql())?;
-        let rows = s
-            .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |r| {
-                Ok((r.get::<_, NodeId>(0)?, r.get::<_, Vec<u8>>(1)?))
-            })
-            .map_err(self.sql())?;
-        let mut out = Vec::new();
-        for row in rows {
-            let (root, path) = row.map_err(self.sql())?;
-            out.extend(self.tree_path(root, &path)?);
-        }
-        Ok(out)
     }
 
     /// Keeps the block list of a file's present version.

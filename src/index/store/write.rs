@@ -241,6 +241,27 @@ impl Store {
         Ok(true)
     }
 
+    /// What stands at `path`, and below it where all of `tree` is meant, counts as found here: nobody else has it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn disown(&mut self, path: &TreePath, tree: bool) -> Result<()> {
+        let Some(row) = self.lookup(path)? else {
+            return Ok(());
+        };
+        let ids = if tree {
+            "WITH RECURSIVE sub(id) AS (VALUES (?1) UNION ALL SELECT node.id FROM node JOIN sub ON node.parent=sub.id)
+             UPDATE node SET seq=0 WHERE id IN (SELECT id FROM sub)"
+        } else {
+            "UPDATE node SET seq=0 WHERE id=?1"
+        };
+        self.db
+            .prepare_cached(ids)
+            .and_then(|mut s| s.execute([row.id]))
+            .map_err(self.sql())?;
+        Ok(())
+    }
+
     /// Drops the row at a path and every row below it; returns how many.
     ///
     /// # Errors
