@@ -68,10 +68,26 @@ pub fn explain(seen: &Seen, row: Option<&Row>) -> String {
 /// What the system says where the file must be read to tell.
 pub fn holds(dir: BorrowedFd<'_>, name: &[u8], seen: &Seen, wanted: &Entry) -> io::Result<bool> {
     // What costs nothing comes first, the content last.
+    Ok(looks_like(dir, name, seen, wanted)? && holds_content(dir, name, seen, wanted)?)
+}
+
+/// Whether what was seen at `name` is `wanted` in kind, size and metadata; a file is not read.
+///
+/// # Errors
+/// What the system says where attributes cannot be read.
+pub fn looks_like(
+    dir: BorrowedFd<'_>,
+    name: &[u8],
+    seen: &Seen,
+    wanted: &Entry,
+) -> io::Result<bool> {
     let looks = |e: &Entry| (e.mode, e.uid, e.gid, e.mtime);
-    Ok(looks(&seen.entry) == looks(wanted)
-        && xattrs_of(dir, name)? == wanted.xattrs
-        && holds_content(dir, name, seen, wanted)?)
+    let kinds = (&seen.entry.kind, &wanted.kind);
+    let same_kind = match kinds {
+        (Kind::File { size, .. }, Kind::File { size: known, .. }) => size == known,
+        (seen, wanted) => seen == wanted,
+    };
+    Ok(same_kind && looks(&seen.entry) == looks(wanted) && xattrs_of(dir, name)? == wanted.xattrs)
 }
 
 /// Whether what was seen at `name` is of the wanted kind and has the wanted content, whatever its metadata.

@@ -255,6 +255,25 @@ fn doing_records_again_never_removes_what_a_later_one_brought() {
     }
 }
 
+/// Somebody replaced a file while no process ran: what a record put there before is not what stands there now.
+#[test]
+fn doing_records_again_takes_nobody_elses_file_for_its_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().join("root");
+    let mut side = receiving(dir.path());
+    side.settle(&[], history(&[1])).expect("a history");
+    apply(&mut side, 2, put("f", &long(b'n')));
+    fs::write(root.join("edit"), "edited").expect("a file");
+    fs::rename(root.join("edit"), root.join("f")).expect("replaced");
+    let mut side = without_index(side, dir.path());
+    let lacked = side.node.store.lacked().expect("an index");
+    assert_eq!(lacked.len(), 1, "{lacked:?}");
+    apply(&mut side, 3, put("f", &long(b'm')));
+    assert!(fs::read(root.join("f")).expect("a file") == long(b'm'));
+    assert_eq!(kept(dir.path()), 1, "the edit");
+    assert_eq!(side.node.store.lacked().expect("an index"), []);
+}
+
 /// Files that were not synced may be torn and look right: what the index says of their content counts for nothing.
 #[test]
 fn a_power_cut_in_the_first_round_has_every_file_read_again() {

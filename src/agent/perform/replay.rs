@@ -80,7 +80,7 @@ impl Planned {
     }
 
     /// What step `at` and later ones put at a path.
-    pub fn states(&self, path: &TreePath, at: u64) -> impl Iterator<Item = &Entry> {
+    pub fn states(&self, path: &TreePath, at: u64) -> impl Iterator<Item = &Entry> + Clone {
         let all = self.puts.get(path).into_iter().flatten();
         all.filter(move |(n, _)| *n >= at).map(|(_, entry)| entry)
     }
@@ -148,12 +148,44 @@ impl Performer<'_> {
             let look = look_at(staging, name.as_bytes()).map_err(Fault::of("look at its slot"))?;
             // What is linked was synced only where its bytes are not in the journal.
             let known = replay.planned.content(entry).filter(|_| *linked);
-            if look != Look::Absent || known.is_none() {
-                return Ok(look == Look::Absent);
+            if look != Look::Absent {
+                return Ok(false);
+            }
+            if known.is_none() {
+                // Its content was put into place, and nobody has it a second time.
+                return match &place.have {
+                    Some(_) if !Self::is_any(place, replay.planned.states(path, replay.at))? => {
+                        Err(Fault::Want)
+                    }
+                    _ => Ok(true),
+                };
             }
         }
         let later = replay.planned.states(path, replay.at);
         Self::holds_any(place, later)
+    }
+
+    /// Whether what stands at a place was put there as one of these states, and by nobody else since: it looks like it, or has
+    /// its content, where a later change of its metadata was cut off.
+    fn is_any<'e>(
+        place: &Place,
+        states: impl Iterator<Item = &'e Entry> + Clone,
+    ) -> Result<bool, Fault> {
+        let Some(have) = &place.have else {
+            return Ok(false);
+        };
+        let fault = |e| Fault::of("compare it")(e);
+        for state in states.clone() {
+            if drift::looks_like(place.dir.as_fd(), &place.name, have, state).map_err(fault)? {
+                return Ok(true);
+            }
+        }
+        for state in states {
+            if drift::holds_content(place.dir.as_fd(), &place.name, have, state).map_err(fault)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether one of these states stands at a place, contents included: a rename may have reached the disk before the
