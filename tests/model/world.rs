@@ -29,8 +29,6 @@ const JUMP: u64 = 40 * 24 * 3600;
 struct Ways {
     /// Files are changed on a node that is not active.
     edits: bool,
-    /// And directories are renamed and removed there (docs/roadmap.md, "Open defects": `OSM_EDIT_DIRS=1`).
-    edits_dirs: bool,
     /// The node that loses its disk, once or more often: never both do.
     wiped: Option<Side>,
     /// Clocks jump.
@@ -109,7 +107,6 @@ impl World {
         let clocks = tempfile::tempdir().expect("a directory");
         let ways = Ways {
             edits: random.once_in(2),
-            edits_dirs: std::env::var_os("OSM_EDIT_DIRS").is_some(),
             wiped: random
                 .once_in(4)
                 .then_some([Side::A, Side::B][usize::from(random.once_in(2))]),
