@@ -96,10 +96,8 @@ impl Activation<'_> {
         let mut dial = || setup::dial(site, rt, sender);
         let (mut side, mut end) = standby.run_dialled(side, peer, &mut dial)?;
         if matches!(&end, End::Done(report) if report.problems > 0) {
-            // Both stand at the same number now, so nobody would send again what could not be put in place here; and this
-            // node is about to be the one that counts.
-            tracing::warn!("not everything could be taken: everything is compared once more");
-            standby.party.full = true;
+            // It is remembered, and may be a moment's trouble; and this node is about to be the one that counts.
+            tracing::warn!("not everything could be taken: it is asked for once more");
             if let Ok(peer) = dial() {
                 let again;
                 (side, again) = standby.run_dialled(side, peer, &mut dial)?;
@@ -108,8 +106,6 @@ impl Activation<'_> {
         }
         let text = match end {
             End::Done(report) if report.problems > 0 => {
-                let kept = side.node.epochs.set_catching_up(true);
-                kept.map_err(|e| failed(e, "see syncctl check"))?;
                 let text = format!(
                     "without {} paths that could not be taken ({}; see syncctl status)",
                     report.problems, report.verdict

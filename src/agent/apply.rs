@@ -271,7 +271,7 @@ impl Receiving {
     pub fn lacked_trees(&mut self) -> Result<Vec<TreePath>, ApplyError> {
         let node = &mut self.node;
         let mut paths = Vec::new();
-        for Lacked { path, tree } in node.store.lacked()? {
+        for Lacked { path, tree } in node.store.lacked()?.iter().cloned() {
             let is_dir = |r: &NodeRoot| {
                 let look = r.root.look(&path.path);
                 matches!(look, Ok(Look::There(seen)) if seen.entry.kind.is_dir())

@@ -114,7 +114,10 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
         keep: party.keep,
         unclean: party.role == Role::Standby && node.is_unclean(),
         outage: node.epochs.outage(),
-        lacks: node.store.lacked().unwrap_or_default(),
+        lacks: node
+            .store
+            .lacked()
+            .map_or_else(|_| Vec::new(), |l| l.to_vec()),
     }
 }
 

@@ -130,6 +130,8 @@ pub struct Session {
     pub retried: BTreeMap<TreePath, Retried>,
     /// The peer lacks whole directories, and gets them by a round as soon as nothing else is on its way.
     pub trees: bool,
+    /// Nothing more is sent until that round begins.
+    pub draining: bool,
     /// Further names of files that the peer got as files of their own in this round.
     pub parted: BTreeSet<TreePath>,
     /// Transfers of a round under way.
@@ -157,6 +159,7 @@ impl Session {
             dry_run: false,
             retried: BTreeMap::new(),
             trees: false,
+            draining: false,
             parted: BTreeSet::new(),
             round_jobs: BTreeSet::new(),
             brought: Brought::default(),
@@ -176,7 +179,7 @@ impl Session {
     /// stretch gathers into few large ones, each of which costs the receiver one write to disk.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        if self.trees {
+        if self.draining {
             return false;
         }
         if self.flights.len() < FEW_FLIGHT {

@@ -15,13 +15,15 @@ mod rest;
 mod tests;
 mod write;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
 
+use crate::model::batch::Lacked;
 use crate::model::entry::{Entry, Stamp};
 use crate::model::epoch::Seq;
 use crate::model::path::{RootId, TreePath};
@@ -86,8 +88,8 @@ pub struct Store {
     dirs: HashMap<TreePath, NodeId>,
     /// There may be tombstones: where there is none, none has to be removed for each path that is put.
     tombs: Cell<bool>,
-    /// This node may lack something that its number says it has.
-    lacks: Cell<bool>,
+    /// What this node lacks although its number says otherwise, once it was read.
+    lacks: RefCell<Option<Arc<[Lacked]>>>,
 }
 
 const SCHEMA: &str = "
@@ -176,14 +178,13 @@ impl Store {
             roots: Vec::new(),
             dirs: HashMap::new(),
             tombs: Cell::new(true),
-            lacks: Cell::new(true),
+            lacks: RefCell::default(),
         };
         store.count_tombs()?;
         for name in roots {
             let id = store.root_row(name)?;
             store.roots.push(id);
         }
-        store.lacks.set(!store.lacked()?.is_empty());
         Ok((store, fresh))
     }
 
@@ -223,7 +224,7 @@ impl Store {
     pub fn rollback(&mut self) {
         self.dirs.clear();
         self.tombs.set(true);
-        self.lacks.set(true);
+        self.lacks.take();
         if let Err(e) = self.db.execute_batch("ROLLBACK") {
             tracing::debug!("nothing to roll back in the index: {e}");
         }

@@ -155,12 +155,13 @@ impl Engine {
         let Some(session) = &mut self.session else {
             return;
         };
-        let live = matches!(session.phase, Phase::Live);
-        let quiet = session.flights.is_empty() && self.jobs.is_empty();
-        if !session.trees || !live || !quiet || self.commands.is_comparing() {
+        // A comparison takes long, and nothing else is to wait for its end.
+        let live = matches!(session.phase, Phase::Live) && !self.commands.is_comparing();
+        session.draining = session.trees && live;
+        if !session.draining || !session.flights.is_empty() {
             return;
         }
-        session.trees = false;
+        (session.trees, session.draining) = (false, false);
         session.begin(&self.side.node, session.peer_head, false, false, &[]);
     }
 

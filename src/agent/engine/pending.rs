@@ -22,6 +22,7 @@ impl Engine {
         self.board.hold(paths, bytes, oldest);
         let head = self.side.node.epochs.history().head();
         let live = matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live));
+        let lacks_trees = self.session.as_ref().is_some_and(|s| s.trees);
         let behind = if live {
             0
         } else {
@@ -45,7 +46,8 @@ impl Engine {
             let first = [oldest, self.hints.pending().1, self.carried.oldest()];
             let first = first.into_iter().flatten().min();
             let there = live || self.leaves_nothing(behind);
-            let quiet = there && !scanning && behind == 0 && self.force.is_empty();
+            let sent = !scanning && behind == 0 && self.force.is_empty() && !lacks_trees;
+            let quiet = there && sent;
             self.commands.check_flush(quiet, first);
         }
         self.commands.expire(&self.unreachable, live);

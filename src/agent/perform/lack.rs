@@ -13,13 +13,14 @@ const MAX_REFUSED: usize = 4096;
 impl Performer<'_> {
     /// A step was done: what it brought is lacked no more.
     pub(super) fn has(&mut self, step: &Step) -> Result<(), StoreError> {
-        if !self.node.store.lacks_any() {
+        let lacked = self.node.store.lacked()?;
+        if lacked.is_empty() {
             return Ok(());
         }
         if let Step::Put { path, .. } | Step::Delete { path } | Step::Move { to: path, .. } = step {
             self.node.refused.remove(path);
         }
-        for Lacked { path, tree } in self.node.store.lacked()? {
+        for Lacked { path, tree } in lacked.iter().cloned() {
             let below = |top: &TreePath| path.root == top.root && path.path.is_within(&top.path);
             match step {
                 // A directory alone is not all that was lacked in it: see `Receiving::came_whole`.

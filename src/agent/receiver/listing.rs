@@ -94,8 +94,8 @@ impl Receiver {
             self.side.node.store.disown(path, *tree)?;
             self.ask_for_lacked(path, *tree)?;
         }
-        for Lacked { path, tree } in self.side.node.store.lacked()? {
-            self.ask_for_lacked(&path, tree)?;
+        for Lacked { path, tree } in self.side.node.store.lacked()?.iter() {
+            self.ask_for_lacked(path, *tree)?;
         }
         let node = &mut self.side.node;
         let owed = node.store.owes_any()?;

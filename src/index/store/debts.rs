@@ -4,6 +4,8 @@
 //! A batch is acknowledged and its number counts even where one of its operations could not be done. The receiver
 //! remembers such a path with the number itself, so that it is asked for again whatever becomes of the acknowledgement.
 
+use std::sync::Arc;
+
 use rusqlite::params;
 
 use super::{NodeId, Result, Store};
@@ -84,14 +86,8 @@ impl Store {
             .prepare_cached("INSERT OR REPLACE INTO lacked VALUES (?,?,?)")
             .and_then(|mut s| s.execute(params![root, path, tree]))
             .map_err(self.sql())?;
-        self.lacks.set(true);
+        self.lacks.take();
         Ok(true)
-    }
-
-    /// Whether there may be something that this node lacks; costs nothing.
-    #[must_use]
-    pub fn lacks_any(&self) -> bool {
-        self.lacks.get()
     }
 
     /// This node has what the peer has at `path`.
@@ -103,7 +99,7 @@ impl Store {
             .prepare_cached("DELETE FROM lacked WHERE root=? AND path=?")
             .and_then(|mut s| s.execute(params![self.root_key(path.root), path.path.as_bytes()]))
             .map_err(self.sql())?;
-        self.lacks.set(!self.lacked()?.is_empty());
+        self.lacks.take();
         Ok(())
     }
 
@@ -112,23 +108,29 @@ impl Store {
     /// # Errors
     /// [`StoreError`](super::StoreError).
     pub fn lack_nothing(&self) -> Result<()> {
-        if self.lacks.get() {
+        if !self.lacked()?.is_empty() {
             self.db
                 .execute("DELETE FROM lacked", [])
                 .map_err(self.sql())?;
-            self.lacks.set(false);
+            self.lacks.take();
         }
         Ok(())
     }
 
-    /// What this node lacks although its number says otherwise, at most [`MAX_LACKED`] paths.
+    /// What this node lacks although its number says otherwise, at most [`MAX_LACKED`] paths; read once and then at hand.
     ///
     /// # Errors
     /// [`StoreError`](super::StoreError).
-    pub fn lacked(&self) -> Result<Vec<Lacked>> {
-        if !self.lacks.get() {
-            return Ok(Vec::new());
+    pub fn lacked(&self) -> Result<Arc<[Lacked]>> {
+        if let Some(known) = &*self.lacks.borrow() {
+            return Ok(known.clone());
         }
+        let read: Arc<[Lacked]> = self.read_lacked()?.into();
+        *self.lacks.borrow_mut() = Some(read.clone());
+        Ok(read)
+    }
+
+    fn read_lacked(&self) -> Result<Vec<Lacked>> {
         let mut s = self
             .db
             .prepare_cached("SELECT root,path,tree FROM lacked")
