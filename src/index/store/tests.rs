@@ -1,6 +1,7 @@
 //! The index as a whole: rows, moves, tombstones, debts, and what is refused.
 
 use super::*;
+use crate::model::batch::{MAX_LACKED, MAX_LACKED_BYTES};
 use crate::model::entry::{Hash, Kind, Timestamp};
 use crate::model::path::RelPath;
 
@@ -180,4 +181,46 @@ fn forgotten_hashes_change_nothing_else() {
         assert_eq!((row.entry, row.stamp, row.seq), (file(), st, seq));
     }
     s.begin().expect("no transaction is left open");
+}
+
+#[test]
+fn what_is_lacked_is_kept_and_bounded() {
+    let (d, s) = store();
+    let lack = |path: &str, tree| Lacked {
+        path: tp(path),
+        tree,
+    };
+    let count = |s: &Store| s.lacked().expect("read").len();
+    assert!(s.lack(&lack("d", true)).expect("noted"));
+    assert!(s.lack(&lack("d", false)).expect("noted"), "it is known");
+    drop(s);
+    let (mut s, _) = Store::open(d.path(), &["r".into()]).expect("opens");
+    assert_eq!(*s.lacked().expect("read"), [lack("d", true)]);
+    s.begin().expect("a transaction");
+    s.lack_no_more(&tp("d")).expect("noted");
+    assert_eq!(count(&s), 0);
+    s.rollback();
+    assert_eq!(count(&s), 1, "it was not done after all");
+    for i in 1..MAX_LACKED {
+        assert!(s.lack(&lack(&format!("f{i}"), false)).expect("noted"));
+    }
+    assert!(!s.lack(&lack("more", false)).expect("too many"));
+    assert!(s.lack(&lack("f1", true)).expect("noted"), "it is known");
+    assert_eq!(count(&s), MAX_LACKED);
+    s.lack_nothing().expect("noted");
+    let long = |i: usize| format!("{i}/{}", "long/".repeat(8000).trim_end_matches('/'));
+    let kept = (0..9).take_while(|i| s.lack(&lack(&long(*i), false)).expect("noted"));
+    let bytes = kept.count() * long(0).len();
+    assert!((1..=MAX_LACKED_BYTES).contains(&bytes), "{bytes}");
+}
+
+/// An index of before knows of nothing that it lacks.
+#[test]
+fn an_index_of_the_first_version_goes_on() {
+    let (d, s) = store();
+    s.db.execute_batch("DROP TABLE lacked; PRAGMA user_version=1;")
+        .expect("as it was");
+    drop(s);
+    let (s, fresh) = Store::open(d.path(), &["r".into()]).expect("opens");
+    assert!(!fresh && s.lacked().expect("read").is_empty());
 }
