@@ -139,13 +139,19 @@ pub fn diverged(party: &Party, since: Seq) -> String {
     )
 }
 
+/// These paths in a row, and how many more there are of `all`.
+#[must_use]
+pub fn some_of(paths: &[String], all: u64) -> String {
+    match all.saturating_sub(paths.len() as u64) {
+        0 => paths.join(", "),
+        more => format!("{} and {more} more", paths.join(", ")),
+    }
+}
+
 /// In words, that these paths were changed on both nodes; `all` is how many there are.
 #[must_use]
 pub fn collided(party: &Party, since: Seq, paths: &[String], all: u64) -> String {
-    let mut shown = paths.join(", ");
-    if all > paths.len() as u64 {
-        shown += &format!(" and {} more", all - paths.len() as u64);
-    }
+    let shown = some_of(paths, all);
     format!(
         "{} and {} both changed data after sequence {since}, and these paths on both, so nothing is merged: {shown}. See what each side changed with \"syncctl resolve --keep local --dry-run\", then run \"syncctl resolve --keep local\" or \"--keep peer\": what the other side changed is preserved first",
         party.node, party.peer
@@ -278,7 +284,7 @@ fn forgot_numbers(behind: &Hello, ahead: &Hello) -> bool {
 }
 
 /// Of two sides that stand at the same number, neither active: whether ours is the one that receives, where one could not
-/// do what came with that number. Where both could not, one is brought up to date, and asks for the rest as the next one.
+/// do what came with that number. Where both could not, one gets what it lacks, and preserves what the other one lacks.
 fn lacks_something(ours: &Hello, theirs: &Hello) -> Option<bool> {
     match (ours.lacks.is_empty(), theirs.lacks.is_empty()) {
         (true, true) => None,

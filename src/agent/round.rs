@@ -49,7 +49,7 @@ enum Stage {
 pub struct Round {
     since: Seq,
     /// Every path is listed.
-    everything: bool,
+    pub everything: bool,
     /// Head of this node when the round began.
     pub head: Seq,
     stage: Stage,

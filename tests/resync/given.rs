@@ -31,6 +31,19 @@ fn lose_disk(pair: &Pair) {
     }
 }
 
+/// Two nodes as [`stopped`], with two files of which somebody removed one on B.
+fn without_one() -> Pair {
+    let pair = stopped(|pair| {
+        let a = pair.root(Side::A, "data");
+        for name in ["stays", "goes"] {
+            fs::write(a.join(name), "on both").expect("a file");
+        }
+        flushed_equal(pair, "data");
+    });
+    fs::remove_file(pair.root(Side::B, "data").join("goes")).expect("removed");
+    pair
+}
+
 /// The index of the standby knows its files as they were when a name of them came or went.
 #[test]
 fn files_that_were_renamed_and_linked_are_given() {
@@ -87,14 +100,7 @@ fn what_was_changed_on_the_standby_is_given_as_it_is() {
 /// What is not there cannot be given, and nobody is told to have everything.
 #[test]
 fn what_is_gone_from_the_standby_is_told() {
-    let pair = stopped(|pair| {
-        let a = pair.root(Side::A, "data");
-        for name in ["stays", "goes"] {
-            fs::write(a.join(name), "on both").expect("a file");
-        }
-        flushed_equal(pair, "data");
-    });
-    fs::remove_file(pair.root(Side::B, "data").join("goes")).expect("removed");
+    let pair = without_one();
     lose_disk(&pair);
     let (code, text) = ctl(&pair, Side::A, &["resync"]);
     assert_ne!(code, 0, "{text}");
@@ -112,15 +118,8 @@ fn what_is_gone_from_the_standby_is_told() {
 /// A node that becomes active does so with what it was given, and nothing of the rest is lost on the node that kept it.
 #[test]
 fn a_node_that_was_not_given_everything_becomes_active_all_the_same() {
-    let pair = stopped(|pair| {
-        let a = pair.root(Side::A, "data");
-        for name in ["stays", "goes"] {
-            fs::write(a.join(name), "on both").expect("a file");
-        }
-        flushed_equal(pair, "data");
-    });
+    let pair = without_one();
     let b = pair.root(Side::B, "data");
-    fs::remove_file(b.join("goes")).expect("removed");
     fs::create_dir(b.join("goes")).expect("replaced");
     fs::write(b.join("goes/new"), "on osm2 alone").expect("a file");
     lose_disk(&pair);

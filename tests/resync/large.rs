@@ -108,6 +108,8 @@ fn what_changed_before_a_transfer_goes_on_arrives_as_it_is_now() {
 #[test]
 fn what_arrived_of_a_file_that_is_gone_is_removed() {
     let mut pair = slow();
+    // A root that is found empty is held.
+    fs::write(pair.root(Side::A, "data").join("stays"), "x").expect("a file");
     start(&mut pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync");
     let file = put(&pair, &noise(SIZE, 5));

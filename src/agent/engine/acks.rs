@@ -109,11 +109,15 @@ impl Engine {
         let Some(session) = &mut self.session else {
             return Ok(());
         };
+        let is_dir = (self.side.node.store.lookup(&path)?).is_some_and(|r| r.entry.kind.is_dir());
+        if is_dir && session.trees {
+            // The round that brings it is still to begin.
+            return Ok(());
+        }
         let Some(tries) = session.ask_again(&path, batch) else {
             return Ok(());
         };
         tracing::debug!("{}: the peer needs it whole", self.side.node.show(&path));
-        let is_dir = (self.side.node.store.lookup(&path)?).is_some_and(|r| r.entry.kind.is_dir());
         if tries > MAX_RETRIES {
             let cause = "the peer refused the content repeatedly; run syncctl verify";
             self.board
@@ -180,12 +184,11 @@ impl Engine {
             self.given = true;
             return Ok(());
         }
-        // However this node's tree came to be what it is, both have it now.
-        self.side
-            .node
-            .epochs
-            .set_catching_up(false)
-            .map_err(NodeError::from)?;
+        if round.everything {
+            // However this node's tree came to be what it is, both have it now.
+            let noted = self.side.node.epochs.set_catching_up(false);
+            noted.map_err(NodeError::from)?;
+        }
         let stood = round.head;
         session.peer_head = stood;
         self.acked = stood;

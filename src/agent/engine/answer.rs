@@ -9,6 +9,7 @@ use super::acks::MAX_RETRIES;
 use super::{Engine, EngineError};
 use crate::agent::content::{INLINE_MAX, LastDir, Small, read_steady};
 use crate::agent::links::other_names;
+use crate::agent::meeting::some_of;
 use crate::agent::node::Node;
 use crate::agent::round::Want;
 use crate::agent::session::{MAX_BATCH_BYTES, PIECE, Phase, Session};
@@ -229,16 +230,10 @@ impl Engine {
             .take(TOLD)
             .map(|p| self.side.node.show(p))
             .collect();
-        let more = paths.len() - shown.len();
-        let more = if more > 0 {
-            format!(" and {more} more")
-        } else {
-            String::new()
-        };
+        let shown = some_of(&shown, paths.len() as u64);
         let text = format!(
-            "{} cannot send {}{more}: removed, replaced or unreadable there while it was not active. Everything else was sent. Put back what is missing, or activate {0}, and what its directories hold is what counts",
+            "{} cannot send {shown}: removed, replaced or unreadable there while it was not active. Everything else was sent. Put back what is missing, or activate {0}, and what its directories hold is what counts",
             self.party.node,
-            shown.join(", "),
         );
         if let Some(session) = &self.session {
             session.peer.send(Message::Bye { text: text.clone() });

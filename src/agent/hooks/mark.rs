@@ -70,9 +70,12 @@ impl Mark {
             if own.is_none() {
                 *own = Some(Self::set(state_dir)?);
             }
-            for path in left {
-                if own.as_ref().is_none_or(|m| m.path != path) {
-                    fs::remove_file(path)?;
+            let mine = own.as_ref().map(|m| m.path.clone());
+            for path in left.into_iter().filter(|p| Some(p) != mine.as_ref()) {
+                match fs::remove_file(path) {
+                    // Its process told everything just now, too.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    done => done?,
                 }
             }
         }

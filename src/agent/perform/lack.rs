@@ -13,13 +13,12 @@ const MAX_REFUSED: usize = 4096;
 impl Performer<'_> {
     /// A step was done: what it brought is lacked no more.
     pub(super) fn has(&mut self, step: &Step) -> Result<(), StoreError> {
-        let lacked = self.node.store.lacked()?;
-        if lacked.is_empty() {
-            return Ok(());
-        }
-        if let Step::Put { path, .. } | Step::Delete { path } | Step::Move { to: path, .. } = step {
+        if let Step::Put { path, .. } | Step::Delete { path } | Step::Move { to: path, .. } = step
+            && !self.node.refused.is_empty()
+        {
             self.node.refused.remove(path);
         }
+        let lacked = self.node.store.lacked()?;
         for Lacked { path, tree } in lacked.iter().cloned() {
             let below = |top: &TreePath| path.root == top.root && path.path.is_within(&top.path);
             match step {

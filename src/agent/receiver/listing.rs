@@ -47,6 +47,7 @@ impl Receiver {
             let Ok(fd) = r.root.open_dir(&dir.path) else {
                 continue;
             };
+            let mut wanted = Vec::new();
             for name in list(fd.as_fd(), dir.path.is_root()).unwrap_or_default() {
                 let (Ok(path), Ok(Look::There(seen))) =
                     (dir.path.join(&name), look_at(fd.as_fd(), &name))
@@ -55,10 +56,15 @@ impl Receiver {
                 };
                 let (path, is_dir) = (TreePath::new(dir.root, path), seen.entry.kind.is_dir());
                 if !self.side.node.excluded(&path, is_dir) {
-                    self.ask_for_one(&path, Have::Nothing);
+                    let have = Have::Nothing;
+                    wanted.push(Wanted { name, have });
                     stack.extend(is_dir.then_some(path));
                 }
+                if wanted.len() >= PAGE {
+                    self.want(&dir, std::mem::take(&mut wanted));
+                }
             }
+            self.want(&dir, wanted);
         }
     }
 
