@@ -31,7 +31,7 @@ fn seeds() -> std::ops::RangeInclusive<u64> {
     match (number("OSM_SEED"), number("OSM_HISTORIES")) {
         (Some(seed), _) => seed..=seed,
         (None, Some(many)) => 1..=many,
-        (None, None) if is_slow() => 1..=60,
+        (None, None) if is_slow() => 1..=500,
         (None, None) => 1..=20,
     }
 }

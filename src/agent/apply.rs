@@ -114,9 +114,11 @@ impl Receiving {
                 records.push(record);
             }
         }
+        let planned = &planned;
+        let rescuer = Replay { planned, at: 0 };
+        Performer::new(&mut this.node, &mut this.staging, Some(rescuer), sync).rescue(&records)?;
         let mut at = 0;
         for record in records {
-            let planned = &planned;
             let outcome = this.perform(&record, Some(Replay { planned, at }))?;
             at += record.steps.len() as u64;
             tracing::info!(
@@ -386,4 +388,4 @@ impl Receiving {
 
 #[cfg(test)]
 #[path = "apply/tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -145,7 +145,7 @@ pub fn here(
     entry.xattrs = xattrs_of(dir.as_fd(), name).unwrap_or_default();
     let known = row
         .as_ref()
-        .filter(|row| row.stamp == seen.stamp)
+        .filter(|row| row.knows(&seen.stamp, entry.mtime))
         .and_then(|row| row.entry.kind.hash());
     if let Kind::File { hash, .. } = &mut entry.kind {
         *hash = match known {

@@ -35,7 +35,7 @@ pub fn is_replicated(
     let Some(row) = row.filter(|r| r.seq != 0) else {
         return Ok(false);
     };
-    if seen.stamp == row.stamp {
+    if row.knows(&seen.stamp, seen.entry.mtime) {
         return Ok(true);
     }
     // Linking a file elsewhere moves its change time; only a closer look tells whether anybody edited it.
@@ -81,13 +81,16 @@ pub fn looks_like(
     seen: &Seen,
     wanted: &Entry,
 ) -> io::Result<bool> {
-    let looks = |e: &Entry| (e.mode, e.uid, e.gid, e.mtime);
+    let looks = |e: &Entry| (e.mode, e.uid, e.gid);
     let kinds = (&seen.entry.kind, &wanted.kind);
     let same_kind = match kinds {
         (Kind::File { size, .. }, Kind::File { size: known, .. }) => size == known,
         (seen, wanted) => seen == wanted,
     };
-    Ok(same_kind && looks(&seen.entry) == looks(wanted) && xattrs_of(dir, name)? == wanted.xattrs)
+    Ok(same_kind
+        && looks(&seen.entry) == looks(wanted)
+        && wanted.mtime.shows_as(seen.entry.mtime)
+        && xattrs_of(dir, name)? == wanted.xattrs)
 }
 
 /// Whether what was seen at `name` is of the wanted kind and has the wanted content, whatever its metadata.

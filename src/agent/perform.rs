@@ -4,12 +4,14 @@
 //! step first looks at what stands there, so doing it again is harmless. A file
 //! appears by one rename, complete with owner, mode and attributes. One step that fails never stops the others.
 
+mod displace;
 mod fill;
 mod in_place;
 mod lack;
 mod put;
 mod remove;
 mod replay;
+mod rescue;
 mod slot;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +20,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{self as rfs, RenameFlags};
+use rustix::io::Errno;
 
 pub use self::fill::Filling;
 pub use self::replay::{Planned, Replay};
@@ -312,7 +315,11 @@ impl<'a> Performer<'a> {
                 target.name.as_slice(),
                 RenameFlags::NOREPLACE,
             )
-            .map_err(cannot_place)?;
+            .map_err(|e| match e {
+                // Somebody put it there just now. It is looked at when this comes again.
+                Errno::EXIST => Fault::Want,
+                e => cannot_place(e),
+            })?;
         } else if self.replay.is_none() && target.have.as_ref().is_none_or(|h| h.stamp.ino != ino) {
             // (In a replay it was moved already, perhaps on to where a later step moves it; the rows follow.)
             return Err(Fault::Want);
@@ -354,10 +361,13 @@ impl<'a> Performer<'a> {
     }
 }
 
-fn cannot_place(e: rustix::io::Errno) -> Fault {
+fn cannot_place(e: Errno) -> Fault {
     let cause = match e {
-        rustix::io::Errno::XDEV => {
+        Errno::XDEV => {
             "it lies on another file system than its root; make that mount a [[root]] of its own on both nodes".to_owned()
+        }
+        Errno::INVAL => {
+            "its file system cannot exchange two names (renameat2), so a file that somebody puts there meanwhile could be lost; use ext4, xfs, btrfs, tmpfs or ZFS 2.2 on this node".to_owned()
         }
         other => io::Error::from(other).to_string(),
     };
@@ -366,3 +376,7 @@ fn cannot_place(e: rustix::io::Errno) -> Fault {
         cause,
     }
 }
+
+#[cfg(test)]
+#[path = "perform/tests.rs"]
+mod tests;

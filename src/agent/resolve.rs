@@ -258,9 +258,9 @@ impl<'a> Resolver<'a> {
         }
         let forced = self.force.contains_key(path);
         if !forced
-            && row
-                .as_ref()
-                .is_some_and(|r| r.stamp == seen.stamp && r.entry.kind.same_type(&seen.entry.kind))
+            && row.as_ref().is_some_and(|r| {
+                r.knows(&seen.stamp, seen.entry.mtime) && r.entry.kind.same_type(&seen.entry.kind)
+            })
         {
             self.out.fine.push(path.clone());
             return Ok(());

@@ -209,7 +209,11 @@ impl Scanner {
             };
             let (path, row) = (TreePath::new(dir.root, path), here.map(|(_, row)| row));
             let seen = match look_at(fd.as_fd(), &name) {
-                Ok(Look::There(seen)) if row.as_ref().is_some_and(|r| r.stamp == seen.stamp) => {
+                Ok(Look::There(seen))
+                    if row
+                        .as_ref()
+                        .is_some_and(|r| r.knows(&seen.stamp, seen.entry.mtime)) =>
+                {
                     continue;
                 }
                 Ok(Look::There(seen)) => Some(*seen),

@@ -10,19 +10,32 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{self as rfs, AtFlags, Mode, OFlags};
 
 use super::node::{Node, PRESERVED, STAGING};
 use super::pool::Pool;
-use crate::model::path::RootId;
+use crate::model::entry::Hash;
+use crate::model::path::{RootId, TreePath};
 
 struct Area {
-    staging: OwnedFd,
+    staging: Arc<OwnedFd>,
     preserved: OwnedFd,
 }
 
 pub use parts::{PART_MIN, Part, is_part};
+
+/// How the names of what was moved aside begin, as no slot's does.
+const ASIDE: &str = "x";
+
+/// Stands for a path in a name.
+#[must_use]
+pub fn digest(path: &TreePath) -> String {
+    let hash = Hash::of(path.path.as_bytes());
+    let hex = hash.0.iter().take(16).map(|b| format!("{b:02x}"));
+    hex.collect()
+}
 
 /// Slots up to which each is synced by itself; more are synced as their file systems.
 pub const FEW_SLOTS: usize = 16;
@@ -79,7 +92,7 @@ impl Staging {
     pub fn open(node: &Node) -> io::Result<Self> {
         let open = |r: &super::node::NodeRoot| {
             Ok(Area {
-                staging: r.root.open_private(STAGING)?,
+                staging: Arc::new(r.root.open_private(STAGING)?),
                 preserved: r.root.open_private(PRESERVED)?,
             })
         };
@@ -105,7 +118,11 @@ impl Staging {
 
     /// No slot gets this name any more.
     pub fn pass(&mut self, name: &str) {
-        let number = name.strip_prefix('s').and_then(|n| n.parse().ok());
+        let number = match name.strip_prefix(ASIDE) {
+            Some(rest) => rest.split('-').next(),
+            None => name.strip_prefix('s'),
+        };
+        let number = number.and_then(|n| n.parse().ok());
         self.next = self.next.max(number.unwrap_or(0));
     }
 
@@ -123,6 +140,14 @@ impl Staging {
         Ok(self.area(root)?.staging.as_fd())
     }
 
+    /// As [`Self::dir`], for who changes this state meanwhile.
+    ///
+    /// # Errors
+    /// `ENOENT` for a root that does not exist.
+    pub fn shared_dir(&self, root: RootId) -> io::Result<Arc<OwnedFd>> {
+        Ok(self.area(root)?.staging.clone())
+    }
+
     /// The directory that holds a root's preserved files.
     ///
     /// # Errors
@@ -135,6 +160,26 @@ impl Staging {
     pub fn fresh(&mut self) -> String {
         self.next += 1;
         format!("s{}", self.next)
+    }
+
+    /// A name for what is moved aside from a path: nobody has it yet, and after a crash it tells the path.
+    pub fn aside(&mut self, path: &TreePath) -> String {
+        self.next += 1;
+        format!("{ASIDE}{}-{}", self.next, digest(path))
+    }
+
+    /// What a process that died had moved aside in a root: the names, and the digest of the path of each.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn left_aside(&self, root: RootId) -> io::Result<Vec<(String, String)>> {
+        let names = crate::sys::tree::list(self.dir(root)?, false)?;
+        let names = names.into_iter().filter_map(|n| String::from_utf8(n).ok());
+        let split = |name: String| {
+            let (_, digest) = name.strip_prefix(ASIDE)?.split_once('-')?;
+            Some((name.clone(), digest.to_owned()))
+        };
+        Ok(names.filter_map(split).collect())
     }
 
     /// Makes an empty file in the slot `name`, which is a [`Self::fresh`] one, readable for its owner alone unless `mode`
@@ -161,7 +206,7 @@ impl Staging {
         }
     }
 
-    /// Removes every slot but the [`parts`]: whatever the journal named has been placed.
+    /// Removes every slot but the [`parts`] and what is aside: whatever the journal named has been placed.
     ///
     /// # Errors
     /// What the system says.
@@ -170,6 +215,9 @@ impl Staging {
             let dir = area.staging.as_fd();
             let mut kept = 0;
             for name in crate::sys::tree::list(dir, false)? {
+                if name.starts_with(ASIDE.as_bytes()) {
+                    continue;
+                }
                 if kept < parts::MOST && parts::is_of_use(dir, &name)? {
                     kept += 1;
                 } else {

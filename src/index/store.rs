@@ -24,7 +24,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
 
 use crate::model::batch::Lacked;
-use crate::model::entry::{Entry, Stamp};
+use crate::model::entry::{Entry, Stamp, Timestamp};
 use crate::model::epoch::Seq;
 use crate::model::path::{RootId, TreePath};
 
@@ -69,6 +69,18 @@ pub struct Row {
     pub entry: Entry,
     /// How this host recognises it.
     pub stamp: Stamp,
+}
+
+impl Row {
+    /// Whether what is seen with this stamp and this modification time is as this row knows it.
+    ///
+    /// The change time alone does not tell: its clock ticks every few milliseconds, and somebody may write to a file in the
+    /// very tick in which replication put it there. Its modification time tells then, as replication set that to another
+    /// host's. (That of a directory moves with its entries.)
+    #[must_use]
+    pub fn knows(&self, stamp: &Stamp, mtime: Timestamp) -> bool {
+        self.stamp == *stamp && (self.entry.kind.is_dir() || self.entry.mtime.shows_as(mtime))
+    }
 }
 
 /// What stands in `data`, one after the other as in a tuple.

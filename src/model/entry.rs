@@ -20,6 +20,15 @@ pub struct Timestamp {
     pub nsec: u32,
 }
 
+impl Timestamp {
+    /// Whether a file that was given this time may show `seen`: some file systems (ext3, ext4 with small inodes) keep whole
+    /// seconds alone.
+    #[must_use]
+    pub fn shows_as(self, seen: Self) -> bool {
+        self == seen || (self.sec == seen.sec && seen.nsec == 0)
+    }
+}
+
 /// A blake3 hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Hash(pub [u8; 32]);

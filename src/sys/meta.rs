@@ -114,7 +114,11 @@ impl Pin {
         if mode_may_differ && !self.symlink {
             rfs::chmod(&self.path, Mode::from_raw_mode(want.mode)).map_err(failed("set mode"))?;
         }
-        self.set_mtime(want.mtime)
+        // A time that is right is left alone: should somebody write to the file just now, its time goes on telling.
+        if have.is_none_or(|h| h.mtime != want.mtime) {
+            self.set_mtime(want.mtime)?;
+        }
+        Ok(())
     }
 
     /// Sets the modification time; the access time stays.

@@ -1,7 +1,7 @@
 //! What is done to the files of a node, in every way in which files are changed, and what the model is told of it.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use super::{DIRS, NAMES, NEW, World, other, tree_of};
@@ -33,13 +33,10 @@ impl World {
                 (5, _) if !dir.is_empty() && self.random.once_in(3) => {
                     self.remove_dir(&root, dir, is_edit);
                 }
-                // (What is written into a file on the standby while a rename of it arrives shows under its new name.)
-                (3 | 4, Some(bytes)) if !is_edit && bytes.len() < 4096 => {
+                (3 | 4, Some(bytes)) if bytes.len() < 4096 => {
                     let content = self.model.write(&name, found.as_deref());
                     if content.len() == bytes.len() {
-                        let file = File::options().write(true).open(&at);
-                        let written = file.and_then(|f| f.write_all_at(&content, 0));
-                        self.hold(written.is_ok(), "a file can be written");
+                        self.write_in_place(&at, &content, is_edit);
                     } else {
                         put(&root, dir, &name, &content);
                     }
@@ -49,11 +46,25 @@ impl World {
                     let number = number_of(&content).unwrap_or_default();
                     self.told.push(format!("    content {number}"));
                     put(&root, dir, &name, &content);
-                    if is_edit && self.is_on_its_way(&name, side, found.as_deref()) {
-                        self.model.wanted.remove(&number);
-                    }
                 }
             }
+        }
+    }
+
+    fn write_in_place(&mut self, at: &Path, content: &[u8], is_edit: bool) {
+        let file = File::options().write(true).open(at);
+        let written = file.and_then(|f| {
+            f.write_all_at(content, 0)?;
+            Ok(f.metadata()?.nlink())
+        });
+        match written {
+            Ok(1..) => {}
+            // Replication took its name away meanwhile: whoever writes on writes to a file that was removed.
+            Ok(0) | Err(_) if is_edit => {
+                let number = number_of(content).unwrap_or_default();
+                self.model.wanted.remove(&number);
+            }
+            done => self.hold(done.is_ok(), "a file can be written"),
         }
     }
 
@@ -63,24 +74,12 @@ impl World {
             return;
         }
         let over = fs::read(root.join(&to)).ok();
-        let mut races = false;
         if is_edit {
-            for side in [Side::A, Side::B] {
-                self.edit(&to, side);
-                races |= self.is_on_its_way(&to, side, over.as_deref());
-            }
+            self.edit(&to, Side::A);
+            self.edit(&to, Side::B);
         }
         self.model.rename(name, bytes, &to, over.as_deref());
         fs::rename(root.join(name), root.join(&to)).expect("renamed");
-        if let Some(number) = number_of(bytes).filter(|_| races) {
-            self.model.wanted.remove(&number);
-        }
-    }
-
-    /// Whether replication may be about to replace what was found at a name on this node. What is renamed over it in the
-    /// very moment is overwritten and not preserved (docs/roadmap.md, "Open defects").
-    fn is_on_its_way(&self, name: &str, side: Side, found: Option<&[u8]>) -> bool {
-        fs::read(self.root(other(side)).join(name)).ok().as_deref() != found
     }
 
     /// A directory gets a name that none has, and takes what is in it along.

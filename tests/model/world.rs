@@ -98,6 +98,8 @@ impl World {
         let mut random = Random::new(seed);
         let mut options = options!();
         options.tables = "[activation]\nactivate_timeout = \"1s\"\n".into();
+        // A clock that jumps ahead makes what was preserved old.
+        options.sync_lines = "preserve_days = 0".into();
         let merges = random.once_in(4);
         if merges {
             options.tables += "split_brain = \"merge-disjoint\"\n";

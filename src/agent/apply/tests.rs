@@ -11,7 +11,7 @@ use crate::model::entry::{Entry, Hash, Kind, Timestamp};
 use crate::model::epoch::Epoch;
 use crate::model::path::{RelPath, RootId};
 
-fn receiving(dir: &Path) -> Receiving {
+pub(in crate::agent) fn receiving(dir: &Path) -> Receiving {
     let root = dir.join("root");
     fs::create_dir_all(&root).expect("a root");
     let spec = RootSpec {
@@ -23,7 +23,7 @@ fn receiving(dir: &Path) -> Receiving {
     Receiving::open(node, true).expect("what was left is done")
 }
 
-fn history(heads: &[u64]) -> History {
+pub(in crate::agent) fn history(heads: &[u64]) -> History {
     let mut first = 1;
     let mut epochs = Vec::new();
     for (i, head) in (1u32..).zip(heads) {
@@ -59,7 +59,7 @@ fn a_round_that_ended_in_a_crash_is_no_tail() {
     assert_eq!(*side.node.epochs.history(), after);
 }
 
-fn file(content: &[u8]) -> Entry {
+pub(in crate::agent) fn file(content: &[u8]) -> Entry {
     Entry {
         kind: Kind::File {
             size: content.len() as u64,
@@ -84,12 +84,12 @@ fn directory() -> Entry {
     }
 }
 
-fn at(path: &str) -> TreePath {
+pub(in crate::agent) fn at(path: &str) -> TreePath {
     let path = RelPath::parse(path.as_bytes()).expect("a path");
     TreePath::new(RootId(0), path)
 }
 
-fn put(path: &str, content: &[u8]) -> Op {
+pub(in crate::agent) fn put(path: &str, content: &[u8]) -> Op {
     Op::Put {
         path: at(path),
         entry: file(content),
@@ -109,7 +109,7 @@ fn delete(path: &str) -> Op {
     Op::Delete { path: at(path) }
 }
 
-fn apply(side: &mut Receiving, head: u64, op: Op) {
+pub(in crate::agent) fn apply(side: &mut Receiving, head: u64, op: Op) {
     let batch = Batch {
         number: head,
         head,
@@ -123,7 +123,7 @@ fn apply(side: &mut Receiving, head: u64, op: Op) {
 }
 
 /// Longer than what travels through the journal, so it comes by a slot, which is gone once it is in place.
-fn long(fill: u8) -> Vec<u8> {
+pub(in crate::agent) fn long(fill: u8) -> Vec<u8> {
     vec![fill; INLINE_JOURNAL + 1]
 }
 
@@ -140,7 +140,7 @@ fn without_index(side: Receiving, dir: &Path) -> Receiving {
 }
 
 /// The node starts again after its host did, with all it wrote: every record is done again.
-fn rebooted(side: Receiving, dir: &Path) -> Receiving {
+pub(in crate::agent) fn rebooted(side: Receiving, dir: &Path) -> Receiving {
     use std::os::unix::fs::FileExt;
     // Where the journal notes the boot that wrote it.
     const BOOT: u64 = 12;
@@ -162,7 +162,7 @@ fn hash(side: &mut Receiving, path: &str) -> Option<Hash> {
     row.expect("a row").entry.kind.hash()
 }
 
-fn kept(dir: &Path) -> usize {
+pub(in crate::agent) fn kept(dir: &Path) -> usize {
     fs::read_dir(dir.join("root/.osm-failover/preserved")).map_or(0, Iterator::count)
 }
 

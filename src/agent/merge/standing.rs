@@ -106,7 +106,7 @@ pub(super) fn is_as_row(node: &Node, path: &TreePath, row: Option<&Row>) -> bool
         (Ok(Look::Absent), None) => true,
         (Ok(Look::There(seen)), Some(row)) if row.entry.kind.is_dir() => seen.entry.kind.is_dir(),
         (Ok(Look::There(seen)), Some(row)) => {
-            seen.stamp == row.stamp
+            row.knows(&seen.stamp, seen.entry.mtime)
                 || drift::holds(dir.as_fd(), name, &seen, &row.entry).unwrap_or(false)
         }
         _ => false,

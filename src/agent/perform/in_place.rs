@@ -53,6 +53,8 @@ impl Performer<'_> {
         let mut now = have.entry.clone();
         now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
         pin.apply(entry, Some(&now))?;
+        // Writing moved it, whatever it was before.
+        pin.set_mtime(entry.mtime)?;
         if self.sync {
             file.sync_data().map_err(Fault::of("sync it"))?;
         }

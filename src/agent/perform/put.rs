@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{self as rfs, AtFlags, RenameFlags};
+use rustix::io::Errno;
 
 use super::in_place::keep_content;
 use super::{Fault, Performer, Place, cannot_place};
@@ -135,7 +136,10 @@ impl Performer<'_> {
             if let Err(e) = rfs::unlinkat(staging, slot.as_str(), AtFlags::REMOVEDIR) {
                 tracing::debug!("the staging slot {slot} stays until the next start: {e}");
             }
-            return Err(Fault::of("create it")(e.into()));
+            return Err(match e {
+                Errno::EXIST => Fault::Want,
+                e => Fault::of("create it")(e.into()),
+            });
         }
         self.touch(path);
         Ok(made)
@@ -156,36 +160,52 @@ impl Performer<'_> {
             return Ok(None);
         }
         let slot = self.fill_slot(path, entry, source)?;
-        let have_dir = place.have.as_ref().is_some_and(|h| h.entry.kind.is_dir());
-        let known = match &place.have {
-            Some(have) if !have_dir => {
-                let at = (place.dir.as_fd(), place.name.as_slice());
-                drift::is_replicated(at.0, at.1, have, row).map_err(Fault::of("compare it"))?
-                    || drift::holds(at.0, at.1, have, entry).map_err(Fault::of("compare it"))?
-                    || self.stands_elsewhere(&have.stamp, path)?
-            }
-            Some(_) => false,
-            None => !place.socket,
-        };
-        if !known && let Err(e) = self.clear(path, place, row) {
-            self.staging.discard(path.root, &slot);
-            return Err(e);
+        let made = self.place_slot(path, entry, (place, row), &slot);
+        match &made {
+            Ok(_) => self.touch(path),
+            // The record is done again, and needs it.
+            Err(Fault::Index(_)) => {}
+            Err(_) => self.staging.discard(path.root, &slot),
         }
+        made
+    }
+
+    /// Renames a slot to its place, over what replication put there.
+    pub(super) fn place_slot(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        (place, row): (&Place, Option<&Row>),
+        slot: &str,
+    ) -> Result<Option<Stamp>, Fault> {
         let staging = self
             .staging
             .dir(path.root)
             .map_err(Fault::of("open staging"))?;
-        let made = in_slot(staging, &slot)?;
-        if let Err(e) = rfs::renameat(staging, slot.as_str(), &place.dir, place.name.as_slice()) {
-            self.staging.discard(path.root, &slot);
-            return Err(cannot_place(e));
+        let made = in_slot(staging, slot)?;
+        if let Some(have) = place.have.as_ref().filter(|h| !h.entry.kind.is_dir()) {
+            let at = (place.dir.as_fd(), place.name.as_slice());
+            let known = drift::is_replicated(at.0, at.1, have, row)
+                .map_err(Fault::of("compare it"))?
+                || drift::holds(at.0, at.1, have, entry).map_err(Fault::of("compare it"))?
+                || self.stands_elsewhere(&have.stamp, path)?;
+            if known {
+                self.put_over(path, place, (have, slot))?;
+                return Ok(made);
+            }
         }
-        if matches!(source, Source::Link(_)) {
-            // Renaming a link over another link of the same file does nothing and leaves the slot.
-            self.staging.discard(path.root, &slot);
+        self.clear(path, place, row)?;
+        let staging = self
+            .staging
+            .dir(path.root)
+            .map_err(Fault::of("open staging"))?;
+        let name = place.name.as_slice();
+        match rfs::renameat_with(staging, slot, &place.dir, name, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(made),
+            // Somebody put it there just now. It is looked at when this comes again.
+            Err(Errno::EXIST) => Err(Fault::Want),
+            Err(e) => Err(cannot_place(e)),
         }
-        self.touch(path);
-        Ok(made)
     }
 
     /// Notes in the index what now stands at a path.
@@ -197,9 +217,17 @@ impl Performer<'_> {
         seen: Seen,
         (row, blocks): (Option<&Row>, &[u8]),
     ) -> Result<(), Fault> {
+        // Somebody wrote to it since it was made ready: its row must not hold that for the replicated content.
+        let edited = entry.kind.is_file()
+            && (!entry.mtime.shows_as(seen.entry.mtime) || seen.stamp.size != entry.kind.size());
+        let stamp = if edited {
+            seen.stamp.doubted()
+        } else {
+            seen.stamp
+        };
         // The active node's own rows count from 0 where it found its tree; here 0 stands for what was never compared.
         let store = &mut self.node.store;
-        let id = store.put_over(path, row, entry, &seen.stamp, seq.max(1))?;
+        let id = store.put_over(path, row, entry, &stamp, seq.max(1))?;
         if id.is_none() {
             // Its directory is not in the index; without a row of its own it would pass for a local file.
             tracing::warn!(
@@ -217,9 +245,7 @@ impl Performer<'_> {
         if seen.stamp.nlink > 1 && !entry.kind.is_dir() {
             for (_, other) in other_names(self.node, path, &seen.stamp)? {
                 if other.seq != 0 {
-                    self.node
-                        .store
-                        .update(other.id, entry, &seen.stamp, other.seq)?;
+                    self.node.store.update(other.id, entry, &stamp, other.seq)?;
                 }
             }
         }

@@ -150,10 +150,7 @@ impl Performer<'_> {
             )?;
             return Ok(true);
         }
-        match rfs::unlinkat(at.0, at.1, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-            Err(e) => return Err(Fault::of("remove it")(e.into())),
-        }
+        self.take_away(path, &place, have)?;
         if have.stamp.nlink > 1 {
             self.note_name_gone(path, &have.stamp)?;
         }
@@ -220,9 +217,7 @@ impl Performer<'_> {
             }
             Some(have) => {
                 if drift::is_replicated(at.0, at.1, have, row).map_err(Fault::of("compare it"))? {
-                    rfs::unlinkat(at.0, at.1, AtFlags::empty())
-                        .map_err(|e| Fault::of("remove it")(e.into()))?;
-                    return Ok(());
+                    return self.take_away(path, place, have);
                 }
                 let why = drift::explain(have, row);
                 self.preserve(

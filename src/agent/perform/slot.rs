@@ -13,7 +13,7 @@ use crate::index::store::Row;
 use crate::model::entry::Entry;
 use crate::model::path::TreePath;
 use crate::sys::meta::{self, Pin};
-use crate::sys::tree::{Look, look_at};
+use crate::sys::tree::{Look, Seen, look_at};
 
 impl<'a> Performer<'a> {
     /// Brings the new file into a slot of its root; returns the slot's name.
@@ -33,8 +33,12 @@ impl<'a> Performer<'a> {
                     self.staging.discard(path.root, name);
                     return self.fill_with(path, entry, content);
                 }
-                self.dress_slot(path, name, entry)?;
-                Ok(name.clone())
+                let dressed = self.dress_slot(path, name, entry);
+                // After a failure of the index the record is done again, and needs it.
+                if !matches!(dressed, Ok(()) | Err(Fault::Index(_))) {
+                    self.staging.discard(path.root, name);
+                }
+                dressed.map(|()| name.clone())
             }
             Source::Inline(bytes) | Source::Sparse(bytes) => {
                 if let Some(filled) = self.filled.remove(&self.at) {
@@ -141,7 +145,8 @@ impl<'a> Performer<'a> {
         Ok(name)
     }
 
-    /// Gives a slot that is a further name of a file in the tree the wanted owner, mode, times and attributes.
+    /// Gives a slot that is a further name of a file in the tree the wanted owner, mode, times and attributes, unless somebody
+    /// wrote to that file since it was looked at.
     fn dress_slot(&mut self, path: &TreePath, slot: &str, entry: &Entry) -> Result<(), Fault> {
         let staging = self
             .staging
@@ -152,9 +157,27 @@ impl<'a> Performer<'a> {
         else {
             return Err(Fault::Want);
         };
+        let is_as_wanted =
+            entry.mtime.shows_as(seen.entry.mtime) && seen.stamp.size == entry.kind.size();
+        if entry.kind.is_file() && !is_as_wanted && !self.is_as_recorded(&seen)? {
+            return Err(Fault::Want);
+        }
         let pin = Pin::new(staging, slot.as_bytes()).map_err(Fault::of("open its slot"))?;
         let mut have = seen.entry;
         have.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
         Ok(pin.apply(entry, Some(&have))?)
+    }
+
+    /// Whether a file has the size and the modification time that a row of it says.
+    fn is_as_recorded(&self, seen: &Seen) -> Result<bool, Fault> {
+        let is_it = |r: &Row| {
+            r.seq != 0
+                && r.stamp.same_file(&seen.stamp)
+                && r.entry.mtime.shows_as(seen.entry.mtime)
+                && r.entry.kind.size() == seen.stamp.size
+        };
+        Ok((self.node.store.by_inode(seen.stamp.ino)?)
+            .iter()
+            .any(is_it))
     }
 }

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{self as rfs, Mode, OFlags};
 
-use super::{Staging, remove};
+use super::{Staging, digest, remove};
 use crate::model::entry::{Hash, Stamp};
 use crate::model::path::{RootId, TreePath};
 use crate::sys::clock;
@@ -74,9 +74,7 @@ impl Staging {
     /// Name of the slot whose content is kept in part where its transfer is cut off.
     #[must_use]
     pub fn part_name(path: &TreePath) -> String {
-        let hash = Hash::of(path.path.as_bytes());
-        let hex = hash.0.iter().take(16).map(|b| format!("{b:02x}"));
-        MARK.to_owned() + &hex.collect::<String>()
+        MARK.to_owned() + &digest(path)
     }
 
     /// What an earlier session left of a path's content.

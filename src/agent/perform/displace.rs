@@ -1,0 +1,127 @@
+//! Removing and replacing what was looked at, and nothing else.
+//!
+//! Between a look at a name and the call that changes it somebody on this node may put another file there. So nothing is
+//! unlinked where it stands, nor renamed over: it goes aside, into the staging area, by one rename (an exchange where
+//! something takes its place), and is let go there only if it is what was seen. A process that dies in between leaves it
+//! aside; [`super::rescue`] finds it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{self as rfs, AtFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::{Fault, Performer, Place, cannot_place};
+use crate::model::path::TreePath;
+use crate::sys::tree::{Look, Seen, look_at};
+
+impl Performer<'_> {
+    /// Removes the file that was seen at a place; what came there since is preserved.
+    pub(super) fn take_away(
+        &mut self,
+        path: &TreePath,
+        place: &Place,
+        seen: &Seen,
+    ) -> Result<(), Fault> {
+        let aside = self.staging.aside(path);
+        let staging = self.staging_of(path)?;
+        let (dir, name) = (place.dir.as_fd(), place.name.as_slice());
+        match rfs::renameat_with(dir, name, &staging, &*aside, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            // It lies on a file system of its own below the root: there is nowhere it could go aside.
+            Err(Errno::XDEV) => return unlink_there(place, seen),
+            Err(e) => return Err(Fault::of("remove it")(e.into())),
+        }
+        let gone = self.let_go(path, (&staging, &aside), seen);
+        if gone.is_err()
+            && let Err(e) = rfs::renameat_with(&staging, &*aside, dir, name, RenameFlags::NOREPLACE)
+        {
+            self.stays_aside(path, &aside, e);
+        }
+        gone
+    }
+
+    /// Puts what a slot holds in the place of the file that was seen there; what came there since is preserved. Where that
+    /// fails everything stands as it did, and the slot is gone.
+    pub(super) fn put_over(
+        &mut self,
+        path: &TreePath,
+        place: &Place,
+        (seen, slot): (&Seen, &str),
+    ) -> Result<(), Fault> {
+        let aside = self.staging.aside(path);
+        let staging = self.staging_of(path)?;
+        let (dir, name) = (place.dir.as_fd(), place.name.as_slice());
+        // From here on the name says that what has it may be somebody's.
+        rfs::renameat(&staging, slot, &staging, &*aside)
+            .map_err(|e| Fault::of("rename its slot")(e.into()))?;
+        let exchange = || rfs::renameat_with(&staging, &*aside, dir, name, RenameFlags::EXCHANGE);
+        match exchange() {
+            Ok(()) => {}
+            Err(e) => {
+                self.staging.discard(path.root, &aside);
+                return Err(match e {
+                    Errno::NOENT => Fault::Want,
+                    e => cannot_place(e),
+                });
+            }
+        }
+        let gone = self.let_go(path, (&staging, &aside), seen);
+        if gone.is_err() {
+            match exchange() {
+                Ok(()) => self.staging.discard(path.root, &aside),
+                Err(e) => self.stays_aside(path, &aside, e),
+            }
+        }
+        gone
+    }
+
+    /// Removes what was moved aside from a path, if it is what was seen there; else preserves it.
+    fn let_go(
+        &mut self,
+        path: &TreePath,
+        (staging, aside): (&OwnedFd, &str),
+        seen: &Seen,
+    ) -> Result<(), Fault> {
+        let at = (staging.as_fd(), aside.as_bytes());
+        let look = look_at(at.0, at.1).map_err(Fault::of("look at what it was"))?;
+        let known = match &look {
+            Look::Absent => return Ok(()),
+            Look::Socket => false,
+            Look::There(now) if now.stamp.same_file(&seen.stamp) && now.entry == seen.entry => true,
+            Look::There(now) => {
+                !now.entry.kind.is_dir() && self.stands_elsewhere(&now.stamp, path)?
+            }
+        };
+        if known {
+            return rfs::unlinkat(at.0, at.1, AtFlags::empty())
+                .map_err(|e| Fault::of("remove it")(e.into()));
+        }
+        self.preserve(path, at, "came here while replication changed this path")
+    }
+
+    fn staging_of(&self, path: &TreePath) -> Result<Arc<OwnedFd>, Fault> {
+        let dir = self.staging.shared_dir(path.root);
+        dir.map_err(Fault::of("open staging"))
+    }
+
+    fn stays_aside(&self, path: &TreePath, aside: &str, why: Errno) {
+        tracing::error!(
+            "{}: what stood there cannot be put back ({why}); it stays in staging as {aside} until the next start",
+            self.node.show(path)
+        );
+    }
+}
+
+/// Removes a file where it stands, if it still is what was seen.
+fn unlink_there(place: &Place, seen: &Seen) -> Result<(), Fault> {
+    let (dir, name) = (place.dir.as_fd(), place.name.as_slice());
+    match look_at(dir, name).map_err(Fault::of("look at it"))? {
+        Look::Absent => Ok(()),
+        Look::There(now) if now.stamp == seen.stamp => {
+            rfs::unlinkat(dir, name, AtFlags::empty()).map_err(|e| Fault::of("remove it")(e.into()))
+        }
+        _ => Err(Fault::Want),
+    }
+}

@@ -1,0 +1,304 @@
+//! What somebody does on this node between a look at a name and the change of it, and what a process leaves aside.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::agent::apply::Receiving;
+use crate::agent::apply::tests::{apply, at, file, history, kept, long, put, rebooted, receiving};
+use crate::agent::redo::Source;
+use crate::index::store::Row;
+use crate::model::batch::Op;
+
+/// A node with one file from replication.
+struct Standby {
+    dir: tempfile::TempDir,
+    side: Receiving,
+}
+
+impl Standby {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut side = receiving(dir.path());
+        side.settle(&[], history(&[1])).expect("a history");
+        apply(&mut side, 2, put("f", b"replicated"));
+        Self { dir, side }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.root().join(".osm-failover/staging")
+    }
+
+    /// What is left in staging.
+    fn slots(&self) -> Vec<String> {
+        let names = fs::read_dir(self.staging()).expect("staging");
+        let name = |e: io::Result<fs::DirEntry>| e.expect("an entry").file_name();
+        names
+            .map(name)
+            .map(|n| n.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// What was preserved.
+    fn preserved(&self) -> Vec<Vec<u8>> {
+        let kept = fs::read_dir(self.root().join(".osm-failover/preserved")).expect("preserved");
+        let read = |e: io::Result<fs::DirEntry>| fs::read(e.expect("an entry").path());
+        kept.map(|e| read(e).expect("a file")).collect()
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.root().join(name)).unwrap_or_else(|e| e.to_string())
+    }
+
+    /// Looks at a path, has something done there, and goes on with what was seen.
+    fn meanwhile<T>(
+        &mut self,
+        path: &str,
+        done: impl FnOnce(&Path),
+        go: impl FnOnce(&mut Performer<'_>, &TreePath, &Place, Option<&Row>) -> T,
+    ) -> T {
+        let (there, path) = (self.root().join(path), at(path));
+        let (node, staging) = (&mut self.side.node, &mut self.side.staging);
+        let mut performer = Performer::new(node, staging, None, true);
+        let place = performer.place(&path).expect("looked at").expect("a place");
+        let row = performer.node.store.lookup(&path).expect("an index");
+        done(&there);
+        go(&mut performer, &path, &place, row.as_ref())
+    }
+
+    /// Puts "new" at a path, while something is done there.
+    fn put_meanwhile(&mut self, path: &str, done: impl FnOnce(&Path)) -> Result<(), Fault> {
+        let slot = self.side.staging.fresh();
+        fs::write(self.staging().join(&slot), "new").expect("a slot");
+        self.meanwhile(path, done, |p, path, place, row| {
+            p.place_slot(path, &file(b"new"), (place, row), &slot)
+                .map(drop)
+        })
+    }
+
+    fn delete_meanwhile(&mut self, path: &str, done: impl FnOnce(&Path)) -> Result<(), Fault> {
+        self.meanwhile(path, done, |p, path, place, _| {
+            p.take_away(path, place, place.have.as_ref().expect("a file"))
+        })
+    }
+
+    fn restart(mut self) -> Self {
+        drop(self.side);
+        self.side = receiving(self.dir.path());
+        self
+    }
+}
+
+fn renamed_over(there: &Path) {
+    let edit = there.with_file_name("edit");
+    fs::write(&edit, "somebody's").expect("a file");
+    fs::rename(edit, there).expect("renamed");
+}
+
+fn written_to(there: &Path) {
+    let file = fs::File::options().write(true).open(there).expect("opened");
+    file.write_all_at(b"somebody's", 0).expect("written");
+}
+
+#[test]
+fn what_replication_put_there_is_replaced_and_removed() {
+    let mut b = Standby::new();
+    b.put_meanwhile("f", |_| {}).expect("put");
+    assert_eq!(b.text("f"), "new");
+    let mut b = Standby::new();
+    b.delete_meanwhile("f", |_| {}).expect("deleted");
+    assert!(!b.root().join("f").exists());
+    let mut b = Standby::new();
+    b.delete_meanwhile("f", |there| fs::remove_file(there).expect("removed"))
+        .expect("gone already");
+    assert_eq!(b.preserved(), [b""; 0]);
+}
+
+#[test]
+fn what_comes_to_a_name_just_before_it_is_replaced_is_preserved() {
+    for edit in [renamed_over, written_to] {
+        let mut b = Standby::new();
+        b.put_meanwhile("f", edit).expect("put");
+        assert_eq!(b.text("f"), "new");
+        assert_eq!(b.preserved(), [b"somebody's"]);
+        assert_eq!(b.slots(), [""; 0]);
+    }
+}
+
+#[test]
+fn what_comes_to_a_name_just_before_it_is_removed_is_preserved() {
+    for edit in [renamed_over, written_to] {
+        let mut b = Standby::new();
+        b.delete_meanwhile("f", edit).expect("deleted");
+        assert!(!b.root().join("f").exists());
+        assert_eq!(b.preserved(), [b"somebody's"]);
+        assert_eq!(b.slots(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_directory_that_comes_to_a_name_is_preserved_with_what_it_holds() {
+    let mut b = Standby::new();
+    b.put_meanwhile("f", |there| {
+        fs::remove_file(there).expect("removed");
+        fs::create_dir(there).expect("a directory");
+        fs::write(there.join("in"), "somebody's").expect("a file");
+    })
+    .expect("put");
+    assert_eq!((b.text("f").as_str(), kept(b.dir.path())), ("new", 1));
+}
+
+#[test]
+fn what_comes_to_a_free_name_is_not_replaced() {
+    let mut b = Standby::new();
+    let put = b.put_meanwhile("g", |there| fs::write(there, "somebody's").expect("a file"));
+    assert!(matches!(put, Err(Fault::Want)), "{put:?}");
+    assert_eq!(b.text("g"), "somebody's");
+}
+
+/// Where it cannot be preserved, it stays what it is, under its name.
+#[test]
+fn what_cannot_be_preserved_is_put_back() {
+    for put in [true, false] {
+        let mut b = Standby::new();
+        fs::create_dir(b.dir.path().join("state/preserved.jsonl")).expect("in its way");
+        let done = if put {
+            b.put_meanwhile("f", renamed_over)
+        } else {
+            b.delete_meanwhile("f", renamed_over)
+        };
+        assert!(matches!(done, Err(Fault::Problem { .. })), "{done:?}");
+        assert_eq!(b.text("f"), "somebody's");
+        assert_eq!(b.slots(), [""; 0]);
+    }
+}
+
+/// As a rename of `f` arrives: a further name of it in a slot.
+fn arrives(b: &mut Standby, edit: bool) -> Result<(), Fault> {
+    let name = b.side.staging.fresh();
+    fs::hard_link(b.root().join("f"), b.staging().join(&name)).expect("a further name");
+    if edit {
+        written_to(&b.root().join("f"));
+    }
+    let source = Source::Slot { name, linked: true };
+    let (node, staging) = (&mut b.side.node, &mut b.side.staging);
+    Performer::new(node, staging, None, true).put(3, &at("to"), &file(b"replicated"), &source, &[])
+}
+
+#[test]
+fn a_file_that_is_written_to_while_a_rename_of_it_arrives_gets_no_other_name() {
+    let mut b = Standby::new();
+    arrives(&mut b, false).expect("renamed");
+    assert_eq!(b.text("to"), "replicated");
+    let mut b = Standby::new();
+    let put = arrives(&mut b, true);
+    assert!(matches!(put, Err(Fault::Want)), "{put:?}");
+    assert!(!b.root().join("to").exists());
+    assert_eq!(b.slots(), [""; 0]);
+    apply(&mut b.side, 3, put_new("f"));
+    assert_eq!(b.preserved(), [b"somebody's"]);
+}
+
+/// Its row must not hold the edit for the replicated content.
+#[test]
+fn a_file_that_is_written_to_as_it_is_placed_counts_as_edited() {
+    let mut b = Standby::new();
+    let name = b.side.staging.fresh();
+    fs::write(b.staging().join(&name), "somebody's").expect("a slot");
+    let source = Source::Slot {
+        name,
+        linked: false,
+    };
+    let (node, staging) = (&mut b.side.node, &mut b.side.staging);
+    let p = &mut Performer::new(node, staging, None, true);
+    p.put(3, &at("f"), &file(b"replicated"), &source, &[])
+        .expect("put");
+    apply(&mut b.side, 4, put_new("f"));
+    assert_eq!(b.preserved(), [b"somebody's"]);
+}
+
+fn put_new(path: &str) -> Op {
+    put(path, b"new")
+}
+
+/// Named as what stood at a path.
+fn aside(b: &mut Standby, path: &str) -> PathBuf {
+    let name = b.side.staging.aside(&at(path));
+    b.staging().join(name)
+}
+
+#[test]
+fn what_was_left_aside_is_preserved_unless_replication_put_it_there() {
+    let mut b = Standby::new();
+    let (one, two, three) = (aside(&mut b, "f"), aside(&mut b, "f"), aside(&mut b, "g"));
+    fs::rename(b.root().join("f"), one).expect("moved aside");
+    fs::write(two, "somebody's").expect("a file");
+    fs::write(three, "of nobody knows where").expect("a file");
+    let b = b.restart();
+    assert_eq!(b.slots(), [""; 0]);
+    let mut kept = b.preserved();
+    kept.sort();
+    assert_eq!(kept, [&b"of nobody knows where"[..], b"somebody's"]);
+    let notes = fs::read_to_string(b.dir.path().join("state/preserved.jsonl")).expect("notes");
+    assert!(notes.contains(r#""path":"f""#), "{notes}");
+}
+
+#[test]
+fn what_cannot_be_preserved_stays_aside() {
+    let mut b = Standby::new();
+    let left = aside(&mut b, "f");
+    fs::write(&left, "somebody's").expect("a file");
+    let notes = b.dir.path().join("state/preserved.jsonl");
+    fs::create_dir(&notes).expect("in its way");
+    let b = b.restart();
+    assert!(left.exists());
+    fs::remove_dir(&notes).expect("out of its way");
+    let b = b.restart();
+    assert_eq!(b.preserved(), [b"somebody's"]);
+}
+
+/// Before the exchange the new content is aside, behind it the former one is.
+#[test]
+fn an_exchange_that_was_cut_off_is_done() {
+    for exchanged in [false, true] {
+        let mut b = Standby::new();
+        apply(&mut b.side, 3, put("long", b"former"));
+        fs::rename(b.root().join("long"), b.dir.path().join("former")).expect("set aside");
+        apply(&mut b.side, 4, put("long", &long(7)));
+        let left = aside(&mut b, "long");
+        if exchanged {
+            fs::rename(b.dir.path().join("former"), left).expect("as it was cut off");
+        } else {
+            fs::rename(b.root().join("long"), left).expect("as it was cut off");
+            fs::rename(b.dir.path().join("former"), b.root().join("long")).expect("as it was");
+        }
+        b.side = rebooted(b.side, b.dir.path());
+        assert!(fs::read(b.root().join("long")).expect("a file") == long(7));
+        assert_eq!(b.slots(), [""; 0]);
+        assert_eq!(kept(b.dir.path()), 0);
+    }
+}
+
+/// The clock of change times may not have moved since replication put the file there.
+#[test]
+fn a_write_in_the_tick_of_the_put_is_an_edit() {
+    let mut b = Standby::new();
+    written_to(&b.root().join("f"));
+    let dir = fs::File::open(b.root()).expect("the root");
+    let Ok(Look::There(seen)) = look_at(dir.as_fd(), b"f") else {
+        panic!("no file");
+    };
+    let store = &mut b.side.node.store;
+    let row = store.lookup(&at("f")).expect("an index").expect("a row");
+    // As if both had happened in one tick.
+    store
+        .update(row.id, &row.entry, &seen.stamp, row.seq)
+        .expect("noted");
+    apply(&mut b.side, 3, put_new("f"));
+    assert_eq!(b.preserved(), [b"somebody's"]);
+}
