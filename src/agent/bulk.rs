@@ -20,6 +20,7 @@ use crate::decide::blocks::{BlockHasher, Blocks};
 use crate::model::entry::{Entry, Hash, Kind, Stamp, Timestamp};
 use crate::model::path::TreePath;
 use crate::sys::clock;
+use crate::sys::holes::has_hole;
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Look, Root, look_at, open_regular};
 use crate::wire::message::{Form, Message};
@@ -160,8 +161,7 @@ fn open(job: &Job) -> Result<Source, Failed> {
     let file = open_regular(dir.as_fd(), name)?;
     let mut seen = look(&file)?;
     seen.entry.xattrs = xattrs_of(dir.as_fd(), name)?;
-    let blocks = rustix::fs::fstat(&file).map_err(io::Error::from)?.st_blocks;
-    let sparse = u64::try_from(blocks).unwrap_or(0) * 512 < seen.stamp.size;
+    let sparse = has_hole(&file, seen.stamp.size)?;
     Ok(Source {
         file,
         entry: seen.entry,

@@ -10,7 +10,7 @@ use super::engine::Replies;
 use super::round::Round;
 use super::session::Brought;
 use crate::sys::tree::Root;
-use crate::wire::control::{Answer, Failure, Outcome, Progress, ResyncReport};
+use crate::wire::control::{Answer, Failure, Outcome, Progress, Request, ResyncReport};
 
 /// Time between two progress lines.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -49,6 +49,8 @@ pub struct Commands {
     resyncs: Vec<Waiting>,
     comparing: Option<Comparing>,
     cookie: u64,
+    /// What needs the peer, asked before it was met for the first time, and when.
+    early: Vec<(Request, Replies, Instant)>,
 }
 
 /// An outcome that is a message and nothing else.
@@ -90,12 +92,35 @@ impl Commands {
             .iter()
             .map(|f| f.deadline.saturating_duration_since(now))
             .min();
+        let early = self.early.iter();
+        let early = early.map(|(.., asked)| (*asked + PATIENCE).saturating_duration_since(now));
         let progress = (!self.resyncs.is_empty() || self.comparing.is_some()).then_some(PROGRESS);
-        [flush, progress]
+        [flush, early.min(), progress]
             .into_iter()
             .flatten()
             .min()
             .unwrap_or(Duration::from_secs(3600))
+    }
+
+    /// The peer was not dialled yet: whoever needs it waits until it is met, or for a while.
+    pub(super) fn wait_for_meeting(&mut self, request: Request, replies: Replies) {
+        self.early.push((request, replies, Instant::now()));
+    }
+
+    /// Whether somebody waits for the first meeting.
+    #[must_use]
+    pub fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
+    /// Those who waited for the first meeting: all of them once the peer is `met`, else those who waited long enough.
+    pub(super) fn take_early(&mut self, met: bool) -> Vec<(Request, Replies)> {
+        let due =
+            |(_, _, asked): &mut (Request, Replies, Instant)| met || asked.elapsed() >= PATIENCE;
+        self.early
+            .extract_if(.., due)
+            .map(|(request, replies, _)| (request, replies))
+            .collect()
     }
 
     /// A cookie came back through the watcher.
@@ -246,7 +271,8 @@ impl Commands {
         let flushes = self.flushes.drain(..).map(|f| f.replies);
         let resyncs = self.resyncs.drain(..).map(|w| w.replies);
         let comparing = self.comparing.take().map(|c| c.replies);
-        for replies in flushes.chain(resyncs).chain(comparing) {
+        let early = self.early.drain(..).map(|(_, replies, _)| replies);
+        for replies in flushes.chain(resyncs).chain(comparing).chain(early) {
             let _ = replies.send(failure(6, why, "see syncctl status"));
         }
     }

@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 
 use super::node::Node;
 use crate::model::batch::Content;
 use crate::model::entry::{Hash, Stamp};
 use crate::model::path::{RelPath, RootId, TreePath};
+use crate::sys::holes::has_hole;
 use crate::sys::tree::{Look, look_at, open_unchecked};
 
 /// Files up to this many bytes travel inside their operation; larger ones as transfers.
@@ -87,7 +88,7 @@ pub fn read_steady(
 fn has_holes(file: &File, bytes: &[u8]) -> io::Result<bool> {
     // Most files have no block of zeros, and then nothing more needs to be asked.
     let zeros = bytes.chunks_exact(HOLE).any(is_zero);
-    Ok(zeros && file.metadata()?.blocks() * 512 < bytes.len() as u64)
+    Ok(zeros && has_hole(file, bytes.len() as u64)?)
 }
 
 /// Writes content to a new file.

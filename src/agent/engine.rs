@@ -195,7 +195,7 @@ impl Engine {
             watchdog: Watchdog::none(),
             scrub,
             down,
-            unreachable: "not connected yet".into(),
+            unreachable: requests::NOT_YET.into(),
             caught_up: false,
             brought: Brought::default(),
             scanned: true,

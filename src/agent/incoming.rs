@@ -145,7 +145,7 @@ impl Incoming {
                 }
             }
         };
-        if sparse && append.is_none() {
+        if sparse {
             // Within its final length no file system allocates ahead of what is written.
             file.set_len(file.metadata()?.len().max(size))?;
         }

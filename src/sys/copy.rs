@@ -7,19 +7,16 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 
 use rustix::fs::{
-    self as rfs, AtFlags, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat, Timespec, Timestamps, Uid,
+    self as rfs, AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid,
 };
 
 use super::deep::{self, Step};
+use super::holes;
 use super::meta::{self, MetaError, Pin, xattrs_of};
 use super::tree::{Look, look_at, open_regular};
 use crate::model::entry::{Entry, Kind};
-
-/// Bytes copied at a time.
-const BUFFER: usize = 256 * 1024;
 
 /// Copies what stands at `from` to the name `to`, where nothing may stand; `scratch` is a free name in the same directory.
 ///
@@ -104,7 +101,8 @@ fn leaf(
     let source = open_regular(from, name)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = File::from(rfs::openat(dir, new, flags, Mode::RUSR | Mode::WUSR)?);
-    content(&source, &file)?;
+    file.set_len(source.metadata()?.len())?;
+    holes::copy(&source, &file, 0)?;
     meta::dress(file.as_fd(), &want, 0o600).map_err(plain)?;
     file.sync_all()
 }
@@ -126,42 +124,6 @@ fn socket(dir: BorrowedFd<'_>, new: &[u8], met: &Stat) -> io::Result<()> {
     Ok(rfs::utimensat(dir, new, &times, how)?)
 }
 
-/// Copies the content; holes stay holes.
-fn content(from: &File, to: &File) -> io::Result<()> {
-    let length = from.metadata()?.len();
-    to.set_len(length)?;
-    let mut buf = vec![0u8; BUFFER];
-    let mut at = 0;
-    while at < length {
-        let start = match rfs::seek(from, SeekFrom::Data(at)) {
-            Ok(start) => start,
-            // Nothing but a hole until the end.
-            Err(rustix::io::Errno::NXIO) => break,
-            Err(rustix::io::Errno::INVAL) => at,
-            Err(e) => return Err(e.into()),
-        };
-        let end = match rfs::seek(from, SeekFrom::Hole(start)) {
-            Ok(end) => end,
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NXIO) => length,
-            Err(e) => return Err(e.into()),
-        };
-        at = start;
-        while at < end {
-            let most = usize::try_from(end - at).unwrap_or(BUFFER).min(BUFFER);
-            match from.read_at(&mut buf[..most], at) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => {
-                    to.write_all_at(&buf[..n], at)?;
-                    at += n as u64;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-    }
-    Ok(())
-}
-
 fn plain(e: MetaError) -> io::Error {
     let code = e.source.kind();
     io::Error::new(code, e.to_string())
@@ -169,6 +131,7 @@ fn plain(e: MetaError) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
     use std::os::unix::fs::{MetadataExt, symlink};
     use std::os::unix::net::UnixListener;
     use std::path::Path;

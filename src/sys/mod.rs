@@ -7,6 +7,7 @@ pub mod confine;
 pub mod control;
 pub mod copy;
 pub mod deep;
+pub mod holes;
 pub mod lease;
 pub mod link;
 pub mod lock;

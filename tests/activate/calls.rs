@@ -46,6 +46,25 @@ fn both_may_be_called_twice() {
     deactivate(&pair, Side::A);
 }
 
+/// A script goes on at once, and a person types fast.
+#[test]
+fn what_needs_the_peer_waits_until_it_is_met() {
+    let pair = idle(options!());
+    for command in ["resync", "verify"] {
+        activate(&pair, Side::A);
+        let (code, text) = ctl(&pair, Side::A, &[command]);
+        // A comparison may still have to wait for the peer to be in step.
+        assert!(!text.contains("not connected yet"), "{command}: {text}");
+        assert!(code == 0 || command == "verify", "{command}: {text}");
+        deactivate(&pair, Side::A);
+    }
+    pair.cut().expect("cut");
+    activate(&pair, Side::A);
+    let (code, text) = ctl(&pair, Side::A, &["resync"]);
+    assert_eq!(code, 4, "{text}");
+    deactivate(&pair, Side::A);
+}
+
 #[test]
 fn many_at_once_come_to_one() {
     let pair = idle(options!());

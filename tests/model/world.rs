@@ -383,7 +383,8 @@ impl World {
         self.activate(side);
         if told.is_some() {
             // A decision that was not carried out is still to be made.
-            ctl(&self.pair, side, &["resolve", "--keep", "local"]);
+            let (code, text) = ctl(&self.pair, side, &["resolve", "--keep", "local"]);
+            self.hold(code == 0, &text);
         }
         self.in_step(side);
         // Whatever was changed behind the active node's back is found by comparing everything.

@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
+use nix::sys::signal::Signal;
+
 use crate::common::kinds::noise;
-use crate::common::node::{Pair, Side};
+use crate::common::node::{Pair, Side, signal};
 use crate::common::steps::{
     LONG, activate, deactivate, edit_config, flushed_equal, idle, json, start, until,
     wait_serve_gone,
@@ -178,4 +180,48 @@ fn a_file_with_holes_longer_than_one_message_names_arrives() {
     let mut bytes = [0; 13];
     came.read_exact_at(&mut bytes, middle).expect("bytes");
     assert_eq!(&bytes, b"in the middle");
+}
+
+/// The end of a file that grew is sent at once, and the file is read whole a little later. A crash in between must not make
+/// what was read of it count for the whole.
+#[test]
+fn what_was_written_inside_a_file_that_grew_outlasts_a_crash() {
+    const LENGTH: u64 = 2 << 20;
+    let mut pair = idle(options!());
+    let file = put(&pair, &noise(usize::try_from(LENGTH).expect("small"), 8));
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    let daemon = pair.pid(Side::A).expect("running");
+    signal(daemon, Signal::SIGSTOP);
+    let writer = fs::File::options().write(true).open(&file).expect("opened");
+    writer.write_all_at(b"inside", 1000).expect("written");
+    writer.write_all_at(b"behind", LENGTH).expect("written");
+    drop(writer);
+    signal(daemon, Signal::SIGCONT);
+    let there = pair.root(Side::B, "data").join("large");
+    let grown = || there.metadata().is_ok_and(|m| m.len() > LENGTH);
+    assert!(until(LONG, grown));
+    pair.kill(Side::A);
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync again");
+    flushed_equal(&pair, "data");
+}
+
+/// Of what was appended, too, only the data is written on the standby.
+#[test]
+fn a_file_that_grows_by_a_hole_gets_a_hole() {
+    const LENGTH: u64 = 2 << 20;
+    let mut pair = idle(options!());
+    let file = put(&pair, &noise(usize::try_from(LENGTH).expect("small"), 9));
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    let writer = fs::File::options().write(true).open(&file).expect("opened");
+    writer
+        .write_all_at(b"far behind", 16 << 20)
+        .expect("written");
+    drop(writer);
+    // Holes are compared as well.
+    flushed_equal(&pair, "data");
 }

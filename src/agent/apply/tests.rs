@@ -97,7 +97,7 @@ pub(in crate::agent) fn put(path: &str, content: &[u8]) -> Op {
     }
 }
 
-fn mkdir(path: &str) -> Op {
+pub(in crate::agent) fn mkdir(path: &str) -> Op {
     Op::Put {
         path: at(path),
         entry: directory(),

@@ -6,8 +6,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use rustix::fs::SeekFrom;
-
 use super::{Basis, CHUNK, Failed, Job, Sent, SignaturePart, Source, WINDOW, look};
 use crate::agent::peer::{Gone, Peer};
 use crate::decide::blocks::{Blocks, changed};
@@ -17,6 +15,7 @@ use crate::decide::delta::format::{Command, Encoder};
 use crate::decide::delta::signature::Signature;
 use crate::model::entry::Hash;
 use crate::model::path::TreePath;
+use crate::sys::holes::next_data;
 use crate::wire::message::{Form, MAX_HOLE, Message};
 
 /// Changed bytes up to which an aligned delta is sent whatever share of the file they are.
@@ -193,17 +192,6 @@ pub(super) fn send_whole(
         }
     }
     Ok(())
-}
-
-/// The next range that is no hole, from `at` on.
-fn next_data(file: &File, at: u64, size: u64) -> Result<(u64, u64), Failed> {
-    let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-        Ok(start) => start.min(size),
-        Err(rustix::io::Errno::NXIO) => return Ok((size, size)),
-        Err(e) => return Err(Failed::Io(e.into())),
-    };
-    let end = rustix::fs::seek(file, SeekFrom::Hole(start)).map_or(size, |end| end.min(size));
-    Ok((start, end))
 }
 
 /// What the receiver is asked to sign.

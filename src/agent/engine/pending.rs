@@ -51,6 +51,7 @@ impl Engine {
             self.commands.check_flush(quiet, first);
         }
         self.commands.expire(&self.unreachable, live);
+        self.answer_early();
     }
 
     /// What the index holds and the peer has not acknowledged counts as pending while no session is live.

@@ -17,9 +17,19 @@ use crate::wire::message::Role;
 /// What to do about replication that is halted.
 const HALTED: &str = "where both nodes are active, run \"syncctl deactivate\" on the one that is not to be; see syncctl status on both nodes";
 
+/// Why no session is up before the peer was dialled for the first time.
+pub(super) const NOT_YET: &str = "not connected yet";
+
 impl Engine {
     /// Does what a command asks for, or has it wait.
     pub(super) fn command(&mut self, request: Request, replies: Replies) {
+        let needs_peer = matches!(
+            request,
+            Request::Resync { .. } | Request::Resolve { .. } | Request::Verify { .. }
+        );
+        if needs_peer && self.unreachable == NOT_YET && !self.has_met() && !self.paused {
+            return self.commands.wait_for_meeting(request, replies);
+        }
         match request {
             Request::Status => {
                 let status = Box::new(self.board.snapshot());
@@ -81,6 +91,27 @@ impl Engine {
                 ));
             }
         }
+    }
+
+    /// What was asked for before the nodes had met for the first time is answered now, if they have, or do not meet soon.
+    pub(super) fn answer_early(&mut self) {
+        if !self.commands.has_early() {
+            return;
+        }
+        let met = self.has_met();
+        for (request, replies) in self.commands.take_early(met) {
+            if self.unreachable == NOT_YET && !met {
+                let _ = replies.send(self.no_session());
+            } else {
+                self.command(request, replies);
+            }
+        }
+    }
+
+    /// Whether it is known how this node stands to its peer.
+    fn has_met(&self) -> bool {
+        let halted = matches!(&*self.board.snapshot().peer.state, "diverged" | "halted");
+        halted || (self.session.as_ref()).is_some_and(|s| !matches!(s.phase, Phase::Meeting))
     }
 
     fn has_root(&self, name: &str) -> bool {

@@ -2,9 +2,8 @@
 //!
 //! Neither appears by one rename, so a crash may leave it half done: both look at what they find, and can be done again.
 
-use std::io;
+use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 
 use rustix::fs::{self as rfs, OFlags};
 
@@ -13,6 +12,7 @@ use crate::agent::drift;
 use crate::index::store::Row;
 use crate::model::entry::Entry;
 use crate::model::path::TreePath;
+use crate::sys::holes;
 use crate::sys::meta::{MetaError, Pin, is_seen};
 use crate::sys::tree::{Look, Seen, look_at};
 
@@ -38,14 +38,16 @@ impl Performer<'_> {
             .as_ref()
             .filter(|h| h.entry.kind.is_file() && h.entry.kind.size() >= offset)
             .ok_or(Fault::Want)?;
-        let mut bytes = crate::sys::tree::open_regular(staging, slot.as_bytes())
+        let bytes = crate::sys::tree::open_regular(staging, slot.as_bytes())
             .map_err(Fault::of("read its slot"))?;
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rfs::openat(&place.dir, place.name.as_slice(), flags, rfs::Mode::empty())
             .map_err(|e| Fault::of("write it")(e.into()))?;
-        let file = std::fs::File::from(file);
+        let file = File::from(file);
         is_seen(&file, &have.stamp).map_err(Fault::of("write it"))?;
-        copy_to(&mut bytes, &file, offset).map_err(Fault::of("write it"))?;
+        // What an interrupted append left may have bytes where a hole belongs.
+        file.set_len(offset).map_err(Fault::of("write it"))?;
+        holes::copy(&bytes, &file, offset).map_err(Fault::of("write it"))?;
         file.set_len(entry.kind.size())
             .map_err(Fault::of("write it"))?;
         let pin = Pin::of_seen(place.dir.as_fd(), &place.name, &have.stamp)
@@ -127,20 +129,4 @@ pub(super) fn keep_content(
 /// found: then it was synced, too. Whatever differs of it is somebody's, and is preserved when the file comes whole.
 fn is_found(have: &Seen, row: &Row, entry: &Entry) -> bool {
     have.stamp == row.stamp && row.entry.same_as(entry)
-}
-
-/// Copies a whole file to an offset of another.
-fn copy_to(from: &mut std::fs::File, to: &std::fs::File, mut offset: u64) -> io::Result<()> {
-    use std::io::Read;
-    let mut buf = vec![0u8; 256 * 1024];
-    loop {
-        let n = match from.read(&mut buf) {
-            Ok(0) => return Ok(()),
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(e),
-        };
-        to.write_all_at(&buf[..n], offset)?;
-        offset += n as u64;
-    }
 }

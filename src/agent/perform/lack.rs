@@ -2,7 +2,7 @@
 
 use super::Performer;
 use crate::agent::redo::Step;
-use crate::index::store::StoreError;
+use crate::index::store::{Row, StoreError};
 use crate::model::batch::Lacked;
 use crate::model::path::{RelPath, TreePath};
 use crate::sys::tree::{Look, is_absent};
@@ -123,7 +123,9 @@ impl Performer<'_> {
             };
             let at = TreePath::new(path.root, dir);
             let stands = self.stands(&at);
-            if !stands && self.replay.is_none() {
+            let is_dir = |r: Row| r.entry.kind.is_dir();
+            if !stands && self.replay.is_none() && self.node.store.lookup(&at)?.is_some_and(is_dir)
+            {
                 self.node.store.remove(&at)?;
             }
             if !stands || self.node.store.dir_id(&at)?.is_none() {

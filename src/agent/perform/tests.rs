@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::agent::apply::Receiving;
-use crate::agent::apply::tests::{apply, at, file, history, kept, long, put, rebooted, receiving};
+use crate::agent::apply::tests::{
+    apply, at, file, history, kept, long, mkdir, put, rebooted, receiving,
+};
 use crate::agent::redo::Source;
 use crate::index::store::Row;
-use crate::model::batch::Op;
+use crate::model::batch::{Batch, Op};
 
 /// A node with one file from replication.
 struct Standby {
@@ -301,4 +303,19 @@ fn a_write_in_the_tick_of_the_put_is_an_edit() {
         .expect("noted");
     apply(&mut b.side, 3, put_new("f"));
     assert_eq!(b.preserved(), [b"somebody's"]);
+}
+
+/// In a round a file may come before the directory that it lies in, whose place a file still has here.
+#[test]
+fn a_file_whose_place_a_directory_is_to_take_stays_known() {
+    let mut b = Standby::new();
+    let mut step = |head, op| {
+        let (number, ops) = (head, vec![(head, op)]);
+        let batch = Batch { number, head, ops };
+        b.side.apply(batch).expect("applied")
+    };
+    assert_eq!(step(3, put("f/in", b"early")).wants, [at("f")]);
+    assert_eq!(step(4, mkdir("f")).preserved, 0);
+    assert_eq!(step(5, put("f/in", b"early")).wants, []);
+    assert_eq!(b.text("f/in"), "early");
 }

@@ -194,7 +194,12 @@ pub fn settle_large(
 ) -> Result<Vec<(Seq, Op)>, ResolveError> {
     let mut ops = Vec::new();
     let name = node.name.clone();
-    let stamp = node.kept(&read.stamp, read.tick);
+    let stamp = match read.sent {
+        // Of its former content only the end was read again. Should this process end before it is read whole, the next one
+        // does that.
+        bulk::Sent::Append(_) => read.stamp.doubted(),
+        bulk::Sent::Not | bulk::Sent::Staged(_) => node.kept(&read.stamp, read.tick),
+    };
     let row = node.store.lookup(path)?;
     let content = match read.sent {
         bulk::Sent::Not => Content::Keep,
