@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use super::{DIRS, NAMES, NEW, World, other, tree_of};
+use super::{DIRS, NAMES, World, new_name, other, tree_of};
 use crate::common::node::Side;
 use crate::versions::number_of;
 
@@ -38,14 +38,14 @@ impl World {
                     if content.len() == bytes.len() {
                         self.write_in_place(&at, &content, is_edit);
                     } else {
-                        put(&root, dir, &name, &content);
+                        put((&root, side), dir, &name, &content);
                     }
                 }
                 _ => {
                     let content = self.model.write(&name, found.as_deref());
                     let number = number_of(&content).unwrap_or_default();
                     self.told.push(format!("    content {number}"));
-                    put(&root, dir, &name, &content);
+                    put((&root, side), dir, &name, &content);
                 }
             }
         }
@@ -135,8 +135,8 @@ impl World {
 }
 
 /// A content appears under a name.
-fn put(root: &Path, dir: &str, name: &str, content: &[u8]) {
-    let new = root.join(dir).join(NEW);
+fn put((root, side): (&Path, Side), dir: &str, name: &str, content: &[u8]) {
+    let new = root.join(dir).join(new_name(side));
     fs::create_dir_all(root.join(dir)).expect("a directory");
     fs::write(&new, content).expect("a file");
     fs::rename(&new, root.join(name)).expect("renamed");

@@ -21,7 +21,7 @@ const DIRS: [&str; 4] = ["", "d0/", "d1/", "d2/"];
 /// Names in each.
 const NAMES: u64 = 3;
 /// Under it everything is written before it gets its name.
-const NEW: &str = "new";
+const NEW: &str = "new-";
 /// Furthest that a clock jumps, in seconds either way.
 const JUMP: u64 = 40 * 24 * 3600;
 
@@ -58,6 +58,12 @@ fn other(side: Side) -> Side {
     [Side::B, Side::A][side as usize]
 }
 
+/// What a file on a node is called before it gets its name. It is written in place, so each node has a name of its own: to
+/// write to the other node's, which is just being renamed here, would be to write to that file.
+fn new_name(side: Side) -> String {
+    format!("{NEW}{}", side.name())
+}
+
 /// What stands below a root, but for what has no name yet.
 fn tree_of(root: &Path) -> Tree {
     let mut tree = Tree::new();
@@ -65,7 +71,7 @@ fn tree_of(root: &Path) -> Tree {
         for entry in fs::read_dir(root.join(dir)).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if let Ok(bytes) = fs::read(entry.path())
-                && name != NEW
+                && !name.starts_with(NEW)
             {
                 tree.insert(format!("{dir}{name}"), bytes);
             }
@@ -336,7 +342,8 @@ impl World {
         let mut all: Vec<_> = self.tree(side).into_values().collect();
         all.extend(
             DIRS.iter()
-                .filter_map(|d| fs::read(root.join(d).join(NEW)).ok()),
+                .flat_map(|d| [Side::A, Side::B].map(|s| root.join(d).join(new_name(s))))
+                .filter_map(|at| fs::read(at).ok()),
         );
         let kept = preserved(&self.pair, side, "data");
         all.extend(kept.into_iter().map(|(_, bytes)| bytes));
