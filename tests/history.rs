@@ -198,6 +198,7 @@ impl Run {
             .wait_in_sync(CALM)
             .and_then(|()| self.pair.flush());
         self.check(settled.map_err(|e| vec![e]));
+        self.history.settled().expect("the trees can be listed");
     }
 
     /// Whether both nodes hold the same, by the judge and by their own word, and nothing was taken for a local edit.

@@ -159,6 +159,7 @@ impl Incoming {
                 at: 0,
                 sparse,
                 basis,
+                zeros_from: None,
                 behind: self.durable.then_some(0),
             },
             applier,
@@ -393,6 +394,7 @@ impl Open {
         if let Some(applier) = self.applier.take() {
             applier.finish().map_err(|_| Broken::Want)?;
         }
+        self.sink.punch()?;
         let old = self.append.map_or(0, |(old, _)| old);
         let total = if self.append.is_some() {
             old + self.size

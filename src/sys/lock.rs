@@ -1,6 +1,8 @@
 //! One owner per node: the lock that names the one process that may touch this node's index and apply changes.
 //!
-//! It never waits and never breaks a lock: a held lock is reported with the process that holds it.
+//! It never breaks a lock: a held lock is reported with the process that holds it. It waits in one case only: a process that
+//! was killed while it started a program leaves the lock to that, until it becomes the program, which is a matter of
+//! milliseconds.
 //! It is safe because the kernel holds the lock (`flock`) for the open file, not the text inside it: it
 //! ends with the process however that ends, and a file left behind means nothing. The text is only for people.
 
@@ -8,7 +10,9 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::process::Process;
 
 /// The lock's name in the run-time directory.
 pub const LOCK_NAME: &str = "owner.lock";
@@ -18,6 +22,10 @@ const RECORD: usize = 160;
 
 /// Longest text of what the owner does, in bytes.
 pub const MAX_WHAT: usize = 64;
+
+/// How long a lock is waited for whose owner is gone, and the time between two tries.
+const LEFT: Duration = Duration::from_secs(2);
+const BETWEEN: Duration = Duration::from_millis(5);
 
 /// Why the node could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -77,13 +85,19 @@ impl Owner {
             .mode(0o600)
             .open(&path)
             .map_err(LockError::io("open the lock", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let (pid, what) = read_record(&file);
-                return Err(LockError::Held { pid, what });
+        let until = Instant::now() + LEFT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {
+                    let (pid, what) = read_record(&file);
+                    if pid == 0 || runs(pid) || Instant::now() > until {
+                        return Err(LockError::Held { pid, what });
+                    }
+                    std::thread::sleep(BETWEEN);
+                }
+                Err(TryLockError::Error(e)) => return Err(LockError::io("lock", &path)(e)),
             }
-            Err(TryLockError::Error(e)) => return Err(LockError::io("lock", &path)(e)),
         }
         let since_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -143,6 +157,15 @@ pub fn private_dir(dir: &Path) -> Result<(), LockError> {
     Ok(())
 }
 
+/// Whether a process with this number runs, as far as this one can tell.
+fn runs(pid: u32) -> bool {
+    match Process::open(pid) {
+        Ok(Some(process)) => !process.wait(Duration::ZERO).unwrap_or(false),
+        Ok(None) => false,
+        Err(_) => true,
+    }
+}
+
 fn read_record(file: &File) -> (u32, String) {
     let mut record = [0u8; RECORD];
     let n = file.read_at(&mut record, 0).unwrap_or(0);
@@ -179,6 +202,29 @@ mod tests {
         owner.set_what(&"ä".repeat(200)).expect("long text");
         drop(owner);
         drop(Owner::acquire(&run).expect("free again, though the file is still there"));
+    }
+
+    /// As a process that was killed between `fork` and `exec` leaves it.
+    #[test]
+    fn what_a_dead_owner_left_to_a_child_is_waited_for() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let owner = Owner::acquire(dir.path()).expect("first");
+        let mut gone = Command::new("true").spawn().expect("a process");
+        gone.wait().expect("reaped");
+        let record = format!("{}\nactive\n0\n", gone.id());
+        owner
+            .file
+            .write_all_at(record.as_bytes(), 0)
+            .expect("noted");
+        let inherited = owner.file.try_clone().expect("inherited");
+        let mut child = Command::new("sleep")
+            .arg("0.3")
+            .stdin(Stdio::from(inherited))
+            .spawn()
+            .expect("a child");
+        drop(owner);
+        drop(Owner::acquire(dir.path()).expect("it is free in a moment"));
+        child.wait().expect("reaped");
     }
 
     #[test]

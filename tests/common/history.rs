@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
@@ -42,6 +42,8 @@ pub struct History {
     random: Random,
     roots: Vec<PathBuf>,
     held: Vec<(PathBuf, File)>,
+    /// Names that were looked at, and the inode of each.
+    looked_at: BTreeSet<(PathBuf, u64)>,
     root_user: bool,
     /// What was done, one line for each operation that succeeded.
     pub done: Vec<String>,
@@ -86,6 +88,7 @@ impl History {
             random: Random::new(seed),
             roots,
             held: Vec::new(),
+            looked_at: BTreeSet::new(),
             root_user: rustix::process::geteuid().is_root(),
             done: Vec::new(),
         }
@@ -186,6 +189,34 @@ impl History {
         self.random.pick(&inner).map(|d| (*d).clone())
     }
 
+    /// A file that is changed where it stands. Who writes to a file through a further name of it that is gone before anybody
+    /// looked at it is noticed by the scrub alone (docs/decisions.md).
+    fn in_place(&mut self, now: &Now) -> Option<PathBuf> {
+        self.file(now).filter(|path| self.is_looked_at(path))
+    }
+
+    fn is_looked_at(&self, path: &Path) -> bool {
+        let known = |m: fs::Metadata| {
+            let is_only_name = m.is_dir() || m.nlink() == 1;
+            is_only_name || self.looked_at.contains(&(path.to_owned(), m.ino()))
+        };
+        fs::symlink_metadata(path).is_ok_and(known)
+    }
+
+    /// Everything done so far was looked at.
+    ///
+    /// # Errors
+    /// The trees cannot be listed.
+    pub fn settled(&mut self) -> io::Result<()> {
+        let files = self.look()?.files.into_iter();
+        let inode = |path: PathBuf| {
+            let inode = fs::symlink_metadata(&path).ok()?.ino();
+            Some((path, inode))
+        };
+        self.looked_at = files.filter_map(inode).collect();
+        Ok(())
+    }
+
     /// Any path but a root.
     fn any(&mut self, now: &Now) -> Option<PathBuf> {
         match self.random.below(4) {
@@ -236,7 +267,7 @@ impl History {
     }
 
     fn overwrite(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let Some(path) = self.file(now) else {
+        let Some(path) = self.in_place(now) else {
             return Ok(None);
         };
         fs::write(&path, self.bytes(12_000))?;
@@ -244,7 +275,7 @@ impl History {
     }
 
     fn append(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let Some(path) = self.file(now) else {
+        let Some(path) = self.in_place(now) else {
             return Ok(None);
         };
         let most = if self.random.once_in(5) {
@@ -261,7 +292,7 @@ impl History {
     }
 
     fn truncate(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let Some(path) = self.file(now) else {
+        let Some(path) = self.in_place(now) else {
             return Ok(None);
         };
         let file = OpenOptions::new().write(true).open(&path)?;
@@ -271,7 +302,7 @@ impl History {
     }
 
     fn write_inside(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let Some(path) = self.file(now) else {
+        let Some(path) = self.in_place(now) else {
             return Ok(None);
         };
         let file = OpenOptions::new().write(true).open(&path)?;
@@ -361,11 +392,11 @@ impl History {
         };
         let to = self.fresh(now, 'f');
         fs::hard_link(&from, &to)?;
-        if self.random.once_in(3) {
+        if self.random.once_in(3) && self.is_looked_at(&from) {
             let bytes = self.bytes(2_000);
             OpenOptions::new()
                 .append(true)
-                .open(&to)?
+                .open(&from)?
                 .write_all(&bytes)?;
         }
         self.tell("link", &[&from, &to])
@@ -428,7 +459,7 @@ impl History {
 
     /// Opens a file and keeps it open through whatever happens to its name.
     fn hold(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let Some(path) = self.file(now) else {
+        let Some(path) = self.in_place(now) else {
             return Ok(None);
         };
         if self.held.len() >= HELD {
@@ -448,7 +479,8 @@ impl History {
         // Who writes through a name that is gone, together with its directory, is noticed by the scrub alone
         // (docs/decisions.md); tests/resync/names.rs has what is noticed at once.
         let via = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-        if via.as_os_str().as_encoded_bytes().ends_with(b" (deleted)") {
+        let gone = via.as_os_str().as_encoded_bytes().ends_with(b" (deleted)");
+        if gone || !self.is_looked_at(&via) {
             return Ok(None);
         }
         let length = file.metadata()?.len();

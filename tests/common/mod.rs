@@ -5,6 +5,7 @@
 
 pub mod background;
 pub mod disk;
+pub mod extents;
 pub mod history;
 pub mod kinds;
 pub mod netns;

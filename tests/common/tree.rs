@@ -11,7 +11,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+
+use super::extents;
 
 /// Differences in allocation below this many bytes are the file system's business.
 pub const HOLE_SLACK: u64 = 64 * 1024;
@@ -264,7 +266,7 @@ impl Walk {
             Mode::empty(),
         )?;
         let mut file = std::fs::File::from(fd);
-        let holes = holes(&file)?;
+        let holes = extents::holes(&file)?;
         file.rewind()?;
         let mut hasher = blake3::Hasher::new();
         loop {
@@ -286,22 +288,6 @@ impl Walk {
             }
         }
     }
-}
-
-/// Bytes of a file that no data stands for. What a file system allocated ahead of writing does not count as data.
-fn holes(file: &std::fs::File) -> io::Result<u64> {
-    let size = file.metadata()?.len();
-    let (mut at, mut data) = (0, 0);
-    while at < size {
-        let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start,
-            Err(rustix::io::Errno::NXIO) => break,
-            Err(e) => return Err(e.into()),
-        };
-        at = rustix::fs::seek(file, SeekFrom::Hole(start))?;
-        data += at.min(size) - start;
-    }
-    Ok(size - data)
 }
 
 fn kind_name(t: FileType) -> &'static str {

@@ -18,6 +18,8 @@ pub(super) struct Sink {
     /// Zeros become holes.
     pub(super) sparse: bool,
     pub(super) basis: Basis,
+    /// Where zeros begin that are still to become a hole: in parts, blocks that two parts share would stay.
+    pub(super) zeros_from: Option<u64>,
     /// Where the part begins that is not on its way to disk; `None` where nobody will wait for that.
     pub(super) behind: Option<u64>,
 }
@@ -57,10 +59,9 @@ impl Sink {
             let zeros = self.sparse && now.iter().all(|b| *b == 0);
             if zeros && self.basis.is_in_place() {
                 // The slot began as the basis, whose bytes may stand here.
-                let flags =
-                    rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-                rustix::fs::fallocate(&self.file, flags, self.at, now.len() as u64)?;
+                self.zeros_from.get_or_insert(self.at);
             } else if !zeros {
+                self.punch()?;
                 // A new slot reads as zeros wherever nothing was written.
                 self.file.write_all_at(now, self.at)?;
             }
@@ -72,6 +73,16 @@ impl Sink {
         {
             writeback::begin(&self.file, from, self.at - from);
             self.behind = Some(self.at);
+        }
+        Ok(())
+    }
+
+    /// Makes a hole of the zeros so far.
+    pub(super) fn punch(&mut self) -> io::Result<()> {
+        use rustix::fs::FallocateFlags;
+        if let Some(from) = self.zeros_from.take() {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(&self.file, flags, from, self.at - from)?;
         }
         Ok(())
     }
@@ -118,6 +129,7 @@ impl Target for Hashing<'_> {
             }
             self.hasher.update(&buf[..n]);
             if self.sink.basis.is_in_place() && from == self.sink.at {
+                self.sink.punch()?;
                 self.sink.at += n as u64;
             } else {
                 self.sink.write(&buf[..n])?;
@@ -126,5 +138,40 @@ impl Target for Hashing<'_> {
             left -= n as u64;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    /// Bytes on disk of a file of sevens over which these parts of zeros were written.
+    fn left(parts: &[usize]) -> u64 {
+        let file = tempfile::tempfile().expect("a file");
+        let length = parts.iter().sum();
+        file.write_all_at(&vec![7; length], 0).expect("written");
+        let mut sink = Sink {
+            file,
+            at: 0,
+            sparse: true,
+            basis: Basis::Itself,
+            zeros_from: None,
+            behind: None,
+        };
+        for n in parts {
+            sink.write(&vec![0; *n]).expect("written");
+        }
+        sink.punch().expect("punched");
+        let mut back = vec![1; length];
+        sink.file.read_exact_at(&mut back, 0).expect("read");
+        assert!(back.iter().all(|b| *b == 0));
+        sink.file.metadata().expect("facts").blocks() * 512
+    }
+
+    #[test]
+    fn zeros_that_come_in_parts_become_one_hole() {
+        assert_eq!(left(&[8 * HOLE]), 0);
+        assert_eq!(left(&[HOLE - 7, HOLE, 14, 6 * HOLE - 7]), 0);
     }
 }

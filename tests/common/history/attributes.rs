@@ -13,7 +13,7 @@ impl History {
         let path = if self.random.once_in(3) {
             self.dir(now)
         } else {
-            self.file(now)
+            self.in_place(now)
         };
         let Some(path) = path else { return Ok(None) };
         // The owner keeps all rights, so that an ordinary user can go on.
@@ -23,7 +23,8 @@ impl History {
     }
 
     pub(super) fn chown(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let path = self.any(now).filter(|_| self.root_user);
+        let path = self.any(now);
+        let path = path.filter(|path| self.root_user && self.is_looked_at(path));
         let Some(path) = path else { return Ok(None) };
         let owner = u32::try_from(self.random.below(3)).unwrap_or(0);
         lchown(&path, Some(owner), Some(1_000 + owner))?;
@@ -34,7 +35,7 @@ impl History {
         let path = if self.random.once_in(3) {
             self.dir(now)
         } else {
-            self.file(now)
+            self.in_place(now)
         };
         let Some(path) = path else { return Ok(None) };
         let name = format!("user.x{}", self.random.below(3));
@@ -48,9 +49,8 @@ impl History {
     }
 
     pub(super) fn mtime(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let Some(path) = self.any(now) else {
-            return Ok(None);
-        };
+        let path = self.any(now).filter(|path| self.is_looked_at(path));
+        let Some(path) = path else { return Ok(None) };
         let t = Timespec {
             tv_sec: i64::try_from(1_000_000_000 + self.random.below(100_000_000)).unwrap_or(0),
             tv_nsec: i64::try_from(self.random.below(1_000_000_000)).unwrap_or(0),
