@@ -196,11 +196,8 @@ impl History {
     }
 
     fn is_looked_at(&self, path: &Path) -> bool {
-        let known = |m: fs::Metadata| {
-            let is_only_name = m.is_dir() || m.nlink() == 1;
-            is_only_name || self.looked_at.contains(&(path.to_owned(), m.ino()))
-        };
-        fs::symlink_metadata(path).is_ok_and(known)
+        let looked_at = |inode| self.looked_at.contains(&(path.to_owned(), inode));
+        fs::symlink_metadata(path).is_ok_and(|m| m.is_dir() || m.nlink() == 1 || looked_at(m.ino()))
     }
 
     /// Everything done so far was looked at.
