@@ -29,8 +29,8 @@ pub enum Written {
 /// Most lost names that are remembered.
 const MAX_DEPARTED: usize = 8192;
 
-/// Names that files with further names lost lately. A program that opened such a file before still writes to it, and what
-/// the watcher tells of that is the lost name.
+/// Names that files lost lately. A program that opened such a file before still writes to it, and what the watcher tells of
+/// that is the lost name. How many names the index counts is not asked: a further one may have come as this one went.
 #[derive(Debug, Default)]
 pub struct Departed {
     files: BTreeMap<TreePath, Stamp>,
@@ -38,11 +38,8 @@ pub struct Departed {
 }
 
 impl Departed {
-    /// Remembers what stood at a path; the oldest is forgotten where there are too many.
+    /// Remembers the file that stood at a path; the oldest is forgotten where there are too many.
     pub fn note(&mut self, path: &TreePath, stamp: Stamp) {
-        if stamp.nlink < 2 {
-            return;
-        }
         if self.files.insert(path.clone(), stamp).is_none() {
             self.order.push_back(path.clone());
         }
@@ -154,9 +151,6 @@ pub fn changed_names(
     former: &Stamp,
 ) -> Result<Vec<TreePath>, StoreError> {
     let mut changed = Vec::new();
-    if former.nlink < 2 {
-        return Ok(changed);
-    }
     let tick = clock::tick();
     for (other, row) in other_names(node, lost, former)? {
         let Some(r) = node.root(other.root) else {

@@ -115,6 +115,26 @@ fn a_change_through_a_lost_name_shows_under_the_others() {
     assert_eq!(read("four"), "written, through a descriptor");
 }
 
+/// As a program replaces a file by a further name of it that it made just before: the index knows one name alone at any time.
+#[test]
+fn a_change_through_a_name_that_went_as_another_one_came_shows_under_that_one() {
+    let pair = two_roots();
+    let a = pair.root(Side::A, "data");
+    for (name, size) in [("small", 10), ("large", 300_000)] {
+        let (first, second) = (a.join(name), a.join(format!("{name} again")));
+        fs::write(&first, name.repeat(size)).expect("a file");
+        assert_same(&pair);
+        let mut held = OpenOptions::new().append(true).open(&first).expect("open");
+        fs::hard_link(&first, &second).expect("a link");
+        fs::remove_file(&first).expect("removed");
+        assert_same(&pair);
+        held.write_all(b", through a descriptor").expect("written");
+        assert_same(&pair);
+        let there = fs::read_to_string(pair.root(Side::B, "data").join(format!("{name} again")));
+        assert!(there.expect("a file").ends_with("descriptor"));
+    }
+}
+
 /// A node loses some names of files, and what it did counts for nothing: it asks for those names alone.
 #[test]
 fn names_that_a_returned_node_had_lost_are_names_of_the_file_again() {
