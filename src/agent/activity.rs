@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::apply::Receiving;
 use super::attend::Attendant;
-use super::board::Board;
+use super::board::{Board, NOT_YET};
 use super::commands::failure;
 use super::engine::{Ended, Engine, Event, Fallen, Parts, note_pause};
 use super::hints::Hints;
@@ -153,7 +153,7 @@ impl Activity<'_> {
                     self.board.solved(&object);
                     self.board.update(|s| {
                         "unreachable".clone_into(&mut s.peer.state);
-                        "not connected yet".clone_into(&mut s.peer.reason);
+                        NOT_YET.clone_into(&mut s.peer.reason);
                     });
                     let _ = self.down.send(());
                     return Ok(parts);

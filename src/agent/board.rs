@@ -12,6 +12,8 @@ use super::hints::Hints;
 use crate::sys::clock;
 use crate::wire::control::{Problem, Status};
 
+/// Why no session is up before the peer was dialled for the first time.
+pub const NOT_YET: &str = "not connected yet";
 /// Most problems kept one by one.
 const MAX_PROBLEMS: usize = 1000;
 /// Most problems shown in one status.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::activation::Activation;
 use super::activity::{self, Activity, Over};
 use super::attend::Attendant;
-use super::board::Board;
+use super::board::{Board, NOT_YET};
 use super::dialer::keep_dialling;
 use super::door::{self, Door};
 use super::engine::{Ended, Event};
@@ -91,7 +91,7 @@ pub fn run_daemon(config: Config, node: usize, detached: bool) -> Result<(), Fai
         "active".clone_into(&mut s.role);
         s.activation = how;
         "unreachable".clone_into(&mut s.peer.state);
-        "not connected yet".clone_into(&mut s.peer.reason);
+        NOT_YET.clone_into(&mut s.peer.reason);
     });
     let config = Arc::new(site.config.clone());
     let guard = rt.enter();

@@ -31,7 +31,7 @@ pub use self::parts::{EngineError, Fallen, Parts, Ran};
 pub use self::requests::note_pause;
 use self::withheld::Withheld;
 use super::apply::Receiving;
-use super::board::Board;
+use super::board::{Board, NOT_YET};
 use super::bulk;
 use super::commands::{Commands, clear_cookie};
 use super::divergence::Changed;
@@ -195,7 +195,7 @@ impl Engine {
             watchdog: Watchdog::none(),
             scrub,
             down,
-            unreachable: requests::NOT_YET.into(),
+            unreachable: NOT_YET.into(),
             caught_up: false,
             brought: Brought::default(),
             scanned: true,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::apply::{ApplyError, Receiving};
-use super::board::Board;
+use super::board::{Board, NOT_YET};
 use super::hints::Hints;
 use super::hooks;
 use super::meeting::{DIVERGED, Party};
@@ -156,7 +156,7 @@ impl Site {
                 name: self.peer_name().to_owned(),
                 state: "unreachable".into(),
                 acked_sequence: 0,
-                reason: "not connected yet".into(),
+                reason: NOT_YET.into(),
             },
             ..Status::default()
         }

@@ -182,16 +182,24 @@ fn a_file_with_holes_longer_than_one_message_names_arrives() {
     assert_eq!(&bytes, b"in the middle");
 }
 
-/// The end of a file that grew is sent at once, and the file is read whole a little later. A crash in between must not make
-/// what was read of it count for the whole.
-#[test]
-fn what_was_written_inside_a_file_that_grew_outlasts_a_crash() {
-    const LENGTH: u64 = 2 << 20;
+/// Length in bytes of a file that is to grow.
+const LENGTH: u64 = 2 << 20;
+
+/// Two nodes in step that have such a file, and A's.
+fn with_large() -> (Pair, PathBuf) {
     let mut pair = idle(options!());
     let file = put(&pair, &noise(usize::try_from(LENGTH).expect("small"), 8));
     start(&mut pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync");
     flushed_equal(&pair, "data");
+    (pair, file)
+}
+
+/// The end of a file that grew is sent at once, and the file is read whole a little later. A crash in between must not make
+/// what was read of it count for the whole.
+#[test]
+fn what_was_written_inside_a_file_that_grew_outlasts_a_crash() {
+    let (mut pair, file) = with_large();
     let daemon = pair.pid(Side::A).expect("running");
     signal(daemon, Signal::SIGSTOP);
     let writer = fs::File::options().write(true).open(&file).expect("opened");
@@ -211,12 +219,7 @@ fn what_was_written_inside_a_file_that_grew_outlasts_a_crash() {
 /// Of what was appended, too, only the data is written on the standby.
 #[test]
 fn a_file_that_grows_by_a_hole_gets_a_hole() {
-    const LENGTH: u64 = 2 << 20;
-    let mut pair = idle(options!());
-    let file = put(&pair, &noise(usize::try_from(LENGTH).expect("small"), 9));
-    start(&mut pair, Side::A);
-    pair.wait_in_sync(LONG).expect("in sync");
-    flushed_equal(&pair, "data");
+    let (pair, file) = with_large();
     let writer = fs::File::options().write(true).open(&file).expect("opened");
     writer
         .write_all_at(b"far behind", 16 << 20)

@@ -22,7 +22,8 @@ pub(super) struct Reading {
 }
 
 impl Engine {
-    /// Hands a large file to the bulk thread; `may_append` where a prefix known to the peer may be trusted for now.
+    /// Hands a large file to the bulk thread; `may_append` where a prefix known to the peer is trusted until the
+    /// file is read whole.
     pub(super) fn read_large(&mut self, path: TreePath, may_append: bool, since: u64) {
         let Some(root) = self.side.node.root(path.root).map(|r| r.root.clone()) else {
             return;

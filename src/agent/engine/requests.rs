@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Engine, Replies};
-use crate::agent::board::Board;
+use crate::agent::board::{Board, NOT_YET};
 use crate::agent::commands::{done, failure};
 use crate::agent::divergence::{Changed, differences};
 use crate::agent::once::apart;
@@ -16,9 +16,6 @@ use crate::wire::message::Role;
 
 /// What to do about replication that is halted.
 const HALTED: &str = "where both nodes are active, run \"syncctl deactivate\" on the one that is not to be; see syncctl status on both nodes";
-
-/// Why no session is up before the peer was dialled for the first time.
-pub(super) const NOT_YET: &str = "not connected yet";
 
 impl Engine {
     /// Does what a command asks for, or has it wait.

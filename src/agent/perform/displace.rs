@@ -12,6 +12,7 @@ use rustix::fs::{self as rfs, AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Fault, Performer, Place, cannot_place};
+use crate::model::entry::Stamp;
 use crate::model::path::TreePath;
 use crate::sys::tree::{Look, Seen, look_at};
 
@@ -37,18 +38,19 @@ impl Performer<'_> {
         if gone.is_err()
             && let Err(e) = rfs::renameat_with(&staging, &*aside, dir, name, RenameFlags::NOREPLACE)
         {
-            self.stays_aside(path, &aside, e);
+            self.stays_aside(path, &aside, &e.to_string());
         }
         gone
     }
 
     /// Puts what a slot holds in the place of the file that was seen there; what came there since is preserved. Where that
-    /// fails everything stands as it did, and the slot is gone.
+    /// fails everything stands as it did, the slot included.
     pub(super) fn put_over(
         &mut self,
         path: &TreePath,
         place: &Place,
-        (seen, slot): (&Seen, &str),
+        seen: &Seen,
+        (slot, made): (&str, Option<Stamp>),
     ) -> Result<(), Fault> {
         let aside = self.staging.aside(path);
         let staging = self.staging_of(path)?;
@@ -57,24 +59,39 @@ impl Performer<'_> {
         rfs::renameat(&staging, slot, &staging, &*aside)
             .map_err(|e| Fault::of("rename its slot")(e.into()))?;
         let exchange = || rfs::renameat_with(&staging, &*aside, dir, name, RenameFlags::EXCHANGE);
-        match exchange() {
-            Ok(()) => {}
-            Err(e) => {
-                self.staging.discard(path.root, &aside);
-                return Err(match e {
-                    Errno::NOENT => Fault::Want,
-                    e => cannot_place(e),
-                });
-            }
+        if let Err(e) = exchange() {
+            self.back_to_slot(path, (&staging, &aside), (slot, made));
+            return Err(match e {
+                Errno::NOENT => Fault::Want,
+                e => cannot_place(e),
+            });
         }
         let gone = self.let_go(path, (&staging, &aside), seen);
         if gone.is_err() {
             match exchange() {
-                Ok(()) => self.staging.discard(path.root, &aside),
-                Err(e) => self.stays_aside(path, &aside, e),
+                Ok(()) => self.back_to_slot(path, (&staging, &aside), (slot, made)),
+                Err(e) => self.stays_aside(path, &aside, &e.to_string()),
             }
         }
         gone
+    }
+
+    /// Gives what is aside the name of its slot again, if it is what was made there: where it was exchanged back, something
+    /// else may have come to the place meanwhile.
+    pub(super) fn back_to_slot(
+        &self,
+        path: &TreePath,
+        (staging, aside): (&OwnedFd, &str),
+        (slot, made): (&str, Option<Stamp>),
+    ) {
+        let look = look_at(staging.as_fd(), aside.as_bytes());
+        let is_ours = matches!((look, made), (Ok(Look::There(now)), Some(made)) if now.stamp.same_file(&made));
+        if !is_ours {
+            return self.stays_aside(path, aside, "it came while another version was put back");
+        }
+        if let Err(e) = rfs::renameat(staging, aside, staging, slot) {
+            self.stays_aside(path, aside, &e.to_string());
+        }
     }
 
     /// Removes what was moved aside from a path, if it is what was seen there; else preserves it.
@@ -106,9 +123,9 @@ impl Performer<'_> {
         dir.map_err(Fault::of("open staging"))
     }
 
-    fn stays_aside(&self, path: &TreePath, aside: &str, why: Errno) {
+    fn stays_aside(&self, path: &TreePath, aside: &str, why: &str) {
         tracing::error!(
-            "{}: what stood there cannot be put back ({why}); it stays in staging as {aside} until the next start",
+            "{}: a version of it cannot be put back ({why}); it stays in staging as {aside} until the next start",
             self.node.show(path)
         );
     }

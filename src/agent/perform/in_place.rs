@@ -17,12 +17,27 @@ use crate::sys::meta::{MetaError, Pin, is_seen};
 use crate::sys::tree::{Look, Seen, look_at};
 
 impl Performer<'_> {
-    /// Writes a slot's bytes behind the present content of a file.
+    /// Writes a slot's bytes behind the present content of a file, as its row knows it. The slot goes unless the record is
+    /// to be done again.
     pub(super) fn append(
         &mut self,
         path: &TreePath,
         entry: &Entry,
-        place: &Place,
+        (place, row): (&Place, Option<&Row>),
+        (slot, offset): (&str, u64),
+    ) -> Result<(), Fault> {
+        let appended = self.append_slot(path, entry, (place, row), (slot, offset));
+        if !matches!(appended, Err(Fault::Index(_))) {
+            self.staging.discard(path.root, slot);
+        }
+        appended
+    }
+
+    fn append_slot(
+        &mut self,
+        path: &TreePath,
+        entry: &Entry,
+        (place, row): (&Place, Option<&Row>),
         (slot, offset): (&str, u64),
     ) -> Result<(), Fault> {
         let staging = self
@@ -38,6 +53,12 @@ impl Performer<'_> {
             .as_ref()
             .filter(|h| h.entry.kind.is_file() && h.entry.kind.size() >= offset)
             .ok_or(Fault::Want)?;
+        // What a crash interrupted looks like an edit.
+        let unedited = have.stamp.size == offset
+            && row.is_some_and(|r| r.entry.mtime.shows_as(have.entry.mtime));
+        if self.replay.is_none() && !unedited {
+            return Err(Fault::Want);
+        }
         let bytes = crate::sys::tree::open_regular(staging, slot.as_bytes())
             .map_err(Fault::of("read its slot"))?;
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -45,23 +66,22 @@ impl Performer<'_> {
             .map_err(|e| Fault::of("write it")(e.into()))?;
         let file = File::from(file);
         is_seen(&file, &have.stamp).map_err(Fault::of("write it"))?;
-        // What an interrupted append left may have bytes where a hole belongs.
-        file.set_len(offset).map_err(Fault::of("write it"))?;
-        holes::copy(&bytes, &file, offset).map_err(Fault::of("write it"))?;
-        file.set_len(entry.kind.size())
-            .map_err(Fault::of("write it"))?;
         let pin = Pin::of_seen(place.dir.as_fd(), &place.name, &have.stamp)
             .map_err(Fault::of("open it"))?;
-        let mut now = have.entry.clone();
-        now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
-        pin.apply(entry, Some(&now))?;
-        // Writing moved it, whatever it was before.
-        pin.set_mtime(entry.mtime)?;
-        if self.sync {
-            file.sync_data().map_err(Fault::of("sync it"))?;
+        let written = write_end((&file, offset), &bytes, (entry, have), &pin);
+        let synced = written.and_then(|()| match self.sync {
+            true => file.sync_data().map_err(Fault::of("sync it")),
+            false => Ok(()),
+        });
+        if synced.is_err() {
+            // As it was, so that it does not pass for an edit.
+            let back = file.set_len(offset).map_err(Fault::of("shorten it"));
+            if let Err(e) = back.and_then(|()| Ok(pin.set_mtime(have.entry.mtime)?)) {
+                tracing::warn!("{} is left half written: {e:?}", self.node.show(path));
+            }
+            self.half_dressed(entry, place, row)?;
         }
-        self.staging.discard(path.root, slot);
-        Ok(())
+        synced
     }
 
     /// Notes the metadata of a file of which only some could be set: they came from replication, and must not pass for an
@@ -89,6 +109,27 @@ impl Performer<'_> {
         now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
         Ok(self.node.store.update(row.id, &now, &seen.stamp, row.seq)?)
     }
+}
+
+/// Puts what `bytes` has behind the first `offset` bytes of a file, which becomes what its entry says.
+fn write_end(
+    (file, offset): (&File, u64),
+    bytes: &File,
+    (entry, have): (&Entry, &Seen),
+    pin: &Pin,
+) -> Result<(), Fault> {
+    let write = || {
+        // What an interrupted append left may have bytes where a hole belongs.
+        file.set_len(offset)?;
+        holes::copy(bytes, file, offset)?;
+        file.set_len(entry.kind.size())
+    };
+    write().map_err(Fault::of("write it"))?;
+    let mut now = have.entry.clone();
+    now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
+    pin.apply(entry, Some(&now))?;
+    // Writing moved it, whatever it was before.
+    Ok(pin.set_mtime(entry.mtime)?)
 }
 
 /// A metadata change of a file whose content stays: only on the content both sides know, or on a file that was found here

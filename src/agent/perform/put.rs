@@ -59,7 +59,7 @@ impl Performer<'_> {
                 stood
             }
             (_, Source::Append { name, offset }) => {
-                self.append(path, entry, &place, (name, *offset))?;
+                self.append(path, entry, (&place, row.as_ref()), (name, *offset))?;
                 stood
             }
             _ => self.put_other(path, entry, source, &place, row.as_ref())?,
@@ -190,7 +190,7 @@ impl Performer<'_> {
                 || drift::holds(at.0, at.1, have, entry).map_err(Fault::of("compare it"))?
                 || self.stands_elsewhere(&have.stamp, path)?;
             if known {
-                self.put_over(path, place, (have, slot))?;
+                self.put_over(path, place, have, (slot, made))?;
                 return Ok(made);
             }
         }

@@ -2,8 +2,9 @@
 //!
 //! It is the new file that was about to be exchanged, or what stood in its place. The one goes back to the slot its record
 //! names, the other is let go if replication put it there, and preserved if not. There is one such file at most for each
-//! time a process died, so looking for its path may take long.
+//! time a process died; their paths are looked for in all the index, once for all of them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self as rfs, AtFlags, RenameFlags};
@@ -36,8 +37,12 @@ impl Performer<'_> {
                     continue;
                 }
             };
+            if left.is_empty() {
+                continue;
+            }
+            let paths = self.paths_of(root, &left, records)?;
             for (name, digest) in left {
-                match self.rescue_one(root, (&name, &digest), records) {
+                match self.rescue_one(root, (&name, paths.get(&digest)), records) {
                     Ok(()) => {}
                     Err(Fault::Index(e)) => return Err(e),
                     Err(Fault::Want) => {}
@@ -53,7 +58,7 @@ impl Performer<'_> {
     fn rescue_one(
         &mut self,
         root: RootId,
-        (name, digest): (&str, &str),
+        (name, path): (&str, Option<&TreePath>),
         records: &[Record],
     ) -> Result<(), Fault> {
         let staging = self
@@ -66,8 +71,7 @@ impl Performer<'_> {
             Look::Socket => None,
             Look::Absent => return Ok(()),
         };
-        let path = self.path_of_digest(root, digest, records)?;
-        if let (Some(seen), Some(path)) = (&seen, &path)
+        if let (Some(seen), Some(path)) = (&seen, path)
             && !seen.entry.kind.is_dir()
         {
             if back_in_slot((&staging, name), seen, (path, records))? {
@@ -80,7 +84,7 @@ impl Performer<'_> {
         }
         let (path, reason) = match path {
             Some(path) => (
-                path,
+                path.clone(),
                 "came here while replication changed this path and ended",
             ),
             None => {
@@ -94,30 +98,33 @@ impl Performer<'_> {
         self.preserve(&path, at, reason)
     }
 
-    /// The path a digest stands for: one of the records, or of the index.
-    fn path_of_digest(
+    /// The paths that the digests of what was left stand for, as far as the records or the index have them.
+    fn paths_of(
         &self,
         root: RootId,
-        wanted: &str,
+        left: &[(String, String)],
         records: &[Record],
-    ) -> Result<Option<TreePath>, StoreError> {
-        let is_it = |path: &TreePath| path.root == root && digest(path) == wanted;
-        if let Some(path) = steps(records).map(target).find(|p| is_it(p)) {
-            return Ok(Some(path.clone()));
-        }
+    ) -> Result<BTreeMap<String, TreePath>, StoreError> {
+        let wanted: BTreeSet<&str> = left.iter().map(|(_, digest)| &**digest).collect();
+        let mut found = BTreeMap::new();
+        let mut look = |path: TreePath| {
+            let digest = digest(&path);
+            if path.root == root && wanted.contains(&*digest) {
+                found.insert(digest, path);
+            }
+            found.len() < wanted.len()
+        };
+        let mut more = steps(records).all(|step| look(target(step).clone()));
         let (store, mut after) = (&self.node.store, (0, 0));
-        loop {
+        while more {
             let rows = store.changed_since(after, PAGE)?;
+            more = rows.len() == PAGE;
             for row in &rows {
                 after = (row.seq, row.id);
-                if let Some(path) = store.path_of(row.id)?.filter(is_it) {
-                    return Ok(Some(path));
-                }
-            }
-            if rows.len() < PAGE {
-                return Ok(None);
+                more &= store.path_of(row.id)?.is_none_or(&mut look);
             }
         }
+        Ok(found)
     }
 
     /// Whether it came from replication: by a record, by the index, or as a further name of a file that the index knows.

@@ -12,6 +12,8 @@ use crate::agent::apply::tests::{
 use crate::agent::redo::Source;
 use crate::index::store::Row;
 use crate::model::batch::{Batch, Op};
+use crate::model::entry::Xattr;
+use crate::model::path::RootId;
 
 /// A node with one file from replication.
 struct Standby {
@@ -78,8 +80,11 @@ impl Standby {
         let slot = self.side.staging.fresh();
         fs::write(self.staging().join(&slot), "new").expect("a slot");
         self.meanwhile(path, done, |p, path, place, row| {
-            p.place_slot(path, &file(b"new"), (place, row), &slot)
-                .map(drop)
+            let placed = p.place_slot(path, &file(b"new"), (place, row), &slot);
+            if placed.is_err() {
+                p.staging.discard(path.root, &slot);
+            }
+            placed.map(drop)
         })
     }
 
@@ -318,4 +323,78 @@ fn a_file_whose_place_a_directory_is_to_take_stays_known() {
     assert_eq!(step(4, mkdir("f")).preserved, 0);
     assert_eq!(step(5, put("f/in", b"early")).wants, []);
     assert_eq!(b.text("f/in"), "early");
+}
+
+/// What was put back may have made way for something that came meanwhile.
+#[test]
+fn what_comes_while_a_file_is_put_back_is_not_thrown_away() {
+    for ours in [true, false] {
+        let mut b = Standby::new();
+        let slot = b.side.staging.fresh();
+        fs::write(b.staging().join(&slot), "new").expect("a slot");
+        let staging = b.side.staging.shared_dir(RootId(0)).expect("staging");
+        let Ok(Look::There(made)) = look_at(staging.as_fd(), slot.as_bytes()) else {
+            panic!("no slot");
+        };
+        let left = aside(&mut b, "f");
+        fs::rename(b.staging().join(&slot), &left).expect("moved");
+        if !ours {
+            renamed_over(&left);
+        }
+        let name = left.file_name().expect("a name").to_string_lossy();
+        let (node, staging_areas) = (&mut b.side.node, &mut b.side.staging);
+        let p = Performer::new(node, staging_areas, None, true);
+        p.back_to_slot(&at("f"), (&staging, &name), (&slot, Some(made.stamp)));
+        assert_eq!(left.exists(), !ours);
+        assert_eq!(b.staging().join(&slot).exists(), ours);
+    }
+}
+
+/// An edit that came while the end of the file was on its way makes the file another one than was appended to.
+#[test]
+fn a_file_that_is_edited_before_an_append_is_not_appended_to() {
+    for edit in [false, true] {
+        let mut b = Standby::new();
+        let name = b.side.staging.fresh();
+        fs::write(b.staging().join(&name), " and more").expect("a slot");
+        if edit {
+            written_to(&b.root().join("f"));
+        }
+        let source = Source::Append { name, offset: 10 };
+        let (node, staging) = (&mut b.side.node, &mut b.side.staging);
+        let mut p = Performer::new(node, staging, None, true);
+        let put = p.put(3, &at("f"), &file(b"replicated and more"), &source, &[]);
+        let text = if edit {
+            "somebody's"
+        } else {
+            "replicated and more"
+        };
+        assert_eq!(matches!(put, Err(Fault::Want)), edit, "{put:?}");
+        assert_eq!(b.text("f"), text);
+        assert_eq!(b.slots(), [""; 0]);
+    }
+}
+
+/// Where the end cannot be appended, the file is what it was, and does not pass for an edit.
+#[test]
+fn an_append_that_fails_is_taken_back() {
+    let mut b = Standby::new();
+    let name = b.side.staging.fresh();
+    fs::write(b.staging().join(&name), " and more").expect("a slot");
+    let mut entry = file(b"replicated and more");
+    entry.mode = 0o600;
+    entry.xattrs.push(Xattr {
+        name: b"nowhere.x".to_vec(),
+        value: b"y".to_vec(),
+    });
+    let source = Source::Append { name, offset: 10 };
+    let (node, staging) = (&mut b.side.node, &mut b.side.staging);
+    let mut p = Performer::new(node, staging, None, true);
+    let put = p.put(3, &at("f"), &entry, &source, &[]);
+    assert!(matches!(put, Err(Fault::Problem { .. })), "{put:?}");
+    assert_eq!(b.text("f"), "replicated");
+    assert_eq!(b.slots(), [""; 0]);
+    apply(&mut b.side, 4, put_new("f"));
+    assert_eq!(b.text("f"), "new");
+    assert_eq!(b.preserved(), [b""; 0]);
 }
