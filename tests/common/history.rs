@@ -5,6 +5,7 @@
 //! what was done is kept as text, so that a difference can be told together with what happened to its path.
 
 mod attributes;
+mod now;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
 
+use self::now::Now;
 use super::kinds::noise;
 use super::random::Random;
 
@@ -26,15 +28,6 @@ const CROWDED: usize = 220;
 const DEEPEST: usize = 5;
 /// Files held open at a time.
 const HELD: usize = 6;
-
-/// What is in the roots now.
-#[derive(Debug, Default)]
-struct Now {
-    /// Directories, the roots among them.
-    dirs: Vec<PathBuf>,
-    files: Vec<PathBuf>,
-    links: Vec<PathBuf>,
-}
 
 /// The operations of one seed.
 #[derive(Debug)]
@@ -99,7 +92,7 @@ impl History {
     /// # Errors
     /// The trees cannot be listed.
     pub fn step(&mut self) -> io::Result<()> {
-        let now = self.look()?;
+        let now = Now::of(&self.roots)?;
         let crowded = now.dirs.len() + now.files.len() + now.links.len() > CROWDED;
         let op: Op = if crowded && self.random.once_in(2) {
             if self.random.once_in(3) {
@@ -128,35 +121,6 @@ impl History {
         let from = self.done.len().saturating_sub(n);
         let lines = self.done[from..].iter().map(String::as_str);
         lines.filter(|l| l.contains(path)).collect()
-    }
-
-    fn look(&self) -> io::Result<Now> {
-        let mut now = Now::default();
-        for root in &self.roots {
-            now.dirs.push(root.clone());
-            let mut open = vec![root.clone()];
-            while let Some(dir) = open.pop() {
-                for entry in fs::read_dir(&dir)? {
-                    let entry = entry?;
-                    if entry.file_name() == ".osm-failover" {
-                        continue;
-                    }
-                    let (path, kind) = (entry.path(), entry.file_type()?);
-                    if kind.is_dir() {
-                        now.dirs.push(path.clone());
-                        open.push(path);
-                    } else if kind.is_file() {
-                        now.files.push(path);
-                    } else {
-                        now.links.push(path);
-                    }
-                }
-            }
-        }
-        now.dirs.sort();
-        now.files.sort();
-        now.links.sort();
-        Ok(now)
     }
 
     fn depth(&self, path: &Path) -> usize {
@@ -195,6 +159,13 @@ impl History {
         self.file(now).filter(|path| self.is_looked_at(path))
     }
 
+    /// A file that is made, or changed where it stands if it is there.
+    fn written(&mut self, now: &Now) -> Option<PathBuf> {
+        let path = self.fresh(now, 'f');
+        let free = path.symlink_metadata().is_err();
+        (free || self.is_looked_at(&path)).then_some(path)
+    }
+
     fn is_looked_at(&self, path: &Path) -> bool {
         let looked_at = |inode| self.looked_at.contains(&(path.to_owned(), inode));
         fs::symlink_metadata(path).is_ok_and(|m| m.is_dir() || m.nlink() == 1 || looked_at(m.ino()))
@@ -205,7 +176,7 @@ impl History {
     /// # Errors
     /// The trees cannot be listed.
     pub fn settled(&mut self) -> io::Result<()> {
-        let files = self.look()?.files.into_iter();
+        let files = Now::of(&self.roots)?.files.into_iter();
         let inode = |path: PathBuf| {
             let inode = fs::symlink_metadata(&path).ok()?.ino();
             Some((path, inode))
@@ -246,21 +217,22 @@ impl History {
     }
 
     fn create_small(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let path = self.fresh(now, 'f');
         let most = if self.random.once_in(5) { 1 } else { 9_000 };
-        fs::write(&path, self.bytes(most))?;
-        self.tell("create small", &[&path])
+        self.create("create small", most, now)
     }
 
     fn create_large(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let path = self.fresh(now, 'f');
-        let most = if self.random.once_in(6) {
-            6_000_000
-        } else {
-            900_000
+        let long = self.random.once_in(6);
+        let most = if long { 6_000_000 } else { 900_000 };
+        self.create("create large", most, now)
+    }
+
+    fn create(&mut self, what: &str, most: u64, now: &Now) -> io::Result<Option<String>> {
+        let Some(path) = self.written(now) else {
+            return Ok(None);
         };
         fs::write(&path, self.bytes(most))?;
-        self.tell("create large", &[&path])
+        self.tell(what, &[&path])
     }
 
     fn overwrite(&mut self, now: &Now) -> io::Result<Option<String>> {
@@ -406,7 +378,9 @@ impl History {
     }
 
     fn sparse(&mut self, now: &Now) -> io::Result<Option<String>> {
-        let path = self.fresh(now, 'f');
+        let Some(path) = self.written(now) else {
+            return Ok(None);
+        };
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
