@@ -4,11 +4,13 @@
 //! file did not change while it was read (or two readings of the same range agree, for a file that keeps growing), so a torn
 //! one is never published. The receiver compares the hash of the whole result again. Memory is one buffer and one block list.
 
+mod append;
 mod at_once;
 mod send;
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
@@ -23,7 +25,6 @@ use crate::sys::clock;
 use crate::sys::holes::has_hole;
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Look, Root, look_at, open_regular};
-use crate::wire::message::{Form, Message};
 use std::os::fd::AsFd;
 
 /// Bytes read at a time.
@@ -54,8 +55,8 @@ pub struct Job {
     pub to: Option<(Peer, u64)>,
     /// What the receiver has.
     pub basis: Basis,
-    /// The prefix that the basis covers may be taken for unchanged.
-    pub may_append: bool,
+    /// Where it is longer than the basis, what the basis covers is taken for unchanged.
+    pub only_grows: bool,
     /// When the change was first noticed (ms of the engine's clock).
     pub since: u64,
 }
@@ -67,8 +68,13 @@ pub enum Sent {
     Not,
     /// As this transfer.
     Staged(u64),
-    /// As this transfer, to be appended.
-    Append(u64),
+    /// As a transfer to be appended.
+    Append {
+        /// Its number.
+        id: u64,
+        /// All of the file was read, not its end alone.
+        whole: bool,
+    },
 }
 
 /// A file that was read.
@@ -186,15 +192,12 @@ fn read_and_send(
     let (mut part, mut asked) = (None, false);
     for _ in 0..TRIES {
         let source = open(job)?;
-        if let (Basis::Blocks(old), true, Some((peer, id))) = (&job.basis, job.may_append, &job.to)
+        if let (Basis::Blocks(old), Some((peer, id))) = (&job.basis, &job.to)
             && source.stamp.size > old.size()
             && old.size() > 0
+            && let Some(read) = append::send(job, &source, old, (peer, *id))?
         {
-            match append(&source, old, (peer, *id), &job.path) {
-                Ok(Some(read)) => return Ok(read),
-                Ok(None) => {}
-                Err(e) => return Err(e),
-            }
+            return Ok(read);
         }
         if let (Basis::None, Some((peer, id))) = (&job.basis, &job.to)
             && source.stamp.size >= PART_MIN
@@ -240,117 +243,27 @@ fn read_and_send(
 /// The block list of the first `size` bytes; `None` where the file is shorter by now.
 fn hash(file: &File, size: u64) -> Result<Option<Blocks>, Failed> {
     let mut hasher = BlockHasher::new(size);
-    let mut buf = vec![0u8; WINDOW];
-    let mut at = 0;
-    while at < size {
-        let want = usize::try_from(size - at).unwrap_or(WINDOW).min(WINDOW);
-        let n = file.read_at(&mut buf[..want], at)?;
-        if n == 0 {
-            return Ok(None);
-        }
-        hasher.update(&buf[..n]);
-        at += n as u64;
-    }
-    Ok(Some(hasher.finish()))
+    let whole = read_range(file, 0..size, &mut hasher, &mut |_| true)?;
+    Ok(whole.then(|| hasher.finish()))
 }
 
-/// Sends what follows the basis; `None` where the file was not merely appended to.
-fn append(
-    source: &Source,
-    old: &Blocks,
-    to: (&Peer, u64),
-    path: &TreePath,
-) -> Result<Option<Read>, Failed> {
-    let (peer, id) = to;
-    let Some(state) = append_state(&source.file, old)? else {
-        return Ok(None);
-    };
-    let size = source.stamp.size;
-    let form = Form::Append {
-        basis: old.root(),
-        size: old.size(),
-    };
-    let start = Message::Transfer {
-        id,
-        path: path.clone(),
-        form,
-        size: size - old.size(),
-        sparse: source.sparse,
-    };
-    peer.send_bulk(start)?;
-    let mut hasher = state.clone();
-    let mut buf = vec![0u8; CHUNK];
-    let mut at = old.size();
-    while at < size {
-        let want = usize::try_from(size - at).unwrap_or(CHUNK).min(CHUNK);
-        let n = source.file.read_at(&mut buf[..want], at)?;
-        if n == 0 {
-            peer.send_bulk(Message::Abandon { id })?;
-            return Ok(None);
-        }
-        hasher.update(&buf[..n]);
-        peer.send_bulk(Message::Chunk {
-            id,
-            offset: at - old.size(),
-            data: buf[..n].to_vec(),
-        })?;
-        at += n as u64;
-    }
-    let blocks = hasher.finish();
-    if look(&source.file)?.stamp != source.stamp
-        && !agrees(&source.file, state, old.size(), &blocks)?
-    {
-        peer.send_bulk(Message::Abandon { id })?;
-        return Ok(None);
-    }
-    peer.send_bulk(Message::TransferEnd {
-        id,
-        hash: blocks.root(),
-    })?;
-    let mut entry = source.entry.clone();
-    entry.kind = Kind::File {
-        size,
-        hash: Some(blocks.root()),
-    };
-    Ok(Some(Read {
-        entry,
-        stamp: source.stamp,
-        tick: source.tick,
-        blocks,
-        sent: Sent::Append(id),
-    }))
-}
-
-/// A hasher that has seen the basis, if the file's bytes at its end are still the basis'.
-fn append_state(file: &File, old: &Blocks) -> Result<Option<BlockHasher>, Failed> {
-    let tail = old.tail();
-    let mut bytes = vec![0u8; usize::try_from(tail.end - tail.start).unwrap_or(0)];
-    match file.read_exact_at(&mut bytes, tail.start) {
-        Ok(()) => Ok(old.append_state(&bytes).ok()),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// Whether a second reading of what was appended yields the same.
-fn agrees(
+/// Has a hasher see a range of a file; whether it saw all of it: the file may be shorter, or `goes_on` had enough.
+fn read_range(
     file: &File,
-    mut hasher: BlockHasher,
-    from: u64,
-    blocks: &Blocks,
+    range: Range<u64>,
+    hasher: &mut BlockHasher,
+    goes_on: &mut dyn FnMut(&BlockHasher) -> bool,
 ) -> Result<bool, Failed> {
     let mut buf = vec![0u8; WINDOW];
-    let mut at = from;
-    while at < blocks.size() {
-        let want = usize::try_from(blocks.size() - at)
-            .unwrap_or(WINDOW)
-            .min(WINDOW);
-        let n = file.read_at(&mut buf[..want], at)?;
-        if n == 0 {
+    let mut at = range.start;
+    while at < range.end {
+        let want = usize::try_from(range.end - at).unwrap_or(WINDOW);
+        let n = file.read_at(&mut buf[..want.min(WINDOW)], at)?;
+        hasher.update(&buf[..n]);
+        if n == 0 || !goes_on(hasher) {
             return Ok(false);
         }
-        hasher.update(&buf[..n]);
         at += n as u64;
     }
-    Ok(hasher.finish() == *blocks)
+    Ok(true)
 }

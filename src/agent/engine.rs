@@ -44,6 +44,7 @@ use super::scan::Scanner;
 use super::scrub::Scrub;
 use super::session::{Brought, Session};
 use crate::decide::dirty::DirtySet;
+use crate::decide::growth::Growth;
 use crate::decide::guard::Guard;
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, TreePath};
@@ -114,8 +115,8 @@ pub struct Engine {
     withheld: Withheld,
     /// Paths to look at again at the next retry.
     again: BTreeSet<TreePath>,
-    /// Files of which only the end was read; verified once they are quiet.
-    doubtful: BTreeMap<TreePath, u64>,
+    /// Files that only grow, and those that are to be read whole once they are quiet.
+    growth: Growth,
     /// When the oldest change was noticed that the scans under way may find.
     scan_since: Option<u64>,
     /// Nothing is sent until a person says so.
@@ -188,7 +189,7 @@ impl Engine {
             guard: Guard::new(limit),
             withheld: Withheld::default(),
             again: BTreeSet::new(),
-            doubtful: BTreeMap::new(),
+            growth: Growth::default(),
             scan_since: None,
             paused,
             retry_at: Instant::now() + RETRY,
@@ -348,7 +349,7 @@ impl Engine {
             .filter(|_| room)
             .unwrap_or(Duration::from_secs(3600))
             .max(Duration::from_millis(1));
-        let waiting = !self.again.is_empty() || !self.doubtful.is_empty() || self.roots.any_held();
+        let waiting = !self.again.is_empty() || self.growth.doubted() > 0 || self.roots.any_held();
         let retry = if waiting {
             self.retry_at.saturating_duration_since(Instant::now())
         } else {

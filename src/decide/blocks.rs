@@ -201,6 +201,22 @@ impl Blocks {
         Ok(hasher)
     }
 
+    /// A hasher that has seen nothing yet and makes blocks as long as these.
+    #[must_use]
+    pub fn hasher(&self) -> BlockHasher {
+        BlockHasher::with_limits(self.block, MAX_BLOCKS)
+    }
+
+    /// Whether `first` is the first block of this version, or all of it where it has one block.
+    #[must_use]
+    pub fn begins_with(&self, first: &[u8]) -> bool {
+        let mut hasher = self.hasher();
+        hasher.update(first);
+        let found = hasher.finish();
+        first.len() as u64 == self.size.min(self.block.into())
+            && found.cvs.first() == self.cvs.first()
+    }
+
     /// The chaining values for blocks of `block` bytes, which is this list's block or a doubling of it.
     fn regrouped(&self, block: u32) -> Vec<Cv> {
         let mut cvs = self.cvs.clone();
@@ -281,6 +297,19 @@ impl BlockHasher {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.cvs.len() as u64 * u64::from(self.block) + u64::from(self.fill)
+    }
+
+    /// How many full blocks were seen.
+    #[must_use]
+    pub fn full(&self) -> usize {
+        self.cvs.len()
+    }
+
+    /// Whether the full blocks seen, from number `from` on, are those of a version with blocks of this length.
+    #[must_use]
+    pub fn agrees(&self, with: &Blocks, from: usize) -> bool {
+        let theirs = with.cvs.get(from..self.cvs.len());
+        self.block == with.block && self.cvs.get(from..) == theirs
     }
 
     /// Takes the next bytes. Fastest where they come in whole blocks; nothing is copied either way.

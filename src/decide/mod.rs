@@ -10,6 +10,7 @@ pub mod crossing;
 pub mod delta;
 pub mod dirty;
 pub mod filter;
+pub mod growth;
 pub mod guard;
 pub mod hooks;
 pub mod kept;

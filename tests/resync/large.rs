@@ -1,10 +1,12 @@
 //! A large file whose transfer is cut off goes on where it was.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
+use osm_failover::decide::growth::READ_WHOLE;
 
 use crate::common::kinds::noise;
 use crate::common::node::{Pair, Side, signal};
@@ -195,21 +197,69 @@ fn with_large() -> (Pair, PathBuf) {
     (pair, file)
 }
 
-/// The end of a file that grew is sent at once, and the file is read whole a little later. A crash in between must not make
-/// what was read of it count for the whole.
-#[test]
-fn what_was_written_inside_a_file_that_grew_outlasts_a_crash() {
-    let (mut pair, file) = with_large();
+/// Writes inside the file and behind its end before A looks at it again; returns when B's has grown.
+fn write_inside_and_behind(pair: &Pair, file: &Path) {
+    let length = file.metadata().expect("there").len();
     let daemon = pair.pid(Side::A).expect("running");
     signal(daemon, Signal::SIGSTOP);
-    let writer = fs::File::options().write(true).open(&file).expect("opened");
-    writer.write_all_at(b"inside", 1000).expect("written");
-    writer.write_all_at(b"behind", LENGTH).expect("written");
+    let writer = fs::File::options().write(true).open(file).expect("opened");
+    // Neither in the first nor in the last block, and other bytes each time.
+    let inside = noise(100, length);
+    writer.write_all_at(&inside, LENGTH / 2).expect("written");
+    writer.write_all_at(b"behind", length).expect("written");
     drop(writer);
     signal(daemon, Signal::SIGCONT);
     let there = pair.root(Side::B, "data").join("large");
-    let grown = || there.metadata().is_ok_and(|m| m.len() > LENGTH);
+    let grown = || there.metadata().is_ok_and(|m| m.len() > length);
     assert!(until(LONG, grown));
+}
+
+/// Has the file grow often enough to be known for that.
+fn grow(pair: &Pair, file: &Path) {
+    for _ in 0..READ_WHOLE {
+        let mut writer = fs::File::options().append(true).open(file).expect("opened");
+        writer.write_all(b"one more line\n").expect("written");
+        drop(writer);
+        flushed_equal(pair, "data");
+    }
+}
+
+fn is_equal_now(pair: &Pair) -> bool {
+    let read = |side| fs::read(pair.root(side, "data").join("large")).expect("read");
+    read(Side::A) == read(Side::B)
+}
+
+/// A database grows and is written to inside in one moment: it is not a log.
+#[test]
+fn a_file_that_grew_and_was_written_inside_is_never_torn() {
+    let (pair, file) = with_large();
+    for _ in 0..3 {
+        write_inside_and_behind(&pair, &file);
+        assert!(is_equal_now(&pair));
+    }
+}
+
+/// Of a file that is known to only grow the end is sent at once, and the file is read whole a little later. One that did more
+/// is not taken for such a file again.
+#[test]
+fn a_file_that_was_written_inside_after_all_is_read_whole_from_then_on() {
+    let (pair, file) = with_large();
+    grow(&pair, &file);
+    write_inside_and_behind(&pair, &file);
+    assert!(!is_equal_now(&pair), "it was read whole at once");
+    flushed_equal(&pair, "data");
+    for _ in 0..2 {
+        write_inside_and_behind(&pair, &file);
+        assert!(is_equal_now(&pair));
+    }
+}
+
+/// A crash before it was read whole must not make what was read of it count for the whole.
+#[test]
+fn what_was_written_inside_a_file_that_grew_outlasts_a_crash() {
+    let (mut pair, file) = with_large();
+    grow(&pair, &file);
+    write_inside_and_behind(&pair, &file);
     pair.kill(Side::A);
     start(&mut pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync again");

@@ -9,6 +9,7 @@ use crate::agent::round::Want;
 use crate::agent::session::{Phase, Session};
 use crate::decide::blocks::Blocks;
 use crate::decide::dirty::Touch;
+use crate::index::store::Row;
 use crate::model::batch::{Content, Op};
 use crate::model::path::TreePath;
 use crate::wire::message::{Have, Message};
@@ -22,9 +23,9 @@ pub(super) struct Reading {
 }
 
 impl Engine {
-    /// Hands a large file to the bulk thread; `may_append` where a prefix known to the peer is trusted until the
-    /// file is read whole.
-    pub(super) fn read_large(&mut self, path: TreePath, may_append: bool, since: u64) {
+    /// Hands a large file to the bulk thread; `trust` where of a file that is known to only grow the end alone is read, until it
+    /// is read whole.
+    pub(super) fn read_large(&mut self, path: TreePath, trust: bool, since: u64) {
         let Some(root) = self.side.node.root(path.root).map(|r| r.root.clone()) else {
             return;
         };
@@ -37,6 +38,8 @@ impl Engine {
                 .ok()
                 .filter(|b| Some(b.root()) == known)
         });
+        let grows = |r: &Row| self.growth.only_grows(&path, &r.stamp);
+        let only_grows = trust && row.as_ref().is_some_and(grows);
         let basis = match (blocks, known) {
             _ if forced => bulk::Basis::None,
             (Some(b), _) => bulk::Basis::Blocks(b),
@@ -56,7 +59,7 @@ impl Engine {
             root,
             to,
             basis,
-            may_append,
+            only_grows,
             since,
         };
         self.read_by_bulk(job);
@@ -99,9 +102,7 @@ impl Engine {
         }
         match result {
             Ok(read) if mine => {
-                if matches!(read.sent, bulk::Sent::Append(_)) {
-                    self.doubtful.insert(job.path.clone(), job.since);
-                }
+                self.note_growth(&job, &read);
                 self.side.node.store.begin()?;
                 let ops = match settle_large(&mut self.side.node, &job.path, &read) {
                     Ok(ops) => ops,
@@ -150,6 +151,22 @@ impl Engine {
         Ok(())
     }
 
+    /// What a reading tells of a file's ways.
+    fn note_growth(&mut self, job: &bulk::Job, read: &bulk::Read) {
+        let (path, stamp) = (&job.path, &read.stamp);
+        match (read.sent, &job.basis) {
+            (bulk::Sent::Append { whole: true, .. }, _) => self.growth.grew(path, stamp),
+            (bulk::Sent::Append { whole: false, .. }, _) => {
+                self.growth.doubt(path.clone(), job.since);
+            }
+            // One that became shorter begins anew.
+            (bulk::Sent::Staged(_), bulk::Basis::Blocks(old)) if stamp.size >= old.size() => {
+                self.growth.changed_inside(path, stamp);
+            }
+            _ => {}
+        }
+    }
+
     /// Hands a large file that the peer wants in a round to the bulk thread; what the peer has of it is the basis.
     pub(super) fn read_wanted(&mut self, want: Want) {
         let Some(root) = self.side.node.root(want.path.root).map(|r| r.root.clone()) else {
@@ -176,7 +193,7 @@ impl Engine {
             root,
             to,
             basis,
-            may_append: false,
+            only_grows: false,
             since,
         };
         self.read_by_bulk(job);
@@ -184,7 +201,9 @@ impl Engine {
 
     /// Content that arrived at the peer and that no operation will name: its slot there is free.
     fn abandon(&self, sent: bulk::Sent) {
-        if let (bulk::Sent::Staged(id) | bulk::Sent::Append(id), Some(s)) = (sent, &self.session) {
+        if let (bulk::Sent::Staged(id) | bulk::Sent::Append { id, .. }, Some(s)) =
+            (sent, &self.session)
+        {
             s.peer.send(Message::Abandon { id });
         }
     }
@@ -229,7 +248,7 @@ impl Engine {
         let content = match read.sent {
             bulk::Sent::Not => Content::Keep,
             bulk::Sent::Staged(id) => Content::Staged(id),
-            bulk::Sent::Append(id) => Content::Append(id),
+            bulk::Sent::Append { id, .. } => Content::Append(id),
         };
         let op = Op::Put {
             path: job.path.clone(),

@@ -11,6 +11,7 @@ use crate::agent::resolve::guard::{Stopped, judge};
 use crate::agent::roots::Fitness;
 use crate::agent::session::Phase;
 use crate::decide::dirty::Touch;
+use crate::decide::growth::is_overdue;
 use crate::model::path::{RelPath, RootId, TreePath};
 
 impl Engine {
@@ -32,14 +33,22 @@ impl Engine {
         if self.roots.any_held() {
             self.look_at_roots();
         }
-        // A file whose end alone was read is read whole once nothing about it is pending.
-        for (path, since) in std::mem::take(&mut self.doubtful) {
-            if self.jobs.contains_key(&path) || self.hints.pending().0 > 0 {
-                self.doubtful.insert(path, since);
+        // A file whose end alone was read is read whole once nothing is pending, or after a long time.
+        let (busy, now) = (self.hints.pending().0 > 0, self.hints.now());
+        for (path, since) in self.growth.take_doubted() {
+            let waits = busy && !is_overdue(now.saturating_sub(since), self.size_of(&path));
+            if waits || self.jobs.contains_key(&path) {
+                self.growth.doubt(path, since);
             } else {
                 self.read_large(path, false, since);
             }
         }
+    }
+
+    /// How long a file is, as the index has it.
+    fn size_of(&mut self, path: &TreePath) -> u64 {
+        let row = self.side.node.store.lookup(path).ok().flatten();
+        row.map_or(0, |r| r.entry.kind.size())
     }
 
     /// Looks at every root; returns why the first of those that are held is held.

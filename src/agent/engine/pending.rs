@@ -16,7 +16,7 @@ impl Engine {
             bytes += f.bytes;
             oldest = Some(oldest.map_or(f.since, |o: u64| o.min(f.since)));
         }
-        paths += self.again.len() as u64 + self.doubtful.len() as u64;
+        paths += self.again.len() as u64 + self.growth.doubted() as u64;
         let scanning = !self.scanner.is_idle();
         oldest = self.count_unsent(&mut paths, &mut bytes, oldest);
         self.board.hold(paths, bytes, oldest);
@@ -33,7 +33,7 @@ impl Engine {
             s.pending.scanning = scanning;
         });
         if self.commands.is_flushing() {
-            for (path, since) in std::mem::take(&mut self.doubtful) {
+            for (path, since) in self.growth.take_doubted() {
                 self.read_large(path, false, since);
             }
             // Nothing of a held root is sent, so no flush can promise anything about it.

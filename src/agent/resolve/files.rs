@@ -197,14 +197,14 @@ pub fn settle_large(
     let stamp = match read.sent {
         // Of its former content only the end was read again. Should this process end before it is read whole, the next one
         // does that.
-        bulk::Sent::Append(_) => read.stamp.doubted(),
-        bulk::Sent::Not | bulk::Sent::Staged(_) => node.kept(&read.stamp, read.tick),
+        bulk::Sent::Append { whole: false, .. } => read.stamp.doubted(),
+        _ => node.kept(&read.stamp, read.tick),
     };
     let row = node.store.lookup(path)?;
     let content = match read.sent {
         bulk::Sent::Not => Content::Keep,
         bulk::Sent::Staged(id) => Content::Staged(id),
-        bulk::Sent::Append(id) => Content::Append(id),
+        bulk::Sent::Append { id, .. } => Content::Append(id),
     };
     if let Some(row) = row
         .as_ref()

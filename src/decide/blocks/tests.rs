@@ -43,6 +43,31 @@ fn a_hole_is_hashed_as_its_zeros() {
 }
 
 #[test]
+fn a_version_is_told_from_another_one_block_by_block() {
+    let block = MIN_BLOCK as usize;
+    let bytes = noise(3 * block + 10, 3);
+    let old = small(&bytes, MIN_BLOCK, MAX_BLOCKS);
+    let mut other = bytes.clone();
+    other[block + 5] ^= 1;
+    let mut hasher = old.hasher();
+    hasher.update(&other);
+    assert_eq!(hasher.full(), 3);
+    let agrees = [0, 1, 2, 3].map(|from| hasher.agrees(&old, from));
+    assert_eq!(agrees, [false, false, true, true]);
+    let mut longer = small(&bytes[..2 * block], MIN_BLOCK, MAX_BLOCKS).hasher();
+    longer.update(&bytes);
+    assert!(!longer.agrees(&small(&bytes[..2 * block], MIN_BLOCK, MAX_BLOCKS), 0));
+    assert!(!hasher.agrees(&small(&bytes, 2 * MIN_BLOCK, MAX_BLOCKS), 3));
+    for len in [10, block, 2 * block + 1] {
+        let old = small(&bytes[..len], MIN_BLOCK, MAX_BLOCKS);
+        let first = len.min(block);
+        assert!(old.begins_with(&bytes[..first]), "{len}");
+        assert!(!old.begins_with(&bytes[1..=first]), "{len}");
+        assert!(!old.begins_with(&bytes[..first - 1]), "{len}");
+    }
+}
+
+#[test]
 fn the_root_is_the_hash_of_the_file() {
     let block = MIN_BLOCK as usize;
     let at = [0, 1, 1023, 1024, 1025, block - 1, block, block + 1];

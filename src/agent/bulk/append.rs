@@ -1,0 +1,119 @@
+//! A file that grew, of which the peer has what it was before: what came to it is sent, and written behind it.
+//!
+//! Whether only that came is known once the file is read from its start. Of a file that is known to do nothing else its first
+//! and last blocks are compared alone; who gave the job has it read whole later.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::{CHUNK, Failed, Job, Read, Sent, Source, look, read_range};
+use crate::agent::peer::Peer;
+use crate::decide::blocks::{BlockHasher, Blocks};
+use crate::model::entry::Kind;
+use crate::wire::message::{Form, Message};
+
+/// Sends what follows the basis; `None` where the file was not merely appended to.
+pub(super) fn send(
+    job: &Job,
+    source: &Source,
+    old: &Blocks,
+    (peer, id): (&Peer, u64),
+) -> Result<Option<Read>, Failed> {
+    let Some(state) = state_at_end(job, &source.file, old)? else {
+        return Ok(None);
+    };
+    let size = source.stamp.size;
+    peer.send_bulk(Message::Transfer {
+        id,
+        path: job.path.clone(),
+        form: Form::Append {
+            basis: old.root(),
+            size: old.size(),
+        },
+        size: size - old.size(),
+        sparse: source.sparse,
+    })?;
+    let abandon = || peer.send_bulk(Message::Abandon { id });
+    let mut hasher = state;
+    let mut buf = vec![0u8; CHUNK];
+    let mut at = old.size();
+    while at < size {
+        let want = usize::try_from(size - at).unwrap_or(CHUNK).min(CHUNK);
+        let n = source.file.read_at(&mut buf[..want], at)?;
+        if n == 0 {
+            abandon()?;
+            return Ok(None);
+        }
+        hasher.update(&buf[..n]);
+        peer.send_bulk(Message::Chunk {
+            id,
+            offset: at - old.size(),
+            data: buf[..n].to_vec(),
+        })?;
+        at += n as u64;
+    }
+    let blocks = hasher.finish();
+    if look(&source.file)?.stamp != source.stamp && !is_found_again(job, source, old, &blocks)? {
+        abandon()?;
+        return Ok(None);
+    }
+    let hash = blocks.root();
+    peer.send_bulk(Message::TransferEnd { id, hash })?;
+    let mut entry = source.entry.clone();
+    entry.kind = Kind::File {
+        size,
+        hash: Some(hash),
+    };
+    Ok(Some(Read {
+        entry,
+        stamp: source.stamp,
+        tick: source.tick,
+        blocks,
+        sent: Sent::Append {
+            id,
+            whole: !job.only_grows,
+        },
+    }))
+}
+
+/// A hasher that has seen the basis, if the file still begins with it.
+fn state_at_end(job: &Job, file: &File, old: &Blocks) -> Result<Option<BlockHasher>, Failed> {
+    if !job.only_grows {
+        let (mut hasher, mut compared) = (old.hasher(), 0);
+        let same = read_range(file, 0..old.size(), &mut hasher, &mut |h| {
+            h.agrees(old, std::mem::replace(&mut compared, h.full()))
+        })?;
+        return Ok((same && hasher.clone().finish() == *old).then_some(hasher));
+    }
+    let first = bytes_at(file, 0..old.size().min(old.block().into()))?;
+    let tail = bytes_at(file, old.tail())?;
+    Ok(match (first, tail) {
+        (Some(first), Some(tail)) if old.begins_with(&first) => old.append_state(&tail).ok(),
+        _ => None,
+    })
+}
+
+/// A range of a file; `None` where the file is shorter.
+fn bytes_at(file: &File, range: std::ops::Range<u64>) -> Result<Option<Vec<u8>>, Failed> {
+    let mut bytes = vec![0u8; usize::try_from(range.end - range.start).unwrap_or(0)];
+    match file.read_exact_at(&mut bytes, range.start) {
+        Ok(()) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether a second reading of a file that changed meanwhile finds the same: it only grew once more.
+fn is_found_again(
+    job: &Job,
+    source: &Source,
+    old: &Blocks,
+    blocks: &Blocks,
+) -> Result<bool, Failed> {
+    let Some(mut hasher) = state_at_end(job, &source.file, old)? else {
+        return Ok(false);
+    };
+    let range = old.size()..blocks.size();
+    Ok(read_range(&source.file, range, &mut hasher, &mut |_| true)? && hasher.finish() == *blocks)
+}
