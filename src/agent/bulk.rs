@@ -11,7 +11,6 @@ mod send;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
@@ -22,7 +21,7 @@ use crate::decide::blocks::{BlockHasher, Blocks};
 use crate::model::entry::{Entry, Hash, Kind, Stamp, Timestamp};
 use crate::model::path::TreePath;
 use crate::sys::clock;
-use crate::sys::holes::has_hole;
+use crate::sys::holes::{self, Stretch, has_hole};
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Look, Root, look_at, open_regular};
 use std::os::fd::AsFd;
@@ -254,16 +253,12 @@ fn read_range(
     hasher: &mut BlockHasher,
     goes_on: &mut dyn FnMut(&BlockHasher) -> bool,
 ) -> Result<bool, Failed> {
-    let mut buf = vec![0u8; WINDOW];
-    let mut at = range.start;
-    while at < range.end {
-        let want = usize::try_from(range.end - at).unwrap_or(WINDOW);
-        let n = file.read_at(&mut buf[..want.min(WINDOW)], at)?;
-        hasher.update(&buf[..n]);
-        if n == 0 || !goes_on(hasher) {
-            return Ok(false);
+    let all = holes::read(file, range, &mut |stretch| {
+        match stretch {
+            Stretch::Hole(len) => hasher.zeros(len),
+            Stretch::Bytes(bytes) => hasher.update(bytes),
         }
-        at += n as u64;
-    }
-    Ok(true)
+        goes_on(hasher)
+    })?;
+    Ok(all)
 }

@@ -151,7 +151,7 @@ pub fn here(
         *hash = match known {
             Some(known) if quick => Some(known),
             _ => open_regular(dir.as_fd(), name)
-                .and_then(|mut f| hash_file(&mut f))
+                .and_then(|f| hash_file(&f))
                 .ok(),
         };
     }
@@ -174,12 +174,12 @@ fn links_agree(node: &Node, path: &TreePath, named: &Named) -> bool {
 pub fn hash_if_unchanged(node: &Node, path: &TreePath, row: &Row) -> Option<Hash> {
     let r = node.root(path.root)?;
     let (dir, name) = r.root.open_parent(&path.path).ok()?;
-    let mut file = open_regular(dir.as_fd(), name).ok()?;
+    let file = open_regular(dir.as_fd(), name).ok()?;
     let same = |f: &std::fs::File| matches!(look_at(f.as_fd(), b""), Ok(Look::There(s)) if row.stamp.is_of(&s.stamp));
     if !same(&file) {
         return None;
     }
-    let hash = hash_file(&mut file).ok()?;
+    let hash = hash_file(&file).ok()?;
     same(&file).then_some(hash)
 }
 

@@ -5,7 +5,7 @@
 //! active node) is moved into the root's preserved directory by one rename, and noted. Nothing is ever destroyed here.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -18,6 +18,7 @@ use crate::index::store::Row;
 use crate::model::entry::{Entry, Hash, Kind};
 use crate::model::path::TreePath;
 use crate::sys::clock;
+use crate::sys::holes::{self, Stretch};
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Seen, open_regular};
 
@@ -110,28 +111,35 @@ pub fn holds_content(
                 hash: Some(hash),
                 size: known,
             },
-        ) => Ok(size == known && hash_file(&mut open_regular(dir, name)?)? == *hash),
+        ) => Ok(size == known && hash_file(&open_regular(dir, name)?)? == *hash),
         (seen, wanted) => Ok(seen == wanted),
     }
 }
 
-/// blake3 of a file from its start to its end.
+/// blake3 of a file, which is as long as it is now.
 ///
 /// # Errors
 /// What the system says.
-pub fn hash_file(file: &mut File) -> io::Result<Hash> {
+pub fn hash_file(file: &File) -> io::Result<Hash> {
+    static ZEROS: [u8; 128 * 1024] = [0; 128 * 1024];
     let mut hasher = blake3::Hasher::new();
-    let mut buf = vec![0u8; 256 * 1024];
-    loop {
-        match file.read(&mut buf) {
-            Ok(0) => return Ok(Hash(*hasher.finalize().as_bytes())),
-            Ok(n) => {
-                hasher.update(&buf[..n]);
+    let length = file.metadata()?.len();
+    holes::read(file, 0..length, &mut |stretch| {
+        match stretch {
+            Stretch::Bytes(bytes) => {
+                hasher.update(bytes);
             }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Stretch::Hole(mut len) => {
+                while len > 0 {
+                    let n = usize::try_from(len).map_or(ZEROS.len(), |l| l.min(ZEROS.len()));
+                    hasher.update(&ZEROS[..n]);
+                    len -= n as u64;
+                }
+            }
         }
-    }
+        true
+    })?;
+    Ok(Hash(*hasher.finalize().as_bytes()))
 }
 
 /// Moves what stands at `name` into the preserved directory of its root and notes it in `state_dir`.

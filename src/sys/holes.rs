@@ -5,13 +5,23 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-/// Bytes copied at a time.
+/// Bytes read or copied at a time.
 const BUFFER: usize = 256 * 1024;
+
+/// A stretch of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stretch<'a> {
+    /// So many zeros that were never written, and need not be read.
+    Hole(u64),
+    /// Data.
+    Bytes(&'a [u8]),
+}
 
 /// Whether a hole lies within the first `size` bytes. The file's offset moves.
 ///
@@ -41,6 +51,42 @@ pub fn next_data(file: &File, at: u64, size: u64) -> io::Result<(u64, u64)> {
     };
     let end = seek(file, SeekFrom::Hole(start)).map_or(size, |end| end.min(size));
     Ok((start, end))
+}
+
+/// Reads a range stretch by stretch until `seen` has had enough; whether it saw all of it: the file may be shorter. The
+/// file's offset moves.
+///
+/// # Errors
+/// What the system says.
+pub fn read(
+    file: &File,
+    range: Range<u64>,
+    seen: &mut dyn FnMut(Stretch<'_>) -> bool,
+) -> io::Result<bool> {
+    let mut buf = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let (start, end) = next_data(file, at, range.end)?;
+        // Beyond its end a file looks like a hole.
+        if start > at && start == range.end && file.metadata()?.len() < range.end {
+            return Ok(false);
+        }
+        if start > at && !seen(Stretch::Hole(start - at)) {
+            return Ok(false);
+        }
+        at = start;
+        while at < end {
+            let most = usize::try_from(end - at).map_or(BUFFER, |left| left.min(BUFFER));
+            buf.resize(most, 0);
+            match file.read_at(&mut buf, at) {
+                Ok(n) if n > 0 && seen(Stretch::Bytes(&buf[..n])) => at += n as u64,
+                Ok(_) => return Ok(false),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Copies what a file holds to an offset of another, where nothing was written yet: holes stay holes. The length of the
@@ -85,6 +131,36 @@ mod tests {
         assert_eq!((start, end), (2 * MIB, 2 * MIB + 4096));
         let none = next_data(&file, 3 * MIB, 4 * MIB).expect("asked");
         assert_eq!(none, (4 * MIB, 4 * MIB));
+    }
+
+    #[test]
+    fn a_range_is_read_with_its_holes() {
+        let file = tempfile::tempfile().expect("a file");
+        file.write_all_at(&[7; 4096], 2 * MIB).expect("written");
+        file.set_len(4 * MIB).expect("longer");
+        let stretches = |range: Range<u64>| {
+            let mut seen = Vec::new();
+            let all = read(&file, range, &mut |stretch| {
+                match stretch {
+                    Stretch::Hole(len) => seen.push((0, len)),
+                    Stretch::Bytes(bytes) => {
+                        assert!(bytes.iter().all(|b| *b == 7));
+                        seen.push((7, bytes.len() as u64));
+                    }
+                }
+                true
+            });
+            (all.expect("read"), seen)
+        };
+        let rest = 2 * MIB - 4096;
+        let all = vec![(0, 2 * MIB), (7, 4096), (0, rest)];
+        assert_eq!(stretches(0..4 * MIB), (true, all.clone()));
+        assert_eq!(stretches(2 * MIB + 1..3 * MIB).1[0], (7, 4095));
+        assert_eq!(stretches(5..5), (true, vec![]));
+        // A file that became shorter has no zeros there.
+        assert_eq!(stretches(0..4 * MIB + 1), (false, all[..2].to_vec()));
+        let once = read(&file, 0..4 * MIB, &mut |_| false).expect("read");
+        assert!(!once);
     }
 
     /// What is allocated behind the end, as xfs does by itself, hides no hole.

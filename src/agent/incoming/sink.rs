@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use super::{BUFFER, HOLE};
 use crate::decide::blocks::BlockHasher;
 use crate::decide::delta::apply::Target;
+use crate::sys::holes::next_data;
 use crate::sys::writeback;
 
 /// Where content is written.
@@ -77,6 +78,47 @@ impl Sink {
         Ok(())
     }
 
+    /// Whether what the basis has at an offset is in the slot already, where it belongs.
+    fn stands_at(&self, offset: u64) -> bool {
+        self.basis.is_in_place() && offset == self.at
+    }
+
+    /// So many bytes are there already.
+    fn keep(&mut self, len: u64) -> io::Result<()> {
+        if len > 0 {
+            self.punch()?;
+        }
+        self.at += len;
+        Ok(())
+    }
+
+    /// So many zeros that become a hole.
+    fn skip(&mut self, len: u64) {
+        if len > 0 && self.basis.is_in_place() {
+            self.zeros_from.get_or_insert(self.at);
+        }
+        self.at += len;
+    }
+
+    /// The next range of the basis that is to be read; what lies before it are zeros.
+    fn data_of_basis(&self, from: u64, end: u64) -> io::Result<(u64, u64)> {
+        match &self.basis {
+            // A basis that became shorter has zeros here, which the hash of the whole refuses.
+            Basis::File(basis) | Basis::Cloned(basis) if self.sparse => next_data(basis, from, end),
+            _ => Ok((from, end)),
+        }
+    }
+
+    fn read_basis(&self, buf: &mut [u8], from: u64) -> io::Result<()> {
+        match &self.basis {
+            Basis::None => Err(io::ErrorKind::NotFound.into()),
+            Basis::File(basis) | Basis::Cloned(basis) => basis.read_exact_at(buf, from),
+            // What stood there is written over.
+            Basis::Itself if from < self.at => Err(overwritten()),
+            Basis::Itself => self.file.read_exact_at(buf, from),
+        }
+    }
+
     /// Makes a hole of the zeros so far.
     pub(super) fn punch(&mut self) -> io::Result<()> {
         use rustix::fs::FallocateFlags;
@@ -115,27 +157,27 @@ impl Target for Hashing<'_> {
 
     fn copy(&mut self, offset: u64, len: u64) -> io::Result<()> {
         let mut buf = vec![0u8; BUFFER];
-        let (mut from, mut left) = (offset, len);
-        while left > 0 {
-            let n = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
-            match &self.sink.basis {
-                Basis::None => return Err(io::ErrorKind::NotFound.into()),
-                Basis::File(basis) | Basis::Cloned(basis) => {
-                    basis.read_exact_at(&mut buf[..n], from)?;
-                }
-                // What stood there is written over.
-                Basis::Itself if from < self.sink.at => return Err(overwritten()),
-                Basis::Itself => self.sink.file.read_exact_at(&mut buf[..n], from)?,
-            }
-            self.hasher.update(&buf[..n]);
-            if self.sink.basis.is_in_place() && from == self.sink.at {
-                self.sink.punch()?;
-                self.sink.at += n as u64;
+        let (mut from, end) = (offset, offset + len);
+        while from < end {
+            let (start, stop) = self.sink.data_of_basis(from, end)?;
+            self.hasher.zeros(start - from);
+            if self.sink.stands_at(from) {
+                self.sink.keep(start - from)?;
             } else {
-                self.sink.write(&buf[..n])?;
+                self.sink.skip(start - from);
             }
-            from += n as u64;
-            left -= n as u64;
+            from = start;
+            while from < stop {
+                let n = usize::try_from(stop - from).map_or(BUFFER, |left| left.min(BUFFER));
+                self.sink.read_basis(&mut buf[..n], from)?;
+                self.hasher.update(&buf[..n]);
+                if self.sink.stands_at(from) {
+                    self.sink.keep(n as u64)?;
+                } else {
+                    self.sink.write(&buf[..n])?;
+                }
+                from += n as u64;
+            }
         }
         Ok(())
     }
