@@ -49,7 +49,8 @@ impl Attendant {
             let mut heard = 0;
             while !s.load(Ordering::Acquire) {
                 rounds.round(&s);
-                b.wait(&mut heard, ROUND, &s);
+                b.bell()
+                    .wait(&mut heard, ROUND, || s.load(Ordering::Acquire));
             }
         };
         let thread = std::thread::Builder::new()
@@ -97,7 +98,7 @@ impl Drop for Attendant {
     fn drop(&mut self) {
         self.say_stopped();
         self.stop.store(true, Ordering::Release);
-        self.board.ring();
+        self.board.bell().ring();
         if self.thread.take().is_some_and(|t| t.join().is_err()) {
             tracing::error!("the thread that counts what is preserved ended by a defect");
         }

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use super::bell::Bell;
 use super::hints::Hints;
 use crate::sys::clock;
 use crate::wire::control::{Problem, Status};
@@ -24,14 +25,38 @@ pub fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Where a problem of a path is, which tells who can know that it is solved.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// On this node, at the path.
+    Here,
+    /// On this node, in the directory at the path.
+    Within,
+    /// On the peer.
+    There,
+}
+
+/// A problem of a path.
+struct Known {
+    problem: Problem,
+    place: Place,
+}
+
 #[derive(Default)]
 struct Inner {
     status: Status,
-    problems: BTreeMap<String, Problem>,
+    problems: BTreeMap<String, Known>,
     /// Roots that are held, by name.
     held_roots: BTreeMap<String, Problem>,
     /// Paths, bytes and time (ms since start) of the oldest of what the engine holds beyond the dirty set.
     held: (u64, u64, Option<u64>),
+}
+
+impl Inner {
+    /// What is still wrong, and was not kept, comes back with its next retry.
+    fn make_room(&mut self) {
+        self.status.problems_more = 0;
+    }
 }
 
 /// The state of the process as others may see it.
@@ -42,7 +67,7 @@ pub struct Board {
     /// Whether what halts replication may pass by itself.
     passes: AtomicBool,
     /// How often it was rung, and what wakes those who wait for it.
-    bell: (Mutex<u64>, Condvar),
+    bell: Bell,
 }
 
 /// What of a status whoever waits for news wants to know at once.
@@ -67,7 +92,7 @@ impl Board {
             started: Instant::now(),
             hints,
             passes: AtomicBool::new(false),
-            bell: (Mutex::new(0), Condvar::new()),
+            bell: Bell::default(),
         }
     }
 
@@ -91,32 +116,14 @@ impl Board {
         let news = gist(&inner.status) != before;
         drop(inner);
         if news {
-            self.ring();
+            self.bell.ring();
         }
     }
 
-    /// Has everybody who waits for news look now.
-    pub fn ring(&self) {
-        *lock(&self.bell.0) += 1;
-        self.bell.1.notify_all();
-    }
-
-    /// Waits until somebody rings who did not when `heard` was told last, until the time is over, or until `end`, which whoever
-    /// sets it rings for.
-    pub fn wait(&self, heard: &mut u64, time: Duration, end: &AtomicBool) {
-        let rings = lock(&self.bell.0);
-        let quiet = |rings: &mut u64| *rings == *heard && !end.load(Ordering::Acquire);
-        let waited = self.bell.1.wait_timeout_while(rings, time, quiet);
-        let (rings, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *heard = *rings;
-    }
-
-    /// Waits until the time is over, or until `end`.
-    pub fn rest(&self, time: Duration, end: &AtomicBool) {
-        let rings = lock(&self.bell.0);
-        let going = |_: &mut u64| !end.load(Ordering::Acquire);
-        // Nobody is told anything here.
-        drop(self.bell.1.wait_timeout_while(rings, time, going));
+    /// What those hear who wait for news.
+    #[must_use]
+    pub fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     /// Says what the engine holds beyond the dirty set: paths, bytes, time of the oldest.
@@ -124,24 +131,40 @@ impl Board {
         lock(&self.inner).held = (paths, bytes, oldest);
     }
 
-    /// Notes a path that cannot be replicated at present.
+    /// Notes a path that this node cannot replicate at present.
     pub fn problem(&self, path: &str, operation: &str, cause: &str) {
+        self.note(path, operation, cause, Place::Here);
+    }
+
+    /// Notes a path that the peer cannot take at present.
+    pub fn problem_there(&self, path: &str, operation: &str, cause: &str) {
+        self.note(path, operation, cause, Place::There);
+    }
+
+    /// Notes a directory of which this node cannot read all names at present.
+    pub fn problem_within(&self, path: &str, operation: &str, cause: &str) {
+        self.note(path, operation, cause, Place::Within);
+    }
+
+    fn note(&self, path: &str, operation: &str, cause: &str, place: Place) {
         let mut inner = lock(&self.inner);
         inner.status.last_error = format!("{path}: cannot {operation}: {cause}");
         if let Some(known) = inner.problems.get_mut(path) {
-            operation.clone_into(&mut known.operation);
-            cause.clone_into(&mut known.cause);
+            operation.clone_into(&mut known.problem.operation);
+            cause.clone_into(&mut known.problem.cause);
+            known.place = place;
         } else if inner.problems.len() < MAX_PROBLEMS {
             let since = clock::unix_ms();
-            let new = Problem {
+            let problem = Problem {
                 path: path.into(),
                 operation: operation.into(),
                 cause: cause.into(),
                 since,
             };
+            let new = Known { problem, place };
             inner.problems.insert(path.to_owned(), new);
             drop(inner);
-            self.ring();
+            self.bell.ring();
         } else {
             // How many there are beyond those that are kept is not known: each comes again with every retry.
             inner.status.problems_more = 1;
@@ -160,22 +183,47 @@ impl Board {
         inner.status.last_error = format!("root \"{name}\": {why}");
         inner.held_roots.insert(name.to_owned(), problem);
         drop(inner);
-        self.ring();
+        self.bell.ring();
     }
 
     /// A root is well again.
     pub fn root_well(&self, name: &str) {
         lock(&self.inner).held_roots.remove(name);
-        self.ring();
+        self.bell.ring();
     }
 
     /// A path is well again.
     pub fn solved(&self, path: &str) {
         let mut inner = lock(&self.inner);
         if inner.problems.remove(path).is_some() {
-            // There is room again; what is still wrong comes back with its next retry.
-            inner.status.problems_more = 0;
+            inner.make_room();
         }
+    }
+
+    /// A path is well on this node; what the peer says of it stands.
+    pub fn solved_here(&self, path: &str) {
+        self.solved_at(path, Place::Here);
+    }
+
+    /// All names of a directory were read, or it is gone.
+    pub fn solved_within(&self, path: &str) {
+        self.solved_at(path, Place::Within);
+    }
+
+    fn solved_at(&self, path: &str, place: Place) {
+        let known = lock(&self.inner).problems.get(path).map(|k| k.place);
+        if known == Some(place) {
+            self.solved(path);
+        }
+    }
+
+    /// The peer begins anew, and tells what is still wrong there.
+    pub fn solved_there(&self) {
+        let mut inner = lock(&self.inner);
+        inner
+            .problems
+            .retain(|_, known| known.place != Place::There);
+        inner.make_room();
     }
 
     /// Every path of a root is looked at anew: what is still wrong is told again.
@@ -183,7 +231,7 @@ impl Board {
         let mut inner = lock(&self.inner);
         let of_root = |path: &str| path.strip_prefix(root).is_some_and(|p| p.starts_with(':'));
         inner.problems.retain(|path, _| !of_root(path));
-        inner.status.problems_more = 0;
+        inner.make_room();
     }
 
     /// Whether any path has a problem.
@@ -205,7 +253,7 @@ impl Board {
         status.problems = inner
             .held_roots
             .values()
-            .chain(inner.problems.values())
+            .chain(inner.problems.values().map(|k| &k.problem))
             .take(SHOWN_PROBLEMS)
             .cloned()
             .collect();

@@ -19,7 +19,7 @@ mod pending;
 mod requests;
 mod withheld;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,9 +43,7 @@ use super::roots::Roots;
 use super::scan::Scanner;
 use super::scrub::Scrub;
 use super::session::{Brought, Session};
-use crate::decide::dirty::DirtySet;
-use crate::decide::growth::Growth;
-use crate::decide::guard::Guard;
+use crate::decide::{dirty::DirtySet, growth::Growth, guard::Guard, retries::Retries};
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, TreePath};
 use crate::sys::service::Watchdog;
@@ -113,8 +111,10 @@ pub struct Engine {
     guard: Guard,
     /// Deletions that wait for an approval, in what the peer is to give or to lose.
     withheld: Withheld,
-    /// Paths to look at again at the next retry.
-    again: BTreeSet<TreePath>,
+    /// Paths with problems, to be looked at again.
+    again: Retries,
+    /// Directories that could not be listed.
+    unlisted: Retries,
     /// Files that only grow, and those that are to be read whole once they are quiet.
     growth: Growth,
     /// When the oldest change was noticed that the scans under way may find.
@@ -188,7 +188,8 @@ impl Engine {
             roots,
             guard: Guard::new(limit),
             withheld: Withheld::default(),
-            again: BTreeSet::new(),
+            again: Retries::default(),
+            unlisted: Retries::default(),
             growth: Growth::default(),
             scan_since: None,
             paused,
@@ -349,8 +350,7 @@ impl Engine {
             .filter(|_| room)
             .unwrap_or(Duration::from_secs(3600))
             .max(Duration::from_millis(1));
-        let waiting = !self.again.is_empty() || self.growth.doubted() > 0 || self.roots.any_held();
-        let retry = if waiting {
+        let retry = if self.in_doubt() > 0 || self.roots.any_held() {
             self.retry_at.saturating_duration_since(Instant::now())
         } else {
             Duration::from_secs(3600)

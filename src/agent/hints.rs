@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio::sync::mpsc::Sender;
 
+use super::bell::Rung;
 use super::board::lock;
 use super::engine::Event;
 use crate::decide::dirty::{DirtySet, MAX_DIRTY_PATHS, Touch};
@@ -23,7 +23,7 @@ pub struct Hints {
     said: Mutex<Vec<watch::Event>>,
     start: Instant,
     engine: Sender<Event>,
-    rung: AtomicBool,
+    rung: Rung,
 }
 
 impl Hints {
@@ -35,7 +35,7 @@ impl Hints {
             said: Mutex::new(Vec::new()),
             start: Instant::now(),
             engine,
-            rung: AtomicBool::new(false),
+            rung: Rung::default(),
         }
     }
 
@@ -71,15 +71,13 @@ impl Hints {
 
     /// Takes what was said besides paths; from now on the next note rings again.
     pub fn hear(&self) -> Vec<watch::Event> {
-        self.rung.store(false, Ordering::SeqCst);
+        self.rung.hear();
         std::mem::take(&mut *lock(&self.said))
     }
 
     fn ring(&self) {
-        if !self.rung.swap(true, Ordering::SeqCst) {
-            // A full queue means that the engine is awake and will look here anyway.
-            let _ = self.engine.try_send(Event::Wake);
-        }
+        // A full queue means that the engine is awake and will look here anyway.
+        self.rung.ring(|| drop(self.engine.try_send(Event::Wake)));
     }
 }
 

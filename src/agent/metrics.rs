@@ -69,7 +69,7 @@ impl Metrics {
     /// Has the file say that the node is stopped; nothing is written after that.
     pub fn finish(&self) {
         self.end.store(true, Ordering::Release);
-        self.board.ring();
+        self.board.bell().ring();
         let waited = lock(&self.done).recv_timeout(LAST);
         if waited == Err(RecvTimeoutError::Timeout) {
             tracing::warn!(
@@ -107,8 +107,11 @@ impl Pen {
             let status = board.snapshot();
             let written = self.write(&status);
             self.tell(written, board);
-            board.rest(REST, end);
-            board.wait(&mut heard, EVERY.saturating_sub(REST), end);
+            let over = || end.load(Ordering::Acquire);
+            board.bell().rest(REST, over);
+            board
+                .bell()
+                .wait(&mut heard, EVERY.saturating_sub(REST), over);
         }
         let mut status = board.snapshot();
         self.in_step = in_step(&status, clock::unix_ms(), self.in_step);

@@ -4,6 +4,7 @@ pub mod activation;
 pub mod activity;
 pub mod apply;
 pub mod attend;
+pub mod bell;
 pub mod board;
 pub mod bulk;
 pub mod commands;

@@ -217,7 +217,7 @@ impl Receiver {
         self.report.preserved += outcome.preserved;
         self.report.problems += outcome.problems.len() as u64;
         if outcome.preserved > 0 {
-            self.board.ring();
+            self.board.bell().ring();
         }
     }
 

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::node::Node;
 use crate::index::store::{NodeId, Row, StoreError};
-use crate::model::path::TreePath;
+use crate::model::path::{Escaped, MAX_PATH, PathError, TreePath};
 use crate::sys::tree::{Look, Seen, is_absent, list, look_at};
 
 /// Rows read from the index at a time.
@@ -31,8 +31,12 @@ pub struct Found {
     pub differ: Vec<TreePath>,
     /// Paths of the index that were not found.
     pub missing: Vec<TreePath>,
-    /// Directories that could not be read, and why; nothing below them is taken for deleted.
+    /// Names that could not be looked at, and why; they are not taken for deleted.
     pub unreadable: Vec<(TreePath, String)>,
+    /// Directories of which not everything could be listed, and why; nothing in them is taken for deleted.
+    pub unlisted: Vec<(TreePath, String)>,
+    /// Directories that were listed completely, or are gone.
+    pub listed: Vec<TreePath>,
     /// Names that were compared.
     pub seen: u64,
 }
@@ -156,6 +160,8 @@ impl Scanner {
                 id: row.id,
                 entered: None,
             });
+        } else {
+            found.listed.push(path);
         }
         Ok(())
     }
@@ -179,10 +185,11 @@ impl Scanner {
             Ok(found) => found,
             Err(e) if is_absent(&e) => {
                 self.missing.push(dir.clone());
+                found.listed.push(dir.clone());
                 return Ok(false);
             }
             Err(e) => {
-                found.unreadable.push((dir.clone(), e.to_string()));
+                found.unlisted.push((dir.clone(), e.to_string()));
                 return Ok(false);
             }
         };
@@ -193,6 +200,7 @@ impl Scanner {
             done: false,
         };
         let mut ahead = rows.next(node)?;
+        let mut too_long = None;
         for name in names {
             found.seen += 1;
             while let Some((known, _)) = ahead.take_if(|(known, _)| *known < name) {
@@ -204,8 +212,14 @@ impl Scanner {
             if here.is_some() {
                 ahead = rows.next(node)?;
             }
-            let Ok(path) = dir.path.join(&name) else {
-                continue;
+            let path = match dir.path.join(&name) {
+                Ok(path) => path,
+                Err(PathError::TooLong) => {
+                    too_long.get_or_insert(name);
+                    continue;
+                }
+                // Not a part of what is replicated.
+                Err(_) => continue,
             };
             let (path, row) = (TreePath::new(dir.root, path), here.map(|(_, row)| row));
             let seen = match look_at(fd.as_fd(), &name) {
@@ -240,6 +254,16 @@ impl Scanner {
         }
         if self.missing.len() > MAX_HELD {
             found.missing.append(&mut self.missing);
+        }
+        match too_long {
+            None => found.listed.push(dir.clone()),
+            Some(name) => found.unlisted.push((
+                dir.clone(),
+                format!(
+                    "the path of {} in it is longer than {MAX_PATH} bytes, which is not replicated; move it further up, or exclude it",
+                    Escaped(&name)
+                ),
+            )),
         }
         Ok(true)
     }

@@ -18,5 +18,6 @@ pub mod lineage;
 pub mod merge;
 pub mod pair;
 pub mod plan;
+pub mod retries;
 pub mod snat;
 pub mod split_brain;

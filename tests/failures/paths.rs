@@ -3,13 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::kinds::noise;
 use crate::common::node::{Options, Side};
 use crate::common::steps::{
-    LONG, Mount, ctl, flushed_equal, idle, in_sync, is_preserved, is_root, must, start, until,
-    wait_equal, wait_problem,
+    LONG, Mount, ctl, flushed_equal, has_problem, idle, in_sync, is_preserved, is_root, must,
+    start, until, wait_equal, wait_problem,
 };
 use crate::options;
 
@@ -60,6 +60,40 @@ fn an_unreadable_file_is_a_problem_of_its_own() {
     assert!(came, "others wait for one unreadable file");
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o644)).expect("chmod");
     wait_problem(&mut pair, "data:closed", false);
+    wait_equal(&pair, "data");
+}
+
+/// A look at the directory itself finds nothing wrong with it.
+#[test]
+fn a_directory_that_cannot_be_listed_stays_a_problem_until_it_can() {
+    let Some(options) = unprivileged() else {
+        return;
+    };
+    let mut pair = idle(options);
+    let root = pair.root(Side::A, "data");
+    let closed = root.join("closed");
+    fs::create_dir(&closed).expect("a directory");
+    fs::write(closed.join("within"), "x").expect("a file");
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    pair.kill(Side::A);
+    fs::write(closed.join("later"), "x").expect("a file");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o0)).expect("chmod");
+    start(&mut pair, Side::A);
+    wait_problem(&mut pair, "data:closed", true);
+    // Longer than the first tries take.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(7) {
+        let status = pair.status().expect("a status");
+        assert!(has_problem(&status, "data:closed"), "{status}");
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let begun = Instant::now();
+    wait_problem(&mut pair, "data:closed", false);
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "it was not listed at once"
+    );
     wait_equal(&pair, "data");
 }
 

@@ -67,13 +67,12 @@ impl Engine {
                 s.peer.acked_sequence = acked;
             });
             if self.board.has_problems() {
-                for path in flight
-                    .paths
-                    .iter()
-                    .filter(|p| !problems.iter().any(|q| q.path == **p))
-                {
+                let failed = problems.iter().map(|p| &p.path).chain(&wants);
+                let failed: HashSet<&TreePath> = failed.collect();
+                for path in flight.paths.iter().filter(|p| !failed.contains(p)) {
                     let shown = self.side.node.show(path);
                     self.board.solved(&shown);
+                    self.again.solved(path);
                 }
             }
         } else if !settled {
@@ -84,13 +83,10 @@ impl Engine {
         }
         for p in problems {
             let shown = self.side.node.show(&p.path);
-            self.board.problem(
-                &shown,
-                &format!("{} on {}", p.operation, self.party.peer),
-                &p.cause,
-            );
+            let operation = format!("{} on {}", p.operation, self.party.peer);
+            self.board.problem_there(&shown, &operation, &p.cause);
             self.peer_lacks(&p.path, since)?;
-            self.again.insert(p.path);
+            self.again.add(p.path, self.hints.now());
         }
         if settled {
             self.round_settled()?;
@@ -121,14 +117,14 @@ impl Engine {
         if tries > MAX_RETRIES {
             let cause = "the peer refused the content repeatedly; run syncctl verify";
             self.board
-                .problem(&self.side.node.show(&path), "send", cause);
+                .problem_there(&self.side.node.show(&path), "send", cause);
             if is_dir && matches!(session.phase, Phase::Round(_)) {
                 // What of it the peer lacks is known there alone, and is asked for in the next session.
                 self.link_down(cause);
                 return Ok(());
             }
             self.peer_lacks(&path, since)?;
-            self.again.insert(path);
+            self.again.add(path, self.hints.now());
             return Ok(());
         }
         match &mut session.phase {

@@ -258,7 +258,7 @@ impl Engine {
             return Ok(());
         }
         self.peer_lacks(&path, 0)?;
-        self.again.insert(path);
+        self.again.add(path, self.hints.now());
         Ok(())
     }
 

@@ -70,7 +70,7 @@ impl Engine {
             }));
             // Looking again at what differs mends it.
             self.send_whole(path.clone(), self.hints.now());
-            self.again.insert(path);
+            self.again.add(path, self.hints.now());
         }
     }
 

@@ -140,12 +140,12 @@ impl Engine {
                     "read a steady version",
                     cause,
                 );
-                self.again.insert(job.path);
+                self.again.add(job.path, self.hints.now());
             }
             Err(bulk::Failed::Io(e)) => {
                 self.board
                     .problem(&self.side.node.show(&job.path), "read", &e.to_string());
-                self.again.insert(job.path);
+                self.again.add(job.path, self.hints.now());
             }
         }
         Ok(())

@@ -27,8 +27,12 @@ impl Engine {
 
     /// Looks again at what could not be settled, at held roots, and at files of which only the end was read.
     pub(super) fn retry(&mut self) {
-        for path in std::mem::take(&mut self.again) {
+        let hurried = self.commands.is_flushing();
+        for path in self.again.take(self.hints.now(), hurried) {
             self.hints.touch(path, Touch::Changed);
+        }
+        for dir in self.unlisted.take(self.hints.now(), hurried) {
+            self.hints.subtree(dir);
         }
         if self.roots.any_held() {
             self.look_at_roots();
@@ -43,6 +47,11 @@ impl Engine {
                 self.read_large(path, false, since);
             }
         }
+    }
+
+    /// Paths that are to be looked at again without another event.
+    pub(super) fn in_doubt(&self) -> usize {
+        self.again.waiting() + self.unlisted.waiting() + self.growth.doubted()
     }
 
     /// How long a file is, as the index has it.
@@ -102,7 +111,18 @@ impl Engine {
         for (path, cause) in found.unreadable {
             self.board
                 .problem(&self.side.node.show(&path), "read", &cause);
-            self.again.insert(path);
+            self.again.add(path, self.hints.now());
+        }
+        for (dir, cause) in found.unlisted {
+            let shown = self.side.node.show(&dir);
+            self.board.problem_within(&shown, "read", &cause);
+            self.unlisted.add(dir, self.hints.now());
+        }
+        if self.board.has_problems() {
+            for dir in found.listed {
+                let shown = self.side.node.show(&dir);
+                self.board.solved_within(&shown);
+            }
         }
         let since = self.scan_since.unwrap_or_else(|| self.hints.now());
         // All that a scan misses is judged at once, before the first piece of it counts as deleted.
@@ -188,9 +208,13 @@ impl Engine {
             self.stop(stopped);
         }
         for path in &resolved.fine {
+            // Whoever changed it may have opened it.
+            if self.unlisted.take_one(path, self.hints.now()) {
+                self.hints.subtree(path.clone());
+            }
             if self.board.has_problems() {
                 let shown = self.side.node.show(path);
-                self.board.solved(&shown);
+                self.board.solved_here(&shown);
             }
             if !self.force.is_empty() && self.force.remove(path).is_some() {
                 self.side.node.store.settle_debt(path)?;
@@ -199,7 +223,7 @@ impl Engine {
         for (path, operation, cause) in resolved.problems {
             self.board
                 .problem(&self.side.node.show(&path), operation, &cause);
-            self.again.insert(path);
+            self.again.add(path, self.hints.now());
         }
         for path in resolved.look {
             self.carried.touch(&self.hints, path, Touch::Changed, since);

@@ -34,6 +34,8 @@ impl Engine {
         peer.send(Message::Hello(Box::new(ours.clone())));
         self.session = Some(Session::new(peer, ours));
         self.board.update(|s| s.totals.sessions += 1);
+        // What is still wrong there is told again.
+        self.board.solved_there();
     }
 
     /// Goes on with a session whose hellos were exchanged already; `handed` where the peer dialled.

@@ -250,7 +250,7 @@ impl Engine {
         match merge.batch(&mut self.side, batch) {
             Ok(Some(outcome)) => {
                 if outcome.preserved > 0 {
-                    self.board.ring();
+                    self.board.bell().ring();
                 }
                 session.peer.send(Message::Ack {
                     number,

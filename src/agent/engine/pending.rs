@@ -16,7 +16,7 @@ impl Engine {
             bytes += f.bytes;
             oldest = Some(oldest.map_or(f.since, |o: u64| o.min(f.since)));
         }
-        paths += self.again.len() as u64 + self.growth.doubted() as u64;
+        paths += self.in_doubt() as u64;
         let scanning = !self.scanner.is_idle();
         oldest = self.count_unsent(&mut paths, &mut bytes, oldest);
         self.board.hold(paths, bytes, oldest);

@@ -128,7 +128,7 @@ pub(super) fn is_as_known(node: &mut Node, path: &TreePath) -> Result<bool, Stor
     scanner.push(path.clone());
     while !scanner.is_idle() {
         let found = scanner.step(node)?;
-        if !found.missing.is_empty() || !found.unreadable.is_empty() {
+        if !found.missing.is_empty() || !found.unreadable.is_empty() || !found.unlisted.is_empty() {
             return Ok(false);
         }
         for at in found.differ {

@@ -1,0 +1,163 @@
+//! When paths with a problem are tried again: soon at first, then less and less often.
+//!
+//! Nothing tells that a cause is gone (a full disk, a directory that nobody may write to), so each path comes again by itself.
+//! What is sent anew each time may be gigabytes. Times are milliseconds of one monotonic clock.
+
+use std::collections::BTreeMap;
+
+use crate::model::path::TreePath;
+
+/// Time until the first try.
+pub const FIRST: u64 = 2_000;
+/// Longest time between two tries.
+pub const MOST: u64 = 30_000;
+/// A path that stood well for so long after a try begins anew.
+const FORGOTTEN: u64 = 60_000;
+
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    /// Time from the last failure to the next try.
+    pause: u64,
+    next: Next,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    /// To be tried at this time.
+    Due(u64),
+    /// Was tried at this time.
+    Tried(u64),
+}
+
+/// Paths to be tried again.
+#[derive(Debug, Default)]
+pub struct Retries {
+    held: BTreeMap<TreePath, Held>,
+    waiting: usize,
+}
+
+impl Retries {
+    /// A path failed: it is tried again after twice the time that was waited before.
+    pub fn add(&mut self, path: TreePath, now: u64) {
+        let first = Held {
+            pause: FIRST / 2,
+            next: Next::Tried(now),
+        };
+        let held = self.held.entry(path).or_insert(first);
+        if matches!(held.next, Next::Tried(_)) {
+            held.pause = (held.pause * 2).min(MOST);
+            held.next = Next::Due(now.saturating_add(held.pause));
+            self.waiting += 1;
+        }
+    }
+
+    /// How many paths wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// A path is well: should it fail again, that is another failure.
+    pub fn solved(&mut self, path: &TreePath) {
+        if let Some(held) = self.held.remove(path)
+            && matches!(held.next, Next::Due(_))
+        {
+            self.waiting -= 1;
+        }
+    }
+
+    /// Takes one path that waits, whatever its time.
+    pub fn take_one(&mut self, path: &TreePath, now: u64) -> bool {
+        if self.waiting == 0 {
+            return false;
+        }
+        let waits = |held: &&mut Held| matches!(held.next, Next::Due(_));
+        let held = self.held.get_mut(path).filter(waits);
+        let taken = held.map(|held| held.next = Next::Tried(now)).is_some();
+        self.waiting -= usize::from(taken);
+        taken
+    }
+
+    /// Takes the paths whose time has come; all of them where somebody waits (`hurried`).
+    pub fn take(&mut self, now: u64, hurried: bool) -> Vec<TreePath> {
+        let mut taken = Vec::new();
+        self.held.retain(|path, held| match held.next {
+            Next::Due(at) if hurried || at <= now => {
+                held.next = Next::Tried(now);
+                taken.push(path.clone());
+                true
+            }
+            Next::Due(_) => true,
+            Next::Tried(at) => now.saturating_sub(at) < FORGOTTEN,
+        });
+        self.waiting -= taken.len();
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::path::{RelPath, RootId};
+
+    fn path(name: &str) -> TreePath {
+        TreePath::new(RootId(0), RelPath::parse(name.as_bytes()).expect("a path"))
+    }
+
+    #[test]
+    fn a_path_that_fails_again_and_again_is_tried_less_often() {
+        let mut retries = Retries::default();
+        let (mut now, mut waited) = (1000, Vec::new());
+        for _ in 0..7 {
+            retries.add(path("f"), now);
+            let failed = now;
+            while retries.take(now, false).is_empty() {
+                now += 100;
+            }
+            waited.push(now - failed);
+        }
+        assert_eq!(waited, [2000, 4000, 8000, 16_000, MOST, MOST, MOST]);
+        retries.solved(&path("f"));
+        retries.add(path("f"), now);
+        assert_eq!(retries.take(now + FIRST, false), [path("f")]);
+    }
+
+    #[test]
+    fn one_failure_is_told_more_than_once() {
+        let mut retries = Retries::default();
+        for _ in 0..5 {
+            retries.add(path("f"), 0);
+        }
+        assert_eq!(retries.waiting(), 1);
+        assert_eq!(retries.take(FIRST, false), [path("f")]);
+        assert_eq!(retries.waiting(), 0);
+        assert_eq!(retries.take(u64::MAX, false), []);
+    }
+
+    #[test]
+    fn who_waits_has_everything_tried_at_once() {
+        let mut retries = Retries::default();
+        for name in ["a", "b", "c"] {
+            retries.add(path(name), 0);
+        }
+        retries.solved(&path("b"));
+        assert_eq!(retries.waiting(), 2);
+        assert!(retries.take_one(&path("c"), 0));
+        assert!(!retries.take_one(&path("c"), 0));
+        assert!(!retries.take_one(&path("b"), 0));
+        retries.add(path("c"), 0);
+        assert_eq!(retries.waiting(), 2);
+        assert_eq!(retries.take(0, true), [path("a"), path("c")]);
+    }
+
+    #[test]
+    fn what_stood_well_for_long_is_forgotten() {
+        let mut retries = Retries::default();
+        for n in 0..3 {
+            retries.add(path("f"), n * 10_000);
+            retries.take(n * 10_000, true);
+        }
+        retries.take(20_000 + FORGOTTEN, false);
+        assert!(retries.held.is_empty());
+    }
+}
