@@ -13,7 +13,7 @@ INSTALL    ?= install
 BIN  := target/release
 ROOT := $(DESTDIR)$(PREFIX)
 
-.PHONY: all build test faults histories test-cluster fuzz soak demo bench install clean
+.PHONY: all build test faults histories limits loom sanitize test-cluster fuzz soak demo bench install clean
 
 all: build
 
@@ -33,6 +33,21 @@ HISTORIES ?= 10000
 
 histories:
 	OSM_HISTORIES=$(HISTORIES) $(CARGO) test --test model -- --nocapture
+
+# Ten thousand levels, a million files in one directory, a file of 100 GiB: an hour, and 10 GiB of disk.
+limits:
+	OSM_LIMITS=1 $(CARGO) test --test limits -- --nocapture --test-threads=1
+
+# The code that wakes threads, in every order of their steps.
+loom:
+	cd loom && $(CARGO) test --locked --quiet
+
+# The library's tests with every access to memory checked, in the C libraries as well. What is switched off are two checks that
+# gcc's code and LLVM's run time disagree on.
+sanitize:
+	@$(CARGO) +nightly --version > /dev/null 2>&1 || { echo 'make sanitize needs a nightly toolchain: rustup toolchain install nightly' >&2; exit 1; }
+	RUSTFLAGS=-Zsanitizer=address CFLAGS=-fno-sanitize-address-use-after-scope ASAN_OPTIONS=detect_odr_violation=0 \
+		CARGO_TARGET_DIR=target/sanitize $(CARGO) +nightly test --locked --lib --target $(shell uname -m)-unknown-linux-gnu
 
 # The nodes' own root file system is made once, by mmdebstrap from a Debian mirror, and kept in target.
 test-cluster:

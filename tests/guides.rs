@@ -224,12 +224,11 @@ fn every_section_that_a_message_names_is_there() {
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
-/// A promise whose test was renamed or removed is one that nobody looks after.
-#[test]
-fn every_test_that_a_promise_names_is_there() {
+/// Every source below a directory, with the words of its module.
+fn sources(dirs: &[&str]) -> Vec<(Vec<String>, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut sources = Vec::new();
-    for dir in ["src", "tests"] {
+    for dir in dirs {
         for file in walkdir::WalkDir::new(root.join(dir)) {
             let file = file.expect("sources can be walked").into_path();
             let below = file.strip_prefix(root.join(dir)).expect("below it");
@@ -242,14 +241,29 @@ fn every_test_that_a_promise_names_is_there() {
             sources.push((module, fs::read_to_string(&file).expect("text")));
         }
     }
-    let page = fs::read_to_string(root.join("docs/guarantees.md")).expect("the page");
-    let (mut named, mut missing) = (0, Vec::new());
-    for span in code(&page).1 {
+    sources
+}
+
+/// The code spans of two pages that have several words joined by `::`.
+fn told() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pages = ["docs/guarantees.md", "docs/limits.md"];
+    let spans = pages.map(|p| code(&fs::read_to_string(root.join(p)).expect("the page")).1);
+    let named = spans.into_iter().flatten();
+    named.filter(|span| span.contains("::")).collect()
+}
+
+/// A promise whose test was renamed or removed is one that nobody looks after.
+#[test]
+fn every_test_that_a_promise_names_is_there() {
+    let sources = sources(&["src", "tests"]);
+    let (mut seen, mut missing) = (0, Vec::new());
+    for span in told().into_iter().filter(|s| !s.contains(" = ")) {
         let words: Vec<_> = span.split("::").collect();
-        let Some((name, module)) = words.split_last().filter(|(_, m)| !m.is_empty()) else {
+        let Some((name, module)) = words.split_last() else {
             continue;
         };
-        named += 1;
+        seen += 1;
         let test = format!("fn {name}(");
         // A module may stand in a file of its own, or in the one of the module above it.
         let there = sources.iter().any(|(at, text)| {
@@ -260,6 +274,36 @@ fn every_test_that_a_promise_names_is_there() {
             missing.push(span);
         }
     }
-    assert!(named > 60, "only {named} tests are named");
+    assert!(seen > 90, "only {seen} tests are named");
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn every_bound_that_is_told_is_that_of_the_source() {
+    let sources = sources(&["src"]);
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for span in told() {
+        let Some((constant, value)) = span.split_once(" = ") else {
+            continue;
+        };
+        seen += 1;
+        let words: Vec<_> = constant.split("::").collect();
+        let (name, module) = words.split_last().expect("a word");
+        let is = sources
+            .iter()
+            .filter(|(at, _)| at == module)
+            .any(|(_, text)| {
+                let begin = format!("const {name}: ");
+                let mut lines = text.lines().filter_map(|l| l.split_once(&begin));
+                lines.any(|(_, rest)| {
+                    rest.split_once(" = ")
+                        .is_some_and(|(_, v)| v == format!("{value};"))
+                })
+            });
+        if !is {
+            wrong.push(span);
+        }
+    }
+    assert!(seen > 15, "only {seen} bounds are told");
+    assert!(wrong.is_empty(), "{wrong:?}");
 }

@@ -148,3 +148,20 @@ where
     });
     (kept, task)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_end_is_kept() {
+        let mut said = vec![b'x'; 100_000];
+        said.extend(b"the end");
+        let (kept, task) = drain(std::io::Cursor::new(said));
+        task.await.expect("read");
+        let kept = kept.lock().expect("no panic");
+        assert_eq!(kept.len(), MAX_STDERR);
+        let end: Vec<u8> = kept.iter().copied().skip(MAX_STDERR - 8).collect();
+        assert_eq!(end, b"xthe end");
+    }
+}
