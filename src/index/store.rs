@@ -47,6 +47,9 @@ pub enum StoreError {
         "the index {0} was written by a newer version (format {1}, this one knows {VERSION}); install that version again, or remove the file: it is built anew by a scan"
     )]
     Newer(PathBuf, i64),
+    /// The file holds other tables than it should, or what is no table.
+    #[error("the index {0} has tables that are not of its format")]
+    Tables(PathBuf),
     /// A row cannot be decoded.
     #[error("the index {0} has a damaged row ({1}); remove the file: it is built anew by a scan")]
     Row(PathBuf, String),
@@ -130,6 +133,37 @@ const SINCE_2: &str = "
 CREATE TABLE IF NOT EXISTS lacked (root INTEGER NOT NULL, path BLOB NOT NULL, tree INTEGER NOT NULL, PRIMARY KEY (root, path)) WITHOUT ROWID;
 ";
 
+/// The file may come from a receiver that was broken into, and is read by a process that is not confined: nothing in it is
+/// run, and a damaged page is noticed before it is used.
+fn harden(db: &Connection) -> rusqlite::Result<()> {
+    use rusqlite::config::DbConfig;
+    for (switch, on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+    ] {
+        db.set_db_config(switch, on)?;
+    }
+    db.execute_batch("PRAGMA cell_size_check=ON")
+}
+
+/// Whether the tables and indexes are those that this version makes, to the letter, and all ids are ones that it gives.
+fn has_our_tables(db: &Connection) -> rusqlite::Result<bool> {
+    let tables = |db: &Connection| {
+        let mut all =
+            db.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2")?;
+        let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?));
+        type Table = (String, String, String, Option<String>);
+        all.query_map([], row)?
+            .collect::<rusqlite::Result<Vec<Table>>>()
+    };
+    let ours = Connection::open_in_memory()?;
+    ours.execute_batch(&format!("{SCHEMA} {SINCE_2}"))?;
+    let odd = "SELECT EXISTS (SELECT 1 FROM node WHERE id<=0)";
+    Ok(tables(db)? == tables(&ours)? && !db.query_row(odd, [], |r| r.get::<_, bool>(0))?)
+}
+
 impl Store {
     /// The head an index holds, without a change to the file: for those who do not own the node.
     ///
@@ -164,6 +198,7 @@ impl Store {
         let path = state_dir.join(FILE);
         let err = |e| StoreError::Sql(path.clone(), e);
         let db = Connection::open(&path).map_err(err)?;
+        harden(&db).map_err(err)?;
         db.execute_batch(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-32768; PRAGMA temp_store=FILE;
              PRAGMA wal_autocheckpoint=4000; PRAGMA busy_timeout=5000;",
@@ -184,6 +219,9 @@ impl Store {
             ))
             .map_err(err)?;
         }
+        if !has_our_tables(&db).map_err(err)? {
+            return Err(StoreError::Tables(path));
+        }
         let mut store = Self {
             db,
             path,
@@ -200,13 +238,13 @@ impl Store {
         Ok((store, fresh))
     }
 
-    /// The key under which a root stands in the tables: its row's id, since positions change with the configuration.
     /// The row of a root.
     #[must_use]
     pub fn root_id(&self, root: RootId) -> Option<NodeId> {
         self.roots.get(usize::from(root.0)).copied()
     }
 
+    /// The key under which a root stands in the tables: its row's id, since positions change with the configuration.
     fn root_key(&self, root: RootId) -> NodeId {
         self.roots.get(usize::from(root.0)).copied().unwrap_or(-1)
     }

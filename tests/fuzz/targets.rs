@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::BytesMut;
 use osm_failover::agent::redo::Record;
@@ -11,8 +12,11 @@ use osm_failover::config::Config;
 use osm_failover::decide::blocks::Blocks;
 use osm_failover::decide::delta::apply::{Applier, Target};
 use osm_failover::decide::delta::signature::Signature;
-use osm_failover::model::entry::{Entry, Stamp};
+use osm_failover::index::store::{FILE, Store, StoreError};
+use osm_failover::model::batch::Lacked;
+use osm_failover::model::entry::{Entry, Hash, Kind, Stamp, Timestamp};
 use osm_failover::model::epoch::History;
+use osm_failover::model::path::{RelPath, RootId, TreePath};
 use osm_failover::sys::watch::record;
 use osm_failover::wire::frame::{Compress, Encoder, codec, decode};
 use tokio_util::codec::Decoder;
@@ -21,7 +25,7 @@ use tokio_util::codec::Decoder;
 pub type Taker = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Taker; 9] = [
+pub const TARGETS: [Taker; 10] = [
     ("stream", stream),
     ("message", message),
     ("delta", delta),
@@ -31,6 +35,7 @@ pub const TARGETS: [Taker; 9] = [
     ("configuration", configuration),
     ("redo", redo),
     ("rows", rows),
+    ("index", index),
 ];
 
 /// A stream that is cut into frames.
@@ -149,4 +154,118 @@ pub fn rows(bytes: &[u8]) {
             assert_eq!(next.check(), Ok(()), "{history:?}");
         }
     }
+}
+
+/// An index as this version leaves it.
+struct Template {
+    /// Where the changed one is opened.
+    dir: tempfile::TempDir,
+    bytes: Vec<u8>,
+    paths: Vec<TreePath>,
+}
+
+fn template() -> Template {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut store, _) = Store::open(dir.path(), &["data".into()]).expect("a new index");
+    let entry = |kind| Entry {
+        kind,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: Timestamp::default(),
+        xattrs: Vec::new(),
+    };
+    let at =
+        |path: &str| TreePath::new(RootId(0), RelPath::parse(path.as_bytes()).expect("a path"));
+    let mut paths = vec![TreePath::new(RootId(0), RelPath::root())];
+    for (n, path) in ["d", "d/e", "d/e/f", "d/g", "h", "i"]
+        .into_iter()
+        .enumerate()
+    {
+        let hash = Some(Hash::of(path.as_bytes()));
+        let file = Kind::File { size: 1, hash };
+        let kind = if matches!(path, "d" | "d/e") {
+            Kind::Dir
+        } else {
+            file
+        };
+        let stamp = Stamp {
+            ino: n as u64,
+            ..Stamp::default()
+        };
+        let put = store.put(&at(path), &entry(kind), &stamp, n as u64 + 1);
+        let id = put.expect("noted").expect("its directory is known");
+        store.set_blocks(id, &[7; 40]).expect("noted");
+        paths.push(at(path));
+    }
+    for path in ["gone", "d/gone"] {
+        store.tomb(&at(path), 9).expect("noted");
+        store.owe(&at(path)).expect("noted");
+        let lacked = Lacked {
+            path: at(path),
+            tree: true,
+        };
+        assert!(store.lack(&lacked).expect("noted"));
+    }
+    store.sync().expect("one file");
+    drop(store);
+    let bytes = std::fs::read(dir.path().join(FILE)).expect("the index");
+    Template { dir, bytes, paths }
+}
+
+/// An index that somebody changed: each three bytes say where and what.
+pub fn index(bytes: &[u8]) {
+    static TEMPLATE: Mutex<Option<Template>> = Mutex::new(None);
+    let mut guard = TEMPLATE.lock().unwrap_or_else(PoisonError::into_inner);
+    let template = guard.get_or_insert_with(template);
+    let mut changed = template.bytes.clone();
+    for edit in bytes.chunks_exact(4) {
+        let at = usize::from(edit[0]) << 16 | usize::from(edit[1]) << 8 | usize::from(edit[2]);
+        let at = at % changed.len();
+        changed[at] = edit[3];
+    }
+    let dir = template.dir.path();
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(dir.join(format!("{FILE}{suffix}")));
+    }
+    std::fs::write(dir.join(FILE), changed).expect("written");
+    if let Ok((mut store, _)) = Store::open(dir, &["data".into()]) {
+        let _ = ask(&mut store, &template.paths);
+    }
+}
+
+/// What an owner of the node asks an index; the first failure ends it.
+fn ask(store: &mut Store, paths: &[TreePath]) -> Result<(), StoreError> {
+    for path in paths {
+        if let Some(row) = store.lookup(path)? {
+            let (mut last, mut seen) = (Vec::new(), 0);
+            while let Some((name, _)) = store.next_subdir(row.id, &last)? {
+                assert!(name > last, "names come in order");
+                last = name;
+                seen += 1;
+            }
+            assert!(seen < 1000, "{seen} directories");
+            store.children(row.id, None, 100)?;
+            store.count_below(row.id, 1000)?;
+            store.count_compared(row.id)?;
+            store.changed_below(row.id, 3)?;
+            store.blocks(row.id)?;
+            store.by_inode(row.stamp.ino)?;
+        }
+        store.is_tomb(path, 1)?;
+        store.has_tomb_below(path, 1)?;
+    }
+    for row in store.changed_since((0, 0), 1000)? {
+        store.path_of(row.id)?;
+    }
+    store.tombs_since(0, 1000)?;
+    store.owed(1000)?;
+    store.lacked()?;
+    store.number("head")?;
+    store.begin()?;
+    for path in paths.iter().rev() {
+        store.remove(path)?;
+    }
+    store.rollback();
+    Ok(())
 }

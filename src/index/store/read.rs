@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{Data, NodeId, Result, Row, Store, StoreError};
 use crate::model::epoch::Seq;
-use crate::model::path::{PathError, RelPath, RootId, TreePath};
+use crate::model::path::{MAX_PATH, PathError, RelPath, RootId, TreePath};
 
 /// Directory ids kept in memory.
 const DIR_CACHE: usize = 4096;
@@ -157,7 +157,7 @@ impl Store {
     /// [`StoreError`].
     pub fn path_of(&self, id: NodeId) -> Result<Option<TreePath>> {
         let mut names: Vec<Vec<u8>> = Vec::new();
-        let mut id = id;
+        let (mut id, mut length) = (id, 0);
         loop {
             if let Some(root) = self.roots.iter().position(|r| *r == id) {
                 let mut path = RelPath::root();
@@ -172,6 +172,12 @@ impl Store {
             let Some((row, name)) = self.by_id(id)? else {
                 return Ok(None);
             };
+            // Rows that hold each other, as no writer of ours leaves them, lead nowhere.
+            length += name.len() + 1;
+            if length > MAX_PATH + 1 {
+                let why = PathError::TooLong.to_string();
+                return Err(StoreError::Row(self.path.clone(), why));
+            }
             names.push(name);
             id = row.parent;
         }
@@ -254,7 +260,7 @@ impl Store {
     pub fn count_compared(&self, id: NodeId) -> Result<u64> {
         self.db
             .prepare_cached(
-                "WITH RECURSIVE sub(id,seq) AS (SELECT id,seq FROM node WHERE id=? UNION ALL SELECT n.id,n.seq FROM sub JOIN node n ON n.parent=sub.id) SELECT count(*) FROM sub WHERE seq<>0",
+                "WITH RECURSIVE sub(id,seq) AS (SELECT id,seq FROM node WHERE id=? UNION SELECT n.id,n.seq FROM sub JOIN node n ON n.parent=sub.id) SELECT count(*) FROM sub WHERE seq<>0",
             )
             .and_then(|mut s| s.query_row([id], |r| r.get::<_, i64>(0)))
             .map(i64::cast_unsigned)
@@ -268,7 +274,7 @@ impl Store {
     pub fn changed_below(&self, id: NodeId, since: Seq) -> Result<bool> {
         self.db
             .prepare_cached(
-                "WITH RECURSIVE sub(id,seq) AS (SELECT id,seq FROM node WHERE id=? UNION ALL SELECT n.id,n.seq FROM sub JOIN node n ON n.parent=sub.id) SELECT EXISTS (SELECT 1 FROM sub WHERE seq>?)",
+                "WITH RECURSIVE sub(id,seq) AS (SELECT id,seq FROM node WHERE id=? UNION SELECT n.id,n.seq FROM sub JOIN node n ON n.parent=sub.id) SELECT EXISTS (SELECT 1 FROM sub WHERE seq>?)",
             )
             .and_then(|mut s| s.query_row(params![id, since.cast_signed()], |r| r.get(0)))
             .map_err(self.sql())

@@ -224,3 +224,51 @@ fn an_index_of_the_first_version_goes_on() {
     let (s, fresh) = Store::open(d.path(), &["r".into()]).expect("opens");
     assert!(!fresh && s.lacked().expect("read").is_empty());
 }
+
+/// What a receiver that was broken into might leave for the process that comes after it.
+#[test]
+fn an_index_with_other_tables_is_refused() {
+    for sql in [
+        "CREATE TRIGGER t AFTER UPDATE ON node BEGIN DELETE FROM node; END",
+        "CREATE VIEW v AS SELECT * FROM node",
+        "CREATE TABLE more (x)",
+        "DROP INDEX node_ino",
+        "CREATE INDEX more ON node(name)",
+        "ALTER TABLE node ADD COLUMN more",
+        "INSERT INTO node SELECT 0, id, name, ino, seq, born, dir, data FROM node LIMIT 1",
+    ] {
+        let (d, s) = store();
+        drop(s);
+        let db = Connection::open(d.path().join(FILE)).expect("the file");
+        db.execute_batch(sql).expect(sql);
+        drop(db);
+        let opened = Store::open(d.path(), &["r".into()]).map(drop);
+        assert!(
+            matches!(opened, Err(StoreError::Tables(_))),
+            "{sql}: {opened:?}"
+        );
+    }
+}
+
+#[test]
+fn rows_that_hold_each_other_lead_nowhere() {
+    let (_d, mut s) = store();
+    for (path, seq) in [("d", 1), ("d/e", 2)] {
+        let put = s.put(&tp(path), &entry(Kind::Dir), &Stamp::default(), seq);
+        put.expect("noted").expect("its directory is known");
+    }
+    let id = |s: &mut Store, path| s.lookup(&tp(path)).expect("read").expect("a row").id;
+    let (d, e) = (id(&mut s, "d"), id(&mut s, "d/e"));
+    assert_eq!(s.path_of(e).expect("read"), Some(tp("d/e")));
+    s.db.execute("UPDATE node SET parent=? WHERE id=?", [e, d])
+        .expect("updated");
+    assert!(matches!(s.path_of(e), Err(StoreError::Row(..))));
+    let below = (
+        s.count_compared(d),
+        s.changed_below(d, 5),
+        s.count_below(d, 100),
+    );
+    assert_eq!(below.0.expect("counted"), 2);
+    assert!(!below.1.expect("told"));
+    assert_eq!(below.2.expect("counted"), 2);
+}

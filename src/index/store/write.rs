@@ -250,7 +250,7 @@ impl Store {
             return Ok(());
         };
         let ids = if tree {
-            "WITH RECURSIVE sub(id) AS (VALUES (?1) UNION ALL SELECT node.id FROM node JOIN sub ON node.parent=sub.id)
+            "WITH RECURSIVE sub(id) AS (VALUES (?1) UNION SELECT node.id FROM node JOIN sub ON node.parent=sub.id)
              UPDATE node SET seq=0 WHERE id IN (SELECT id FROM sub)"
         } else {
             "UPDATE node SET seq=0 WHERE id=?1"
@@ -273,7 +273,7 @@ impl Store {
         let mut count = 1;
         if row.entry.kind.is_dir() {
             self.dirs.clear();
-            let below = "WITH RECURSIVE sub(id) AS (SELECT id FROM node WHERE parent=?1 UNION ALL
+            let below = "WITH RECURSIVE sub(id) AS (SELECT id FROM node WHERE parent=?1 UNION
                  SELECT node.id FROM node JOIN sub ON node.parent=sub.id)";
             self.db
                 .prepare_cached(&format!(
