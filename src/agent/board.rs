@@ -26,7 +26,7 @@ pub fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Where a problem of a path is, which tells who can know that it is solved.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     /// On this node, at the path.
     Here,
@@ -36,16 +36,10 @@ enum Place {
     There,
 }
 
-/// A problem of a path.
-struct Known {
-    problem: Problem,
-    place: Place,
-}
-
 #[derive(Default)]
 struct Inner {
     status: Status,
-    problems: BTreeMap<String, Known>,
+    problems: BTreeMap<(String, Place), Problem>,
     /// Roots that are held, by name.
     held_roots: BTreeMap<String, Problem>,
     /// Paths, bytes and time (ms since start) of the oldest of what the engine holds beyond the dirty set.
@@ -53,9 +47,11 @@ struct Inner {
 }
 
 impl Inner {
-    /// What is still wrong, and was not kept, comes back with its next retry.
+    /// Something was solved: once there is room, what is still wrong and was not kept comes back with its next retry.
     fn make_room(&mut self) {
-        self.status.problems_more = 0;
+        if self.problems.len() < MAX_PROBLEMS / 2 {
+            self.status.problems_more = 0;
+        }
     }
 }
 
@@ -149,20 +145,18 @@ impl Board {
     fn note(&self, path: &str, operation: &str, cause: &str, place: Place) {
         let mut inner = lock(&self.inner);
         inner.status.last_error = format!("{path}: cannot {operation}: {cause}");
-        if let Some(known) = inner.problems.get_mut(path) {
-            operation.clone_into(&mut known.problem.operation);
-            cause.clone_into(&mut known.problem.cause);
-            known.place = place;
-        } else if inner.problems.len() < MAX_PROBLEMS {
-            let since = clock::unix_ms();
+        let room = inner.problems.len() < MAX_PROBLEMS;
+        if let Some(known) = inner.problems.get_mut(&(path.to_owned(), place)) {
+            operation.clone_into(&mut known.operation);
+            cause.clone_into(&mut known.cause);
+        } else if room {
             let problem = Problem {
                 path: path.into(),
                 operation: operation.into(),
                 cause: cause.into(),
-                since,
+                since: clock::unix_ms(),
             };
-            let new = Known { problem, place };
-            inner.problems.insert(path.to_owned(), new);
+            inner.problems.insert((path.to_owned(), place), problem);
             drop(inner);
             self.bell.ring();
         } else {
@@ -192,16 +186,8 @@ impl Board {
         self.bell.ring();
     }
 
-    /// A path is well again.
-    pub fn solved(&self, path: &str) {
-        let mut inner = lock(&self.inner);
-        if inner.problems.remove(path).is_some() {
-            inner.make_room();
-        }
-    }
-
     /// A path is well on this node; what the peer says of it stands.
-    pub fn solved_here(&self, path: &str) {
+    pub fn solved(&self, path: &str) {
         self.solved_at(path, Place::Here);
     }
 
@@ -210,19 +196,24 @@ impl Board {
         self.solved_at(path, Place::Within);
     }
 
+    /// The peer took a path.
+    pub fn solved_there(&self, path: &str) {
+        self.solved_at(path, Place::There);
+    }
+
     fn solved_at(&self, path: &str, place: Place) {
-        let known = lock(&self.inner).problems.get(path).map(|k| k.place);
-        if known == Some(place) {
-            self.solved(path);
+        let mut inner = lock(&self.inner);
+        if inner.problems.remove(&(path.to_owned(), place)).is_some() {
+            inner.make_room();
         }
     }
 
     /// The peer begins anew, and tells what is still wrong there.
-    pub fn solved_there(&self) {
+    pub fn forget_there(&self) {
         let mut inner = lock(&self.inner);
         inner
             .problems
-            .retain(|_, known| known.place != Place::There);
+            .retain(|(_, place), _| *place != Place::There);
         inner.make_room();
     }
 
@@ -230,7 +221,7 @@ impl Board {
     pub fn solved_below(&self, root: &str) {
         let mut inner = lock(&self.inner);
         let of_root = |path: &str| path.strip_prefix(root).is_some_and(|p| p.starts_with(':'));
-        inner.problems.retain(|path, _| !of_root(path));
+        inner.problems.retain(|(path, _), _| !of_root(path));
         inner.make_room();
     }
 
@@ -253,7 +244,7 @@ impl Board {
         status.problems = inner
             .held_roots
             .values()
-            .chain(inner.problems.values().map(|k| &k.problem))
+            .chain(inner.problems.values())
             .take(SHOWN_PROBLEMS)
             .cloned()
             .collect();

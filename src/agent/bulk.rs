@@ -54,10 +54,23 @@ pub struct Job {
     pub to: Option<(Peer, u64)>,
     /// What the receiver has.
     pub basis: Basis,
+    /// The file whose content the basis is, where the index of this node says so. Another one that took its name must become
+    /// another file there, too: the receiver's may have further names.
+    pub known: Option<Stamp>,
     /// Where it is longer than the basis, what the basis covers is taken for unchanged.
     pub only_grows: bool,
     /// When the change was first noticed (ms of the engine's clock).
     pub since: u64,
+    /// When this was handed to the thread (ms of the same): what was noticed before is in what it reads.
+    pub handed: u64,
+}
+
+impl Job {
+    /// Whether a file is the one whose content the basis is.
+    #[must_use]
+    pub fn is_of(&self, stamp: &Stamp) -> bool {
+        self.known.is_none_or(|known| known.same_file(stamp))
+    }
 }
 
 /// How the content travels.
@@ -192,6 +205,7 @@ fn read_and_send(
     for _ in 0..TRIES {
         let source = open(job)?;
         if let (Basis::Blocks(old), Some((peer, id))) = (&job.basis, &job.to)
+            && job.is_of(&source.stamp)
             && source.stamp.size > old.size()
             && old.size() > 0
             && let Some(read) = append::send(job, &source, old, (peer, *id))?

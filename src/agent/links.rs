@@ -26,34 +26,56 @@ pub enum Written {
     Anew,
 }
 
-/// Most lost names that are remembered.
+/// Most lost names that are remembered, of files with further names by the index and of others each.
 const MAX_DEPARTED: usize = 8192;
 
 /// Names that files lost lately. A program that opened such a file before still writes to it, and what the watcher tells of
-/// that is the lost name. How many names the index counts is not asked: a further one may have come as this one went.
+/// that is the lost name. How many names the index counts does not tell: a further one may have come as this one went. But
+/// the many that go for good do not push out those of files that are known to have others.
 #[derive(Debug, Default)]
 pub struct Departed {
-    files: BTreeMap<TreePath, Stamp>,
-    order: VecDeque<TreePath>,
+    several: Lately,
+    single: Lately,
 }
 
 impl Departed {
     /// Remembers the file that stood at a path; the oldest is forgotten where there are too many.
     pub fn note(&mut self, path: &TreePath, stamp: Stamp) {
-        if self.files.insert(path.clone(), stamp).is_none() {
-            self.order.push_back(path.clone());
-        }
-        if self.order.len() > MAX_DEPARTED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.files.remove(&oldest);
-        }
+        let (of_it, other) = match stamp.nlink {
+            0 | 1 => (&mut self.single, &mut self.several),
+            _ => (&mut self.several, &mut self.single),
+        };
+        other.files.remove(path);
+        of_it.note(path, stamp);
     }
 
     /// The file that last lost a path.
     #[must_use]
     pub fn at(&self, path: &TreePath) -> Option<Stamp> {
-        self.files.get(path).copied()
+        let all = [&self.several, &self.single];
+        all.iter().find_map(|l| l.files.get(path)).map(|f| f.0)
+    }
+}
+
+/// What lost a name last, by that name, with when it did.
+#[derive(Debug, Default)]
+struct Lately {
+    files: BTreeMap<TreePath, (Stamp, u64)>,
+    order: VecDeque<(TreePath, u64)>,
+    noted: u64,
+}
+
+impl Lately {
+    fn note(&mut self, path: &TreePath, stamp: Stamp) {
+        self.noted += 1;
+        self.files.insert(path.clone(), (stamp, self.noted));
+        self.order.push_back((path.clone(), self.noted));
+        if self.order.len() > MAX_DEPARTED
+            && let Some((oldest, noted)) = self.order.pop_front()
+            && self.files.get(&oldest).is_some_and(|(_, n)| *n == noted)
+        {
+            self.files.remove(&oldest);
+        }
     }
 }
 
@@ -125,7 +147,8 @@ pub fn relink(
             continue;
         }
         if in_place && row.entry == *entry {
-            node.store.update(row.id, entry, stamp, row.seq)?;
+            let stamp = stamp.as_doubted_as(&row.stamp);
+            node.store.update(row.id, entry, &stamp, row.seq)?;
             continue;
         }
         let seq = node.epochs.next(&name)?;
@@ -183,11 +206,41 @@ pub fn changed_names(
         }
         entry.xattrs = xattrs;
         if row.entry == entry {
-            let kept = node.kept(&seen.stamp, tick);
+            let kept = node.kept(&seen.stamp, tick).as_doubted_as(&row.stamp);
             node.store.update(row.id, &entry, &kept, row.seq)?;
         } else {
             changed.push(other);
         }
     }
     Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::path::{RelPath, RootId};
+
+    #[test]
+    fn names_that_matter_outlast_those_that_do_not() {
+        let at = |n: usize| {
+            let name = RelPath::parse(n.to_string().as_bytes()).expect("a name");
+            TreePath::new(RootId(0), name)
+        };
+        let stamp = |nlink| Stamp {
+            nlink,
+            ..Stamp::default()
+        };
+        let mut departed = Departed::default();
+        departed.note(&at(0), stamp(2));
+        for n in 1..=MAX_DEPARTED {
+            departed.note(&at(n), stamp(1));
+        }
+        departed.note(&at(1), stamp(1));
+        departed.note(&at(MAX_DEPARTED + 1), stamp(1));
+        let known = [0, 1, 2, 3, 4].map(|n| departed.at(&at(n)).is_some());
+        assert_eq!(known, [true, true, false, true, true]);
+        departed.note(&at(0), stamp(1));
+        assert_eq!(departed.at(&at(0)), Some(stamp(1)));
+        assert!(departed.single.order.len() <= MAX_DEPARTED);
+    }
 }

@@ -53,6 +53,8 @@ pub struct Resolved {
     pub look: Vec<TreePath>,
     /// Files that changed while they were read.
     pub unsteady: Vec<TreePath>,
+    /// Large files that are to be read whole: not all of what is known of them under another name was read.
+    pub doubted: Vec<TreePath>,
     /// Paths that cannot be read: path, operation, cause.
     pub problems: Vec<(TreePath, &'static str, String)>,
     /// Paths without problems.

@@ -11,8 +11,8 @@ use crate::model::path::TreePath;
 pub const FIRST: u64 = 2_000;
 /// Longest time between two tries.
 pub const MOST: u64 = 30_000;
-/// A path that stood well for so long after a try begins anew.
-const FORGOTTEN: u64 = 60_000;
+/// A path of which nothing was heard for so long after a try begins anew. Sending it may take long.
+const FORGOTTEN: u64 = 3_600_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Held {
@@ -57,12 +57,12 @@ impl Retries {
         self.waiting
     }
 
-    /// A path is well: should it fail again, that is another failure.
+    /// A path that was tried is well: should it fail again, that is another failure. One that waits goes on waiting: what
+    /// turned out well may be older than what failed.
     pub fn solved(&mut self, path: &TreePath) {
-        if let Some(held) = self.held.remove(path)
-            && matches!(held.next, Next::Due(_))
-        {
-            self.waiting -= 1;
+        let tried = |held: &&Held| matches!(held.next, Next::Tried(_));
+        if self.held.get(path).filter(tried).is_some() {
+            self.held.remove(path);
         }
     }
 
@@ -119,6 +119,12 @@ mod tests {
         assert_eq!(waited, [2000, 4000, 8000, 16_000, MOST, MOST, MOST]);
         retries.solved(&path("f"));
         retries.add(path("f"), now);
+        retries.solved(&path("f"));
+        assert_eq!(
+            retries.waiting(),
+            1,
+            "what is well is older than what failed"
+        );
         assert_eq!(retries.take(now + FIRST, false), [path("f")]);
     }
 
@@ -140,6 +146,7 @@ mod tests {
         for name in ["a", "b", "c"] {
             retries.add(path(name), 0);
         }
+        assert!(retries.take_one(&path("b"), 0));
         retries.solved(&path("b"));
         assert_eq!(retries.waiting(), 2);
         assert!(retries.take_one(&path("c"), 0));

@@ -208,6 +208,16 @@ impl Stamp {
         self
     }
 
+    /// This stamp, marked if that of another row of the file is: what was not read since does not count as read.
+    #[must_use]
+    pub fn as_doubted_as(self, other: &Self) -> Self {
+        if other.ctime.nsec < SECOND {
+            self
+        } else {
+            self.doubted()
+        }
+    }
+
     /// Whether a kept stamp is that of the file as it was seen, marked or not.
     #[must_use]
     pub fn is_of(mut self, seen: &Self) -> bool {

@@ -135,6 +135,29 @@ fn a_change_through_a_name_that_went_as_another_one_came_shows_under_that_one() 
     }
 }
 
+/// As an editor saves: the file becomes its own backup, and another one takes its name that is the same, or the same and more.
+#[test]
+fn a_file_that_takes_the_name_of_another_becomes_another_file() {
+    let pair = two_roots();
+    let a = pair.root(Side::A, "data");
+    let daemon = i32::try_from(pair.pid(Side::A).expect("running")).expect("a pid");
+    for (size, more) in [(10, "more"), (300_000, ""), (300_000, "more")] {
+        let name = format!("{size}{more}");
+        let (file, backup) = (a.join(&name), a.join(format!("{name}~")));
+        let text = name.repeat(size / name.len());
+        fs::write(&file, &text).expect("a file");
+        assert_same(&pair);
+        signal(daemon, "STOP");
+        fs::rename(&file, &backup).expect("renamed");
+        fs::write(&file, text + more).expect("another file");
+        signal(daemon, "CONT");
+        assert_same(&pair);
+        let mut held = OpenOptions::new().append(true).open(&file).expect("open");
+        held.write_all(b", and yet more").expect("written");
+        assert_same(&pair);
+    }
+}
+
 /// A node loses some names of files, and what it did counts for nothing: it asks for those names alone.
 #[test]
 fn names_that_a_returned_node_had_lost_are_names_of_the_file_again() {

@@ -55,9 +55,10 @@ pub(super) fn transfer(
         size: blocks.size(),
         sparse: source.sparse,
     };
+    let same_file = job.is_of(&source.stamp);
     match &job.basis {
-        Basis::Blocks(old) if old.root() == root => return Ok(Some(Sent::Not)),
-        Basis::Version(hash, _) if *hash == root => return Ok(Some(Sent::Not)),
+        Basis::Blocks(old) if same_file && old.root() == root => return Ok(Some(Sent::Not)),
+        Basis::Version(hash, _) if same_file && *hash == root => return Ok(Some(Sent::Not)),
         Basis::Blocks(old) => {
             let ranges = changed(old, blocks);
             let bytes: u64 = ranges.iter().map(|r| r.end - r.start).sum();

@@ -71,7 +71,7 @@ impl Engine {
                 let failed: HashSet<&TreePath> = failed.collect();
                 for path in flight.paths.iter().filter(|p| !failed.contains(p)) {
                     let shown = self.side.node.show(path);
-                    self.board.solved(&shown);
+                    self.board.solved_there(&shown);
                     self.again.solved(path);
                 }
             }

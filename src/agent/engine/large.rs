@@ -44,10 +44,11 @@ impl Engine {
             _ if forced => bulk::Basis::None,
             (Some(b), _) => bulk::Basis::Blocks(b),
             (None, Some(hash)) => {
-                bulk::Basis::Version(hash, row.map_or(0, |r| r.entry.kind.size()))
+                bulk::Basis::Version(hash, row.as_ref().map_or(0, |r| r.entry.kind.size()))
             }
             (None, None) => bulk::Basis::None,
         };
+        let known = row.map(|r| r.stamp);
         let to = self
             .session
             .as_mut()
@@ -59,8 +60,10 @@ impl Engine {
             root,
             to,
             basis,
+            known,
             only_grows,
             since,
+            handed: self.hints.now(),
         };
         self.read_by_bulk(job);
     }
@@ -127,7 +130,7 @@ impl Engine {
                 }
                 // What changed while it was on its way is the next version.
                 self.carried
-                    .touch(&self.hints, job.path, Touch::Writing, job.since);
+                    .touch(&self.hints, job.path, Touch::Writing, job.handed);
             }
             Ok(_) | Err(bulk::Failed::Gone | bulk::Failed::Vanished) => {
                 self.carried
@@ -154,6 +157,10 @@ impl Engine {
     /// What a reading tells of a file's ways.
     fn note_growth(&mut self, job: &bulk::Job, read: &bulk::Read) {
         let (path, stamp) = (&job.path, &read.stamp);
+        if !job.is_of(stamp) {
+            // Nothing is known of the ways of a file that took another one's name.
+            return;
+        }
         match (read.sent, &job.basis) {
             (bulk::Sent::Append { whole: true, .. }, _) => self.growth.grew(path, stamp),
             (bulk::Sent::Append { whole: false, .. }, _) => {
@@ -193,8 +200,10 @@ impl Engine {
             root,
             to,
             basis,
+            known: None,
             only_grows: false,
             since,
+            handed: since,
         };
         self.read_by_bulk(job);
     }

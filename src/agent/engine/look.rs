@@ -118,6 +118,11 @@ impl Engine {
             self.board.problem_within(&shown, "read", &cause);
             self.unlisted.add(dir, self.hints.now());
         }
+        for (dir, cause) in found.too_deep {
+            // Whoever shortens it changes this directory, which has it scanned again.
+            let shown = self.side.node.show(&dir);
+            self.board.problem_within(&shown, "read", &cause);
+        }
         if self.board.has_problems() {
             for dir in found.listed {
                 let shown = self.side.node.show(&dir);
@@ -214,7 +219,7 @@ impl Engine {
             }
             if self.board.has_problems() {
                 let shown = self.side.node.show(path);
-                self.board.solved_here(&shown);
+                self.board.solved(&shown);
             }
             if !self.force.is_empty() && self.force.remove(path).is_some() {
                 self.side.node.store.settle_debt(path)?;
@@ -230,6 +235,9 @@ impl Engine {
         }
         for path in resolved.unsteady {
             self.carried.touch(&self.hints, path, Touch::Writing, since);
+        }
+        for path in resolved.doubted {
+            self.growth.doubt(path, since);
         }
         for path in resolved.scan {
             self.scan_later(path, since);

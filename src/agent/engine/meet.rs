@@ -35,7 +35,7 @@ impl Engine {
         self.session = Some(Session::new(peer, ours));
         self.board.update(|s| s.totals.sessions += 1);
         // What is still wrong there is told again.
-        self.board.solved_there();
+        self.board.forget_there();
     }
 
     /// Goes on with a session whose hellos were exchanged already; `handed` where the peer dialled.

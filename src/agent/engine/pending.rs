@@ -34,7 +34,11 @@ impl Engine {
         });
         if self.commands.is_flushing() {
             for (path, since) in self.growth.take_doubted() {
-                self.read_large(path, false, since);
+                if self.jobs.contains_key(&path) {
+                    self.growth.doubt(path, since);
+                } else {
+                    self.read_large(path, false, since);
+                }
             }
             // Nothing of a held root is sent, so no flush can promise anything about it.
             if let Some(why) = self.look_at_roots() {

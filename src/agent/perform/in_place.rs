@@ -3,18 +3,22 @@
 //! Neither appears by one rename, so a crash may leave it half done: both look at what they find, and can be done again.
 
 use std::fs::File;
+use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{self as rfs, OFlags};
 
 use super::{Fault, Performer, Place};
 use crate::agent::drift;
+use crate::decide::blocks::BlockHasher;
 use crate::index::store::Row;
 use crate::model::entry::Entry;
 use crate::model::path::TreePath;
-use crate::sys::holes;
+use crate::sys::holes::{self, Stretch};
 use crate::sys::meta::{MetaError, Pin, is_seen};
-use crate::sys::tree::{Look, Seen, look_at};
+use crate::sys::tree::{Look, Seen, look_at, open_regular};
 
 impl Performer<'_> {
     /// Writes a slot's bytes behind the present content of a file, as its row knows it. The slot goes unless the record is
@@ -46,21 +50,28 @@ impl Performer<'_> {
             .map_err(Fault::of("open staging"))?;
         if look_at(staging, slot.as_bytes()).map_err(Fault::of("look at its slot"))? == Look::Absent
         {
-            return Ok(());
+            // It was used before the crash, or given up: what stands here tells.
+            let replay = self.replay.ok_or(Fault::Want)?;
+            let later = replay.planned.states(path, replay.at);
+            let done = Self::is_any(place, later)?;
+            return if done { Ok(()) } else { Err(Fault::Want) };
         }
         let have = place
             .have
             .as_ref()
             .filter(|h| h.entry.kind.is_file() && h.entry.kind.size() >= offset)
             .ok_or(Fault::Want)?;
-        // What a crash interrupted looks like an edit.
+        let bytes = open_regular(staging, slot.as_bytes()).map_err(Fault::of("read its slot"))?;
         let unedited = have.stamp.size == offset
             && row.is_some_and(|r| r.entry.mtime.shows_as(have.entry.mtime));
-        if self.replay.is_none() && !unedited {
+        // What a crash interrupted looks like an edit.
+        let begun = || -> io::Result<bool> {
+            let file = open_regular(place.dir.as_fd(), &place.name)?;
+            is_begun((&file, offset), &bytes, entry)
+        };
+        if !unedited && (self.replay.is_none() || !begun().map_err(Fault::of("compare it"))?) {
             return Err(Fault::Want);
         }
-        let bytes = crate::sys::tree::open_regular(staging, slot.as_bytes())
-            .map_err(Fault::of("read its slot"))?;
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rfs::openat(&place.dir, place.name.as_slice(), flags, rfs::Mode::empty())
             .map_err(|e| Fault::of("write it")(e.into()))?;
@@ -109,6 +120,65 @@ impl Performer<'_> {
         now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
         Ok(self.node.store.update(row.id, &now, &seen.stamp, row.seq)?)
     }
+}
+
+/// Whether a file is what it was before an append, and behind that as much of what is appended as was written: then it can
+/// be done again.
+fn is_begun((file, offset): (&File, u64), bytes: &File, entry: &Entry) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    let written = offset..length.max(offset);
+    let appended = entry.kind.size().checked_sub(offset);
+    let Some(appended) = appended.filter(|_| length <= entry.kind.size()) else {
+        return Ok(false);
+    };
+    if !same_bytes((file, written), bytes)? {
+        return Ok(false);
+    }
+    let mut hasher = BlockHasher::new(entry.kind.size());
+    for (part, from) in [(file, 0..offset), (bytes, 0..appended)] {
+        let all = holes::read(part, from, &mut |stretch| {
+            match stretch {
+                Stretch::Hole(len) => hasher.zeros(len),
+                Stretch::Bytes(bytes) => hasher.update(bytes),
+            }
+            true
+        });
+        if !all? {
+            return Ok(false);
+        }
+    }
+    Ok(Some(hasher.finish().root()) == entry.kind.hash())
+}
+
+/// Whether a range of a file is what another one begins with.
+fn same_bytes((file, range): (&File, Range<u64>), other: &File) -> io::Result<bool> {
+    let (mut at, mut same) = (0, true);
+    let mut theirs = Vec::new();
+    let all = holes::read(file, range, &mut |stretch| {
+        let len = match stretch {
+            Stretch::Hole(len) => len,
+            Stretch::Bytes(bytes) => bytes.len() as u64,
+        };
+        let begin = at;
+        at += len;
+        same = match stretch {
+            Stretch::Bytes(bytes) => {
+                theirs.resize(bytes.len(), 0);
+                other.read_exact_at(&mut theirs, begin).is_ok() && theirs == bytes
+            }
+            Stretch::Hole(_) => is_zero(other, begin..at),
+        };
+        same
+    })?;
+    Ok(all && same)
+}
+
+fn is_zero(file: &File, range: Range<u64>) -> bool {
+    let all = holes::read(file, range, &mut |stretch| match stretch {
+        Stretch::Hole(_) => true,
+        Stretch::Bytes(bytes) => bytes.iter().all(|b| *b == 0),
+    });
+    all.unwrap_or(false)
 }
 
 /// Puts what `bytes` has behind the first `offset` bytes of a file, which becomes what its entry says.

@@ -167,7 +167,7 @@ impl Performer<'_> {
 
     /// Whether what stands at a place was put there as one of these states, and by nobody else since: it looks like it, or has
     /// its content, where a later change of its metadata was cut off.
-    fn is_any<'e>(
+    pub(super) fn is_any<'e>(
         place: &Place,
         states: impl Iterator<Item = &'e Entry> + Clone,
     ) -> Result<bool, Fault> {

@@ -9,7 +9,8 @@ use crate::agent::apply::Receiving;
 use crate::agent::apply::tests::{
     apply, at, file, history, kept, long, mkdir, put, rebooted, receiving,
 };
-use crate::agent::redo::Source;
+use crate::agent::perform::replay::{Planned, Replay};
+use crate::agent::redo::{Source, Step};
 use crate::index::store::Row;
 use crate::model::batch::{Batch, Op};
 use crate::model::entry::Xattr;
@@ -397,4 +398,59 @@ fn an_append_that_fails_is_taken_back() {
     apply(&mut b.side, 4, put_new("f"));
     assert_eq!(b.text("f"), "new");
     assert_eq!(b.preserved(), [b""; 0]);
+}
+
+/// Does the record of an append again, where `f` holds this now.
+fn appends_again(now: &str, slot: Option<&str>) -> (Standby, Result<(), Fault>) {
+    let mut b = Standby::new();
+    let name = b.side.staging.fresh();
+    if let Some(bytes) = slot {
+        fs::write(b.staging().join(&name), bytes).expect("a slot");
+    }
+    fs::write(b.root().join("f"), now).expect("as it is now");
+    let source = Source::Append { name, offset: 10 };
+    let entry = file(b"replicated and more");
+    let step = Step::Put {
+        path: at("f"),
+        entry: entry.clone(),
+        source: source.clone(),
+        blocks: Vec::new(),
+    };
+    let mut planned = Planned::default();
+    planned.add(&[(3, step)]);
+    let replay = Replay {
+        planned: &planned,
+        at: 1,
+    };
+    let (node, staging) = (&mut b.side.node, &mut b.side.staging);
+    let mut p = Performer::new(node, staging, Some(replay), true);
+    let put = p.put(3, &at("f"), &entry, &source, &[]);
+    (b, put)
+}
+
+/// What a crash cut off is ended; what somebody did since is not built upon, and not taken for the end.
+#[test]
+fn an_append_that_is_done_again_looks_at_what_it_finds() {
+    let slot = Some(" and more");
+    for (now, slot, done) in [
+        ("replicated", slot, true),
+        ("replicated and", slot, true),
+        ("replicated and more", slot, true),
+        ("replicated and more", None, true),
+        ("replicated", None, false),
+        ("somebody's", slot, false),
+        ("somebody's", None, false),
+        ("replicated, edited", slot, false),
+        ("replicated and more than that", slot, false),
+        ("replicated and", None, false),
+        ("short", slot, false),
+    ] {
+        let (b, put) = appends_again(now, slot);
+        let case = format!("{now:?}, {slot:?}: {put:?}");
+        assert_eq!(put.is_ok(), done, "{case}");
+        assert!(put.is_ok() || matches!(put, Err(Fault::Want)), "{case}");
+        let wanted = if done { "replicated and more" } else { now };
+        assert_eq!(b.text("f"), wanted, "{case}");
+        assert_eq!(b.slots(), [""; 0], "{case}");
+    }
 }

@@ -158,8 +158,15 @@ impl Resolver<'_> {
         let Some(seq) = self.note(path, &entry, &seen.stamp, row)? else {
             return Ok(());
         };
-        if let (Some(row), Some(blocks)) = (self.node.store.lookup(path)?, blocks) {
-            self.node.store.set_blocks(row.id, &blocks)?;
+        if let Some(row) = self.node.store.lookup(path)? {
+            if let Some(blocks) = blocks {
+                self.node.store.set_blocks(row.id, &blocks)?;
+            }
+            let doubted = row.stamp.as_doubted_as(&known.stamp);
+            if doubted != row.stamp {
+                self.node.store.update(row.id, &entry, &doubted, row.seq)?;
+                self.out.doubted.push(path.clone());
+            }
         }
         let content = if stands {
             Content::Link(other)
