@@ -22,8 +22,10 @@ use rustix::io::Errno;
 use super::record::MAX_HANDLE;
 use super::roots::{DirSpot, Roots};
 
-/// Most handles in the cache; beyond it the cache starts anew (about 16 MiB).
+/// Most handles in the cache; beyond it the cache starts anew.
 const MAX_CACHED: usize = 65_536;
+/// Most bytes of paths in the cache, likewise.
+const MAX_CACHED_BYTES: usize = 16 * 1024 * 1024;
 /// Most levels walked up to find a directory whose path `/proc` can tell.
 const MAX_UP: usize = 40_000;
 /// Length of a filesystem id at the front of a key.
@@ -85,7 +87,34 @@ impl View {
 pub(super) struct Handles {
     views: Vec<View>,
     open: Vec<Option<OwnedFd>>,
-    cache: HashMap<Box<[u8]>, Arc<[DirSpot]>>,
+    cache: Cache,
+}
+
+/// Answers by handle, with the id of its filesystem before it.
+#[derive(Debug, Default)]
+struct Cache {
+    spots: HashMap<Box<[u8]>, Arc<[DirSpot]>>,
+    /// Bytes of the paths in them.
+    bytes: usize,
+}
+
+impl Cache {
+    fn clear(&mut self) {
+        self.spots.clear();
+        self.bytes = 0;
+    }
+
+    fn insert(&mut self, key: &[u8], spots: &Arc<[DirSpot]>) {
+        if self.spots.len() >= MAX_CACHED || self.bytes >= MAX_CACHED_BYTES {
+            self.clear();
+        }
+        let path = |spot: &DirSpot| match spot {
+            DirSpot::Tree(path) | DirSpot::Deep(path) => path.path.as_bytes().len(),
+            DirSpot::Single(..) | DirSpot::Cookies => 0,
+        };
+        self.bytes += spots.iter().map(path).sum::<usize>();
+        self.spots.insert(key.into(), Arc::clone(spots));
+    }
 }
 
 impl Handles {
@@ -108,7 +137,7 @@ impl Handles {
 
     /// What the directory of a handle (with the filesystem id before it) is to the roots.
     pub(super) fn resolve(&mut self, key: &[u8], roots: &Roots) -> io::Result<Arc<[DirSpot]>> {
-        if let Some(spots) = self.cache.get(key) {
+        if let Some(spots) = self.cache.spots.get(key) {
             return Ok(Arc::clone(spots));
         }
         let Some((fsid, handle)) = key.split_at_checked(FSID) else {
@@ -124,7 +153,7 @@ impl Handles {
             let Some(mount) = view_fd(view, slot)? else {
                 continue;
             };
-            match spots_through(mount, handle, roots)? {
+            match spots_through(mount, (fsid, handle), roots, &self.cache)? {
                 Some(spots) => found.extend(spots),
                 None => dead = true,
             }
@@ -137,10 +166,7 @@ impl Handles {
         }
         let spots: Arc<[DirSpot]> = unique.into();
         if !dead {
-            if self.cache.len() >= MAX_CACHED {
-                self.cache.clear();
-            }
-            self.cache.insert(key.into(), Arc::clone(&spots));
+            self.cache.insert(key, &spots);
         }
         Ok(spots)
     }
@@ -166,8 +192,9 @@ fn view_fd<'a>(view: &View, slot: &'a mut Option<OwnedFd>) -> io::Result<Option<
 /// The places of a handle seen through one mount; `None` where the directory is deleted.
 fn spots_through(
     mount: BorrowedFd<'_>,
-    handle: &[u8],
+    (fsid, handle): (&[u8], &[u8]),
     roots: &Roots,
+    cache: &Cache,
 ) -> io::Result<Option<Vec<DirSpot>>> {
     let dir = match open_handle(mount, handle) {
         Ok(dir) => dir,
@@ -176,23 +203,35 @@ fn spots_through(
     };
     match path_of(dir.as_fd()) {
         Ok(path) => Ok(path.map(|p| roots.dir_spots(&p))),
-        Err(e) if e.raw_os_error() == Some(libc::ENAMETOOLONG) => deep_spots(dir, roots).map(Some),
+        Err(e) if e.raw_os_error() == Some(libc::ENAMETOOLONG) => {
+            deep_spots(dir, fsid, roots, cache).map(Some)
+        }
         Err(e) => Err(e),
     }
 }
 
-/// The nearest directory above whose path can be told, as the place of what lies below it.
-fn deep_spots(mut dir: OwnedFd, roots: &Roots) -> io::Result<Vec<DirSpot>> {
+/// The nearest directory above that is known already, or whose path can be told, as the place of what lies below it.
+fn deep_spots(
+    mut dir: OwnedFd,
+    fsid: &[u8],
+    roots: &Roots,
+    cache: &Cache,
+) -> io::Result<Vec<DirSpot>> {
+    let below = |spot: DirSpot| match spot {
+        DirSpot::Tree(path) | DirSpot::Deep(path) => Some(DirSpot::Deep(path)),
+        DirSpot::Single(..) | DirSpot::Cookies => None,
+    };
     for _ in 0..MAX_UP {
         dir = rustix::fs::openat(dir, "..", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        // Directories mostly come one in the other, the upper one first.
+        let key = [fsid, &handle_of(dir.as_fd())?].concat();
+        if let Some(known) = cache.spots.get(&*key) {
+            return Ok(known.iter().cloned().filter_map(below).collect());
+        }
         match path_of(dir.as_fd()) {
             Ok(path) => {
                 let spots = path.map_or_else(Vec::new, |p| roots.dir_spots(&p));
-                let below = spots.into_iter().filter_map(|spot| match spot {
-                    DirSpot::Tree(path) | DirSpot::Deep(path) => Some(DirSpot::Deep(path)),
-                    DirSpot::Single(..) | DirSpot::Cookies => None,
-                });
-                return Ok(below.collect());
+                return Ok(spots.into_iter().filter_map(below).collect());
             }
             Err(e) if e.raw_os_error() == Some(libc::ENAMETOOLONG) => {}
             Err(e) => return Err(e),
