@@ -17,8 +17,8 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use common::node::{Pair, Side};
 use common::steps::{idle, in_sync, is_root, is_slow, must, start, until, well};
 
-/// Time for anything here.
-const PATIENCE: Duration = Duration::from_secs(1800);
+/// Time for anything here, and with `make limits`.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(120), Duration::from_secs(3600)];
 /// Most memory that a process may have held at any time, in KiB.
 const MOST_MEMORY: u64 = 256 * 1024;
 
@@ -79,6 +79,10 @@ fn listing(dir: &Path) -> Vec<String> {
     lines
 }
 
+fn patience() -> Duration {
+    PATIENCE[usize::from(std::env::var("OSM_LIMITS").is_ok())]
+}
+
 /// How far to go: with every `make test`, in continuous integration, with `make limits`.
 fn extent(quick: u32, slow: u32, all: u32) -> u32 {
     if std::env::var("OSM_LIMITS").is_ok() {
@@ -92,8 +96,8 @@ fn extent(quick: u32, slow: u32, all: u32) -> u32 {
 
 /// Both trees are equal, by `find` and by what they say themselves.
 fn assert_same(pair: &Pair) {
-    let patience = format!("{}s", PATIENCE.as_secs());
-    well(pair, Side::A, &["flush", "--timeout", &patience]);
+    let timeout = format!("{}s", patience().as_secs());
+    well(pair, Side::A, &["flush", "--timeout", &timeout]);
     let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
     let (ours, theirs) = (listing(&a), listing(&b));
     assert_eq!(ours.len(), theirs.len());
@@ -138,7 +142,7 @@ fn a_tree_of_thousands_of_levels_is_like_any_other() {
     fs::rename(a.join("d"), a.join("renamed")).expect("renamed");
     write_in(&bottom, "at the bottom", b", third");
     start(&mut pair, Side::A);
-    pair.wait_in_sync(PATIENCE).expect("in sync again");
+    pair.wait_in_sync(patience()).expect("in sync again");
     assert_same(&pair);
     drop(bottom);
     must("rm", &["-rf", &a.join("renamed").display().to_string()]);
@@ -158,7 +162,7 @@ fn a_directory_of_a_million_files_is_like_any_other() {
         fs::write(dir.join(format!("file {n}")), n.to_le_bytes()).expect("a file");
     }
     start(&mut pair, Side::A);
-    pair.wait_in_sync(PATIENCE).expect("in sync");
+    pair.wait_in_sync(patience()).expect("in sync");
     assert_same(&pair);
     // One change costs what it costs elsewhere, and the directory may move.
     fs::write(dir.join("file 7"), "changed").expect("written");
@@ -182,7 +186,7 @@ fn a_file_of_a_hundred_gibibytes_is_like_any_other() {
     start(&mut pair, Side::A);
     // Other files do not wait for it.
     fs::write(a.join("small"), "in between").expect("a file");
-    pair.wait_in_sync(PATIENCE).expect("in sync");
+    pair.wait_in_sync(patience()).expect("in sync");
     assert_same(&pair);
     image
         .write_all_at(b"near the end", length - 5000)
@@ -214,7 +218,7 @@ fn what_fails_all_the_time_costs_little() {
     let refuses = b.join("d").display().to_string();
     must("chattr", &["+i", &refuses]);
     start(&mut pair, Side::A);
-    pair.wait_in_sync(PATIENCE).expect("in sync");
+    pair.wait_in_sync(patience()).expect("in sync");
     for n in 0..REFUSED {
         fs::write(a.join(format!("d/f{n}")), "x").expect("a file");
     }
@@ -232,7 +236,7 @@ fn what_fails_all_the_time_costs_little() {
             status["totals"]["operations"].as_u64().expect("a number"),
         )
     };
-    assert!(until(PATIENCE, || told(&pair).0.len() > 90));
+    assert!(until(patience(), || told(&pair).0.len() > 90));
     let (first, before) = told(&pair);
     let begun = Instant::now();
     while begun.elapsed() < LOOKED_AT {
@@ -273,7 +277,7 @@ fn few_open_files_are_enough() {
         fs::write(dir.join("large"), vec![7; 200_000]).expect("a file");
     }
     start(&mut pair, Side::A);
-    pair.wait_in_sync(PATIENCE).expect("in sync");
+    pair.wait_in_sync(patience()).expect("in sync");
     let serve = fs::read_to_string(pair.dir().join("serve-b.pid")).expect("a pid");
     for pid in [
         serve.trim(),
@@ -314,19 +318,19 @@ fn what_lies_too_deep_is_told_and_stops_nothing() {
     fs::write(a.join("beside"), "x").expect("a file");
     let problems = || pair.status().expect("a status")["problems"].to_string();
     assert!(
-        until(PATIENCE, || problems().contains(too_deep)),
+        until(patience(), || problems().contains(too_deep)),
         "{}",
         problems()
     );
     let there = pair.root(Side::B, "data");
-    assert!(until(PATIENCE, || there.join("beside").exists()));
+    assert!(until(patience(), || there.join("beside").exists()));
     let found = || {
         Command::new("find")
             .args([".", "-name", "f"])
             .current_dir(&there)
             .output()
     };
-    assert!(until(PATIENCE, || !found()
+    assert!(until(patience(), || !found()
         .expect("find")
         .stdout
         .is_empty()));
@@ -336,6 +340,6 @@ fn what_lies_too_deep_is_told_and_stops_nothing() {
         AtFlags::empty(),
     )
     .expect("removed");
-    assert!(until(PATIENCE, || problems() == "[]"), "{}", problems());
+    assert!(until(patience(), || problems() == "[]"), "{}", problems());
     assert_same(&pair);
 }
