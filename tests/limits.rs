@@ -198,6 +198,23 @@ fn a_file_of_a_hundred_gibibytes_is_like_any_other() {
     memory_is_bounded(&pair);
 }
 
+/// A directory that nobody may write to, for as long as this lives.
+struct Immutable(String);
+
+impl Immutable {
+    fn new(dir: &Path) -> Self {
+        let dir = dir.display().to_string();
+        must("chattr", &["+i", &dir]);
+        Self(dir)
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        let _ = Command::new("chattr").args(["-i", &self.0]).status();
+    }
+}
+
 /// Files in a directory of the standby to which nobody may write.
 const REFUSED: usize = 300;
 /// How long it is looked at, and tries within that: after 2, 4 and 8 s, and the first.
@@ -215,8 +232,7 @@ fn what_fails_all_the_time_costs_little() {
     for root in [&a, &b] {
         fs::create_dir(root.join("d")).expect("a directory");
     }
-    let refuses = b.join("d").display().to_string();
-    must("chattr", &["+i", &refuses]);
+    let refuses = Immutable::new(&b.join("d"));
     start(&mut pair, Side::A);
     pair.wait_in_sync(patience()).expect("in sync");
     for n in 0..REFUSED {
@@ -250,7 +266,7 @@ fn what_fails_all_the_time_costs_little() {
     assert!(done <= TRIES * 2 * REFUSED as u64, "{done} operations");
     let log = pair.log(Side::A);
     assert!(log.lines().count() < 30, "{log}");
-    must("chattr", &["-i", &refuses]);
+    drop(refuses);
     assert_same(&pair);
     assert_eq!(told(&pair).0, []);
 }
