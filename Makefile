@@ -34,7 +34,7 @@ HISTORIES ?= 10000
 histories:
 	OSM_HISTORIES=$(HISTORIES) $(CARGO) test --test model -- --nocapture
 
-# Ten thousand levels, a million files in one directory, a file of 100 GiB: an hour, and 10 GiB of disk.
+# Ten thousand levels, a million files in one directory, a file of 100 GiB: long, and some GiB of disk.
 limits:
 	OSM_LIMITS=1 $(CARGO) test --test limits -- --nocapture --test-threads=1
 

@@ -10,18 +10,18 @@ mod send;
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 
 use self::send::Ask;
+use super::hashing::see;
 use super::peer::{Gone, Peer};
 use super::staging::PART_MIN;
 use crate::decide::blocks::{BlockHasher, Blocks};
 use crate::model::entry::{Entry, Hash, Kind, Stamp, Timestamp};
 use crate::model::path::TreePath;
 use crate::sys::clock;
-use crate::sys::holes::{self, Stretch, has_hole};
+use crate::sys::holes::has_hole;
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Look, Root, look_at, open_regular};
 use std::os::fd::AsFd;
@@ -173,6 +173,24 @@ struct Source {
     sparse: bool,
 }
 
+impl Source {
+    /// The version that was read, and how it was sent.
+    fn read(&self, blocks: Blocks, sent: Sent) -> Read {
+        let mut entry = self.entry.clone();
+        entry.kind = Kind::File {
+            size: blocks.size(),
+            hash: Some(blocks.root()),
+        };
+        Read {
+            entry,
+            stamp: self.stamp,
+            tick: self.tick,
+            blocks,
+            sent,
+        }
+    }
+}
+
 fn open(job: &Job) -> Result<Source, Failed> {
     let tick = clock::tick();
     let (dir, name) = job.root.open_parent(&job.path.path)?;
@@ -236,18 +254,7 @@ fn read_and_send(
             continue;
         }
         if let Some(sent) = send::transfer(job, &source, &blocks, part.take(), signatures)? {
-            let mut entry = source.entry;
-            entry.kind = Kind::File {
-                size,
-                hash: Some(blocks.root()),
-            };
-            return Ok(Read {
-                entry,
-                stamp: source.stamp,
-                tick: source.tick,
-                blocks,
-                sent,
-            });
+            return Ok(source.read(blocks, sent));
         }
     }
     Err(Failed::Unsteady)
@@ -256,23 +263,6 @@ fn read_and_send(
 /// The block list of the first `size` bytes; `None` where the file is shorter by now.
 fn hash(file: &File, size: u64) -> Result<Option<Blocks>, Failed> {
     let mut hasher = BlockHasher::new(size);
-    let whole = read_range(file, 0..size, &mut hasher, &mut |_| true)?;
+    let whole = see(file, 0..size, &mut hasher, &mut |_| true)?;
     Ok(whole.then(|| hasher.finish()))
-}
-
-/// Has a hasher see a range of a file; whether it saw all of it: the file may be shorter, or `goes_on` had enough.
-fn read_range(
-    file: &File,
-    range: Range<u64>,
-    hasher: &mut BlockHasher,
-    goes_on: &mut dyn FnMut(&BlockHasher) -> bool,
-) -> Result<bool, Failed> {
-    let all = holes::read(file, range, &mut |stretch| {
-        match stretch {
-            Stretch::Hole(len) => hasher.zeros(len),
-            Stretch::Bytes(bytes) => hasher.update(bytes),
-        }
-        goes_on(hasher)
-    })?;
-    Ok(all)
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
-use super::drift::hash_file;
+use super::hashing::hash_file;
 use super::node::Node;
 use crate::index::store::{Row, StoreError};
 use crate::model::entry::{Entry, Hash, Kind};

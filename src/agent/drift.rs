@@ -4,21 +4,20 @@
 //! did not come from replication (an edit made on the standby, the unreplicated tail of a crashed
 //! active node) is moved into the root's preserved directory by one rename, and noted. Nothing is ever destroyed here.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use rustix::fs::{self as rfs, RenameFlags};
 
+use super::hashing::hash_file;
 use super::preserved;
 use super::staging::Staging;
 use crate::decide::kept::Origin;
 use crate::index::store::Row;
-use crate::model::entry::{Entry, Hash, Kind};
+use crate::model::entry::{Entry, Kind};
 use crate::model::path::TreePath;
 use crate::sys::clock;
-use crate::sys::holes::{self, Stretch};
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Seen, open_regular};
 
@@ -114,32 +113,6 @@ pub fn holds_content(
         ) => Ok(size == known && hash_file(&open_regular(dir, name)?)? == *hash),
         (seen, wanted) => Ok(seen == wanted),
     }
-}
-
-/// blake3 of a file, which is as long as it is now.
-///
-/// # Errors
-/// What the system says.
-pub fn hash_file(file: &File) -> io::Result<Hash> {
-    static ZEROS: [u8; 128 * 1024] = [0; 128 * 1024];
-    let mut hasher = blake3::Hasher::new();
-    let length = file.metadata()?.len();
-    holes::read(file, 0..length, &mut |stretch| {
-        match stretch {
-            Stretch::Bytes(bytes) => {
-                hasher.update(bytes);
-            }
-            Stretch::Hole(mut len) => {
-                while len > 0 {
-                    let n = usize::try_from(len).map_or(ZEROS.len(), |l| l.min(ZEROS.len()));
-                    hasher.update(&ZEROS[..n]);
-                    len -= n as u64;
-                }
-            }
-        }
-        true
-    })?;
-    Ok(Hash(*hasher.finalize().as_bytes()))
 }
 
 /// Moves what stands at `name` into the preserved directory of its root and notes it in `state_dir`.

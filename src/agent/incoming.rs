@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use self::sink::{Basis, Hashing, Sink};
+use super::hashing::see;
 use super::node::Node;
 use super::staging::{self, PART_MIN, Part, Staging};
 use crate::decide::blocks::{BlockHasher, Blocks, MAX_SIZE};
@@ -333,16 +334,8 @@ fn append_state(basis: &Version, hash: Hash, size: u64) -> Option<BlockHasher> {
     }
     let Some(blocks) = basis.blocks.as_ref().filter(|b| b.size() == size) else {
         let mut hasher = BlockHasher::new(size);
-        let mut buf = vec![0u8; BUFFER];
-        while hasher.size() < size {
-            let n = basis.file.read_at(&mut buf, hasher.size()).ok()?;
-            let left = usize::try_from(size - hasher.size()).unwrap_or(BUFFER);
-            if n == 0 {
-                return None;
-            }
-            hasher.update(&buf[..n.min(left)]);
-        }
-        return (hasher.clone().finish().root() == hash).then_some(hasher);
+        let all = see(&basis.file, 0..size, &mut hasher, &mut |_| true).ok()?;
+        return (all && hasher.clone().finish().root() == hash).then_some(hasher);
     };
     let tail = blocks.tail();
     let mut bytes = vec![0u8; usize::try_from(tail.end - tail.start).ok()?];

@@ -17,6 +17,7 @@ pub mod divergence;
 pub mod door;
 pub mod drift;
 pub mod engine;
+pub mod hashing;
 pub mod hints;
 pub mod hooks;
 pub mod incoming;

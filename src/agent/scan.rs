@@ -33,10 +33,8 @@ pub struct Found {
     pub missing: Vec<TreePath>,
     /// Names that could not be looked at, and why; they are not taken for deleted.
     pub unreadable: Vec<(TreePath, String)>,
-    /// Directories that could not be listed, and why; nothing in them is taken for deleted.
+    /// Directories of which not everything could be listed, and why; nothing in them is taken for deleted.
     pub unlisted: Vec<(TreePath, String)>,
-    /// Directories in which something has a path that is too long, and what to do.
-    pub too_deep: Vec<(TreePath, String)>,
     /// Directories that were listed completely, or are gone.
     pub listed: Vec<TreePath>,
     /// Names that were compared.
@@ -259,7 +257,7 @@ impl Scanner {
         }
         match too_long {
             None => found.listed.push(dir.clone()),
-            Some(name) => found.too_deep.push((
+            Some(name) => found.unlisted.push((
                 dir.clone(),
                 format!(
                     "the path of {} in it is longer than {MAX_PATH} bytes, which is not replicated; move it further up, or exclude it",

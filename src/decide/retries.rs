@@ -11,6 +11,8 @@ use crate::model::path::TreePath;
 pub const FIRST: u64 = 2_000;
 /// Longest time between two tries.
 pub const MOST: u64 = 30_000;
+/// Time after a failure before which nothing is tried again, whatever happens to the path: looking at it may be what happens.
+const LEAST: u64 = 500;
 /// A path of which nothing was heard for so long after a try begins anew. Sending it may take long.
 const FORGOTTEN: u64 = 3_600_000;
 
@@ -66,12 +68,13 @@ impl Retries {
         }
     }
 
-    /// Takes one path that waits, whatever its time.
+    /// Takes one path that waits, before its time: something happened to it.
     pub fn take_one(&mut self, path: &TreePath, now: u64) -> bool {
         if self.waiting == 0 {
             return false;
         }
-        let waits = |held: &&mut Held| matches!(held.next, Next::Due(_));
+        let failed = |held: &Held, due: u64| due.saturating_sub(held.pause);
+        let waits = |held: &&mut Held| matches!(held.next, Next::Due(at) if now >= failed(held, at).saturating_add(LEAST));
         let held = self.held.get_mut(path).filter(waits);
         let taken = held.map(|held| held.next = Next::Tried(now)).is_some();
         self.waiting -= usize::from(taken);
@@ -146,12 +149,16 @@ mod tests {
         for name in ["a", "b", "c"] {
             retries.add(path(name), 0);
         }
-        assert!(retries.take_one(&path("b"), 0));
+        assert!(
+            !retries.take_one(&path("b"), LEAST - 1),
+            "it has just failed"
+        );
+        assert!(retries.take_one(&path("b"), LEAST));
         retries.solved(&path("b"));
         assert_eq!(retries.waiting(), 2);
-        assert!(retries.take_one(&path("c"), 0));
-        assert!(!retries.take_one(&path("c"), 0));
-        assert!(!retries.take_one(&path("b"), 0));
+        assert!(retries.take_one(&path("c"), LEAST));
+        assert!(!retries.take_one(&path("c"), LEAST));
+        assert!(!retries.take_one(&path("b"), LEAST));
         retries.add(path("c"), 0);
         assert_eq!(retries.waiting(), 2);
         assert_eq!(retries.take(0, true), [path("a"), path("c")]);

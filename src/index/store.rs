@@ -148,16 +148,19 @@ fn harden(db: &Connection) -> rusqlite::Result<()> {
     db.execute_batch("PRAGMA cell_size_check=ON")
 }
 
+/// A table or index: its type, its name, its table, and how it was made.
+type Table = (String, String, String, Option<String>);
+
+/// All that a file holds, in order.
+fn tables(db: &Connection) -> rusqlite::Result<Vec<Table>> {
+    let mut all =
+        db.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2")?;
+    let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?));
+    all.query_map([], row)?.collect()
+}
+
 /// Whether the tables and indexes are those that this version makes, to the letter, and all ids are ones that it gives.
 fn has_our_tables(db: &Connection) -> rusqlite::Result<bool> {
-    let tables = |db: &Connection| {
-        let mut all =
-            db.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2")?;
-        let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?));
-        type Table = (String, String, String, Option<String>);
-        all.query_map([], row)?
-            .collect::<rusqlite::Result<Vec<Table>>>()
-    };
     let ours = Connection::open_in_memory()?;
     ours.execute_batch(&format!("{SCHEMA} {SINCE_2}"))?;
     let odd = "SELECT EXISTS (SELECT 1 FROM node WHERE id<=0)";
@@ -174,6 +177,7 @@ impl Store {
         let err = |e| StoreError::Sql(path.clone(), e);
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let db = Connection::open_with_flags(&path, flags).map_err(err)?;
+        harden(&db).map_err(err)?;
         let version: i64 = db
             .query_row("PRAGMA user_version", [], |r| r.get(0))
             .map_err(err)?;
@@ -212,6 +216,9 @@ impl Store {
             return Err(StoreError::Newer(path, version));
         }
         let fresh = version == 0;
+        if fresh && !tables(&db).map_err(err)?.is_empty() {
+            return Err(StoreError::Tables(path));
+        }
         if version < VERSION {
             let first = if fresh { SCHEMA } else { "" };
             db.execute_batch(&format!(

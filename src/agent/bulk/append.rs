@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::{CHUNK, Failed, Job, Read, Sent, Source, look, read_range};
+use super::{CHUNK, Failed, Job, Read, Sent, Source, look};
+use crate::agent::hashing::see;
 use crate::agent::peer::Peer;
 use crate::decide::blocks::{BlockHasher, Blocks};
-use crate::model::entry::Kind;
 use crate::wire::message::{Form, Message};
 
 /// Sends what follows the basis; `None` where the file was not merely appended to.
@@ -60,28 +60,15 @@ pub(super) fn send(
     }
     let hash = blocks.root();
     peer.send_bulk(Message::TransferEnd { id, hash })?;
-    let mut entry = source.entry.clone();
-    entry.kind = Kind::File {
-        size,
-        hash: Some(hash),
-    };
-    Ok(Some(Read {
-        entry,
-        stamp: source.stamp,
-        tick: source.tick,
-        blocks,
-        sent: Sent::Append {
-            id,
-            whole: !job.only_grows,
-        },
-    }))
+    let whole = !job.only_grows;
+    Ok(Some(source.read(blocks, Sent::Append { id, whole })))
 }
 
 /// A hasher that has seen the basis, if the file still begins with it.
 fn state_at_end(job: &Job, file: &File, old: &Blocks) -> Result<Option<BlockHasher>, Failed> {
     if !job.only_grows {
         let (mut hasher, mut compared) = (old.hasher(), 0);
-        let same = read_range(file, 0..old.size(), &mut hasher, &mut |h| {
+        let same = see(file, 0..old.size(), &mut hasher, &mut |h| {
             h.agrees(old, std::mem::replace(&mut compared, h.full()))
         })?;
         return Ok((same && hasher.clone().finish() == *old).then_some(hasher));
@@ -115,5 +102,5 @@ fn is_found_again(
         return Ok(false);
     };
     let range = old.size()..blocks.size();
-    Ok(read_range(&source.file, range, &mut hasher, &mut |_| true)? && hasher.finish() == *blocks)
+    Ok(see(&source.file, range, &mut hasher, &mut |_| true)? && hasher.finish() == *blocks)
 }

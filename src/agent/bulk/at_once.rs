@@ -9,7 +9,6 @@ use super::send::send_whole;
 use super::{Failed, Read, Sent, Source, look};
 use crate::agent::peer::Peer;
 use crate::decide::blocks::BlockHasher;
-use crate::model::entry::Kind;
 use crate::model::path::TreePath;
 use crate::sys::clock;
 use crate::sys::lease::is_open_for_writing;
@@ -55,18 +54,7 @@ pub(super) fn send(
     let blocks = hasher.finish();
     let hash = blocks.root();
     peer.send_bulk(Message::TransferEnd { id, hash })?;
-    let mut entry = source.entry.clone();
-    entry.kind = Kind::File {
-        size,
-        hash: Some(hash),
-    };
-    Ok(Some(Read {
-        entry,
-        stamp: source.stamp,
-        tick: source.tick,
-        blocks,
-        sent: Sent::Staged(id),
-    }))
+    Ok(Some(source.read(blocks, Sent::Staged(id))))
 }
 
 /// Whether a change from now on would show in the file's stamp.

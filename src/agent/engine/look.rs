@@ -118,11 +118,6 @@ impl Engine {
             self.board.problem_within(&shown, "read", &cause);
             self.unlisted.add(dir, self.hints.now());
         }
-        for (dir, cause) in found.too_deep {
-            // Whoever shortens it changes this directory, which has it scanned again.
-            let shown = self.side.node.show(&dir);
-            self.board.problem_within(&shown, "read", &cause);
-        }
         if self.board.has_problems() {
             for dir in found.listed {
                 let shown = self.side.node.show(&dir);

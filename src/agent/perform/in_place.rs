@@ -12,6 +12,7 @@ use rustix::fs::{self as rfs, OFlags};
 
 use super::{Fault, Performer, Place};
 use crate::agent::drift;
+use crate::agent::hashing::see;
 use crate::decide::blocks::BlockHasher;
 use crate::index::store::Row;
 use crate::model::entry::Entry;
@@ -136,14 +137,7 @@ fn is_begun((file, offset): (&File, u64), bytes: &File, entry: &Entry) -> io::Re
     }
     let mut hasher = BlockHasher::new(entry.kind.size());
     for (part, from) in [(file, 0..offset), (bytes, 0..appended)] {
-        let all = holes::read(part, from, &mut |stretch| {
-            match stretch {
-                Stretch::Hole(len) => hasher.zeros(len),
-                Stretch::Bytes(bytes) => hasher.update(bytes),
-            }
-            true
-        });
-        if !all? {
+        if !see(part, from, &mut hasher, &mut |_| true)? {
             return Ok(false);
         }
     }

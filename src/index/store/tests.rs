@@ -235,6 +235,7 @@ fn an_index_with_other_tables_is_refused() {
         "DROP INDEX node_ino",
         "CREATE INDEX more ON node(name)",
         "ALTER TABLE node ADD COLUMN more",
+        "PRAGMA user_version=0",
         "INSERT INTO node SELECT 0, id, name, ino, seq, born, dir, data FROM node LIMIT 1",
     ] {
         let (d, s) = store();

@@ -221,11 +221,14 @@ fn deep_spots(
         DirSpot::Tree(path) | DirSpot::Deep(path) => Some(DirSpot::Deep(path)),
         DirSpot::Single(..) | DirSpot::Cookies => None,
     };
+    let dev = rustix::fs::fstat(&dir)?.st_dev;
     for _ in 0..MAX_UP {
         dir = rustix::fs::openat(dir, "..", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        // Directories mostly come one in the other, the upper one first.
-        let key = [fsid, &handle_of(dir.as_fd())?].concat();
-        if let Some(known) = cache.spots.get(&*key) {
+        // Directories mostly come one in the other, the upper one first. Handles of another file system say nothing here.
+        if rustix::fs::fstat(&dir)?.st_dev == dev
+            && let Ok(handle) = handle_of(dir.as_fd())
+            && let Some(known) = cache.spots.get(&*[fsid, &handle].concat())
+        {
             return Ok(known.iter().cloned().filter_map(below).collect());
         }
         match path_of(dir.as_fd()) {
