@@ -2,12 +2,15 @@
 //!
 //! Whether only that came is known once the file is read from its start. Of a file that is known to do nothing else its first
 //! and last blocks are compared alone; who gave the job has it read whole later.
+//!
+//! A log grows all the time, so its stamp tells nothing. What came is read before the basis is compared and once more after
+//! it: if both readings agree, then file and basis stood like this together at the moment between.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::{CHUNK, Failed, Job, Read, Sent, Source, look};
+use super::{CHUNK, Failed, Job, Read, Sent, Source};
 use crate::agent::hashing::see;
 use crate::agent::peer::Peer;
 use crate::decide::blocks::{BlockHasher, Blocks};
@@ -20,10 +23,16 @@ pub(super) fn send(
     old: &Blocks,
     (peer, id): (&Peer, u64),
 ) -> Result<Option<Read>, Failed> {
-    let Some(state) = state_at_end(job, &source.file, old)? else {
+    let (file, size) = (&source.file, source.stamp.size);
+    let Some(mut hasher) = state_at_end(file, old)? else {
         return Ok(None);
     };
-    let size = source.stamp.size;
+    let mut expected = hasher.clone();
+    if !see(file, old.size()..size, &mut expected, &mut |_| true)?
+        || !(job.only_grows || begins_with(file, old)?)
+    {
+        return Ok(None);
+    }
     peer.send_bulk(Message::Transfer {
         id,
         path: job.path.clone(),
@@ -34,16 +43,13 @@ pub(super) fn send(
         size: size - old.size(),
         sparse: source.sparse,
     })?;
-    let abandon = || peer.send_bulk(Message::Abandon { id });
-    let mut hasher = state;
     let mut buf = vec![0u8; CHUNK];
     let mut at = old.size();
     while at < size {
         let want = usize::try_from(size - at).unwrap_or(CHUNK).min(CHUNK);
-        let n = source.file.read_at(&mut buf[..want], at)?;
+        let n = file.read_at(&mut buf[..want], at)?;
         if n == 0 {
-            abandon()?;
-            return Ok(None);
+            break;
         }
         hasher.update(&buf[..n]);
         peer.send_bulk(Message::Chunk {
@@ -54,8 +60,8 @@ pub(super) fn send(
         at += n as u64;
     }
     let blocks = hasher.finish();
-    if look(&source.file)?.stamp != source.stamp && !is_found_again(job, source, old, &blocks)? {
-        abandon()?;
+    if blocks != expected.finish() {
+        peer.send_bulk(Message::Abandon { id })?;
         return Ok(None);
     }
     let hash = blocks.root();
@@ -64,21 +70,23 @@ pub(super) fn send(
     Ok(Some(source.read(blocks, Sent::Append { id, whole })))
 }
 
-/// A hasher that has seen the basis, if the file still begins with it.
-fn state_at_end(job: &Job, file: &File, old: &Blocks) -> Result<Option<BlockHasher>, Failed> {
-    if !job.only_grows {
-        let (mut hasher, mut compared) = (old.hasher(), 0);
-        let same = see(file, 0..old.size(), &mut hasher, &mut |h| {
-            h.agrees(old, std::mem::replace(&mut compared, h.full()))
-        })?;
-        return Ok((same && hasher.clone().finish() == *old).then_some(hasher));
-    }
+/// A hasher that has seen the basis, if the file still has its first block and its last one.
+fn state_at_end(file: &File, old: &Blocks) -> Result<Option<BlockHasher>, Failed> {
     let first = bytes_at(file, 0..old.size().min(old.block().into()))?;
     let tail = bytes_at(file, old.tail())?;
     Ok(match (first, tail) {
         (Some(first), Some(tail)) if old.begins_with(&first) => old.append_state(&tail).ok(),
         _ => None,
     })
+}
+
+/// Whether the file begins with all of the basis.
+fn begins_with(file: &File, old: &Blocks) -> Result<bool, Failed> {
+    let (mut hasher, mut compared) = (old.hasher(), 0);
+    let same = see(file, 0..old.size(), &mut hasher, &mut |h| {
+        h.agrees(old, std::mem::replace(&mut compared, h.full()))
+    })?;
+    Ok(same && hasher.finish() == *old)
 }
 
 /// A range of a file; `None` where the file is shorter.
@@ -89,18 +97,4 @@ fn bytes_at(file: &File, range: std::ops::Range<u64>) -> Result<Option<Vec<u8>>,
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(e) => Err(e.into()),
     }
-}
-
-/// Whether a second reading of a file that changed meanwhile finds the same: it only grew once more.
-fn is_found_again(
-    job: &Job,
-    source: &Source,
-    old: &Blocks,
-    blocks: &Blocks,
-) -> Result<bool, Failed> {
-    let Some(mut hasher) = state_at_end(job, &source.file, old)? else {
-        return Ok(false);
-    };
-    let range = old.size()..blocks.size();
-    Ok(see(&source.file, range, &mut hasher, &mut |_| true)? && hasher.finish() == *blocks)
 }
