@@ -15,9 +15,13 @@ mod judge;
 mod launcher;
 #[path = "faults/points.rs"]
 mod points;
+#[path = "faults/prepare.rs"]
+mod prepare;
 #[path = "faults/scenarios.rs"]
 mod scenarios;
 #[path = "faults/stage.rs"]
 mod stage;
 #[path = "faults/supervisor.rs"]
 mod supervisor;
+#[path = "faults/trees.rs"]
+mod trees;

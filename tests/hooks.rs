@@ -15,11 +15,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::common::node::{Pair, Side};
-use crate::common::steps::{LONG, has_problem, until};
+use crate::common::steps::{self, LONG, has_problem, until};
 
 /// A directory with the programs of a test and what they wrote down.
 struct Desk {
@@ -40,8 +39,7 @@ impl Desk {
     fn program(&self, name: &str, script: &str) -> String {
         let path = self.at(name);
         let desk = self.dir.path().display();
-        fs::write(&path, format!("#!/bin/sh\nDESK='{desk}'\n{script}\n")).expect("a program");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+        steps::program(&path, &format!("#!/bin/sh\nDESK='{desk}'\n{script}\n"));
         path.display().to_string()
     }
 

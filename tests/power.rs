@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use common::disk::{Bay, Disk};
 use common::node::{Pair, Side};
 use common::random::Random;
 use common::steps::{
-    LONG, activate, ctl, deactivate, is_slow, preserved, until, wait_equal, wait_serve_gone,
+    self, LONG, activate, ctl, deactivate, is_slow, preserved, until, wait_equal, wait_serve_gone,
 };
 
 /// Files that are written.
@@ -91,8 +91,7 @@ impl World {
                 real = program.display()
             );
             *program = dir.path().join(program.file_name().expect("a name"));
-            fs::write(&*program, script).expect("a script");
-            fs::set_permissions(&*program, fs::Permissions::from_mode(0o755)).expect("a program");
+            steps::program(program, &script);
         }
         options.parent = dir.path().to_owned();
         let pair = Pair::new(options).expect("a pair");

@@ -4,7 +4,7 @@
 //! node becomes active in the end; only an order in the configuration stops it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -84,26 +84,7 @@ impl Activation<'_> {
             }
         };
         setup::prepare(&mut side)?;
-        let (rt, board) = (self.rt.handle().clone(), self.board.clone());
-        let mut party = self.site.party(Role::Standby);
-        party.takes_over = settings.on_peer_active == OnPeerActive::Handover;
-        let mut quiet = |_: &Progress| {};
-        let sender = self.sender.clone();
-        let mut standby = Standby::new(self.events, sender, rt, board, party, &mut quiet);
-        standby.until = Until::CaughtUp;
-        standby.takeover = Some(takeover);
-        let (site, rt, sender) = (self.site, self.rt, self.sender);
-        let mut dial = || setup::dial(site, rt, sender);
-        let (mut side, mut end) = standby.run_dialled(side, peer, &mut dial)?;
-        if matches!(&end, End::Done(report) if report.problems > 0) {
-            // It is remembered, and may be a moment's trouble; and this node is about to be the one that counts.
-            tracing::warn!("not everything could be taken: it is asked for once more");
-            if let Ok(peer) = dial() {
-                let again;
-                (side, again) = standby.run_dialled(side, peer, &mut dial)?;
-                end = once_more(end, again);
-            }
-        }
+        let (mut side, end) = self.pull(side, peer, takeover)?;
         let text = match end {
             End::Done(report) if report.problems > 0 => {
                 let text = format!(
@@ -131,6 +112,54 @@ impl Activation<'_> {
         Ok((side, text))
     }
 
+    /// Takes what the peer has. What failed for a moment is tried once more: this node is about to be the one that counts.
+    fn pull(
+        &mut self,
+        side: Receiving,
+        peer: Peer,
+        takeover: Takeover,
+    ) -> Result<(Receiving, End), Failure> {
+        let begun = Instant::now();
+        let (site, rt, sender) = (self.site, self.rt, self.sender);
+        let mut party = site.party(Role::Standby);
+        party.takes_over = takeover.on_peer_active == OnPeerActive::Handover;
+        let mut quiet = |_: &Progress| {};
+        let (handle, board) = (rt.handle().clone(), self.board.clone());
+        let mut standby = Standby::new(
+            self.events,
+            sender.clone(),
+            handle,
+            board,
+            party,
+            &mut quiet,
+        );
+        standby.until = Until::CaughtUp;
+        standby.takeover = Some(takeover);
+        let mut dial = || setup::dial(site, rt, sender);
+        let (side, end) = standby.run_dialled(side, peer.clone(), &mut dial)?;
+        let left = takeover.patience.saturating_sub(begun.elapsed());
+        match &end {
+            End::Done(report) if report.problems > 0 => {
+                // It is remembered, and may be a moment's trouble.
+                tracing::warn!("not everything could be taken: it is asked for once more");
+            }
+            // A peer that fell silent would do so again, and one whose host is gone is not there to be asked.
+            End::Lost(why) if !left.is_zero() && peer.silence().is_none() && !is_dead(site, rt) => {
+                tracing::warn!("the session was lost ({why}): the peer is asked once more");
+                standby.takeover = Some(Takeover {
+                    patience: left,
+                    ..takeover
+                });
+            }
+            _ => return Ok((side, end)),
+        }
+        let Ok(peer) = dial() else {
+            return Ok((side, end));
+        };
+        let (side, again) = standby.run_dialled(side, peer, &mut dial)?;
+        Ok((side, once_more(end, again)))
+    }
+
     /// Whether the peer died, as two observations say that do not depend on each other: the stream on which it sent its
     /// changes to this node fell silent, and its host does not answer now. There is nobody to wait for then.
     fn is_gone(&mut self, side: &Receiving) -> Result<bool, Failure> {
@@ -138,11 +167,10 @@ impl Activation<'_> {
         let Some(since) = since.map_err(|e| failed(e, "see syncctl check"))? else {
             return Ok(false);
         };
-        let (rt, target) = (self.rt, self.site.target());
-        let is_dead = || rt.block_on(link::is_dead(&target, ANSWER));
+        let (rt, site) = (self.rt, self.site);
         let silence = Duration::from_millis(clock::unix_ms().saturating_sub(since));
         let left = MISSED.saturating_sub(silence);
-        if !is_dead() {
+        if !is_dead(site, rt) {
             return Ok(false);
         }
         if left.is_zero() {
@@ -154,7 +182,7 @@ impl Activation<'_> {
         if told.is_ok() {
             return Err(interrupted());
         }
-        Ok(is_dead())
+        Ok(is_dead(site, rt))
     }
 
     /// Dials the peer, for as long as nobody tells this process to end; why it cannot be reached is no failure.
@@ -192,9 +220,14 @@ fn once_more(first: End, second: End) -> End {
             problems: second.problems,
             ..first
         }),
-        (_, second @ (End::Stopped | End::Refused(_))) => second,
+        (End::Lost(_), second) | (_, second @ (End::Stopped | End::Refused(_))) => second,
         (first, _) => first,
     }
+}
+
+/// Whether the peer's host does not answer at all.
+fn is_dead(site: &Site, rt: &tokio::runtime::Runtime) -> bool {
+    rt.block_on(link::is_dead(&site.target(), ANSWER))
 }
 
 /// Returns when this process is told to end; what else it is told before it met its peer is answered or dropped.

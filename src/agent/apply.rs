@@ -190,6 +190,11 @@ impl Receiving {
             return Err(e);
         }
         let done = self.perform(&record, None)?;
+        // What could not be prepared may have come by a later operation of the batch.
+        outcome.problems.retain(|p| {
+            let last = record.steps.iter().rfind(|(_, s)| *s.path() == p.path);
+            matches!(last, Some((_, Step::Lack { .. })))
+        });
         outcome.wants.extend(done.wants);
         outcome.problems.extend(done.problems);
         outcome.preserved += done.preserved;

@@ -473,7 +473,7 @@ impl Engine {
         if !self.scanned && self.party.role == Role::Standby && self.roots.any_held() {
             self.cannot_tell();
         }
-        if !self.scanned && self.scanner.is_idle() {
+        if !self.scanned && self.scanner.is_idle() && !self.looks_once_more() {
             self.scanned = true;
             if let Some(theirs) = self.met_early.take()
                 && self.session.is_some()

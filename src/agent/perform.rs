@@ -205,16 +205,17 @@ impl<'a> Performer<'a> {
                     continue;
                 }
             };
-            let path = match step {
-                Step::Move { to, .. } => to,
-                Step::Put { path, .. } | Step::Delete { path } | Step::Lack { path, .. } => path,
-            };
+            let path = step.path();
             if self.replay.is_some() {
                 // What was done before the crash moved the time of its directory, whether or not it is done again.
                 self.touch(path);
             }
             match done {
-                Ok(()) => self.has(step)?,
+                Ok(()) => {
+                    // A batch may name a path twice.
+                    self.outcome.problems.retain(|p| p.path != *path);
+                    self.has(step)?;
+                }
                 Err(Fault::Want) => self.want(step, path)?,
                 Err(Fault::Problem { operation, cause }) => {
                     self.lack_step(step, path)?;

@@ -88,6 +88,15 @@ pub enum Step {
 }
 
 impl Step {
+    /// The path that is another one when it was done.
+    #[must_use]
+    pub fn path(&self) -> &TreePath {
+        match self {
+            Self::Move { to, .. } => to,
+            Self::Put { path, .. } | Self::Delete { path } | Self::Lack { path, .. } => path,
+        }
+    }
+
     /// The slot it needs, and the path whose root holds that.
     #[must_use]
     pub fn slot(&self) -> Option<(&TreePath, &str)> {

@@ -270,6 +270,13 @@ impl Session {
         self.phase = Phase::Round(Box::new(round));
     }
 
+    /// Paths that the round cannot bring: it is not settled then.
+    pub fn not_sent(&mut self, paths: impl IntoIterator<Item = TreePath>) {
+        if let Phase::Round(round) = &mut self.phase {
+            round.not_sent.extend(paths);
+        }
+    }
+
     /// The peer needs these; `false` where it asks for more than is held.
     #[must_use]
     pub fn want(&mut self, dir: &TreePath, names: Vec<Wanted>) -> bool {

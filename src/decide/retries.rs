@@ -81,6 +81,25 @@ impl Retries {
         taken
     }
 
+    /// Takes the paths that failed once, before their time.
+    pub fn take_new(&mut self, now: u64) -> Vec<TreePath> {
+        let mut taken = Vec::new();
+        for (path, held) in &mut self.held {
+            if held.pause == FIRST && matches!(held.next, Next::Due(_)) {
+                held.next = Next::Tried(now);
+                taken.push(path.clone());
+            }
+        }
+        self.waiting -= taken.len();
+        taken
+    }
+
+    /// The paths that wait.
+    pub fn paths(&self) -> impl Iterator<Item = &TreePath> {
+        let waits = |(path, held): (_, &Held)| matches!(held.next, Next::Due(_)).then_some(path);
+        self.held.iter().filter_map(waits)
+    }
+
     /// Takes the paths whose time has come; all of them where somebody waits (`hurried`).
     pub fn take(&mut self, now: u64, hurried: bool) -> Vec<TreePath> {
         let mut taken = Vec::new();
@@ -105,6 +124,19 @@ mod tests {
 
     fn path(name: &str) -> TreePath {
         TreePath::new(RootId(0), RelPath::parse(name.as_bytes()).expect("a path"))
+    }
+
+    #[test]
+    fn what_failed_once_can_be_taken_before_its_time_once() {
+        let mut retries = Retries::default();
+        retries.add(path("a"), 0);
+        retries.add(path("b"), 0);
+        assert_eq!(retries.take_new(0), [path("a"), path("b")]);
+        assert_eq!(retries.waiting(), 0);
+        retries.solved(&path("a"));
+        retries.add(path("b"), 0);
+        assert!(retries.take_new(0).is_empty());
+        assert_eq!(retries.paths().collect::<Vec<_>>(), [&path("b")]);
     }
 
     #[test]
@@ -161,6 +193,10 @@ mod tests {
         assert!(!retries.take_one(&path("b"), LEAST));
         retries.add(path("c"), 0);
         assert_eq!(retries.waiting(), 2);
+        assert_eq!(
+            retries.paths().collect::<Vec<_>>(),
+            [&path("a"), &path("c")]
+        );
         assert_eq!(retries.take(0, true), [path("a"), path("c")]);
     }
 

@@ -226,7 +226,10 @@ pub fn preserved(pair: &Pair, side: Side, root: &str) -> Vec<(String, Vec<u8>)> 
         let note: Value = serde_json::from_str(line).expect("a line of preserved.jsonl");
         let id = note["id"].as_str().expect("an id");
         let path = note["path"].as_str().expect("a path").to_owned();
-        if let Ok(bytes) = fs::read(dir.join(id)) {
+        // To read a fifo is to wait for somebody who writes.
+        let at = dir.join(id);
+        let is_file = at.symlink_metadata().is_ok_and(|m| m.is_file());
+        if let Some(bytes) = is_file.then(|| fs::read(at).ok()).flatten() {
             found.push((path, bytes));
         }
     }
@@ -256,6 +259,17 @@ pub fn feed(mut command: Command, input: &[u8]) -> (i32, String) {
     // It may end before it has read everything.
     let _ = child.stdin.take().expect("a pipe").write_all(input);
     said(&child.wait_with_output().expect("it ends"))
+}
+
+/// Makes a program of a script. Another process writes it: one that this one starts elsewhere at the same moment would hold it
+/// open for writing a little longer, and what is open for writing cannot be run.
+pub fn program(path: &Path, script: &str) {
+    let mut writer = Command::new("/bin/sh");
+    writer
+        .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+        .arg(path);
+    let (code, text) = feed(writer, script.as_bytes());
+    assert_eq!(code, 0, "{}: {text}", path.display());
 }
 
 /// Sends a signal to a process that this test started.

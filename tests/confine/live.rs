@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use osm_failover::decide::confine::kept;
 
 use crate::common::node::{Pair, Side};
-use crate::common::steps::{LONG, flushed_equal, in_sync, until};
+use crate::common::steps::{self, LONG, flushed_equal, in_sync, until};
 use crate::options;
 
 /// What the kernel says of a thread: name of a line and the rest of it.
@@ -65,8 +64,7 @@ fn a_hook_of_a_receiver_is_not_confined() {
     let program = desk.path().join("hook");
     let script = "#!/bin/sh\ncat /proc/self/status > \"$0.status\"\ncp \"$OSM_PATHS_FILE\" \"$0.paths\"\n\
         head -c 1 /etc/passwd > \"$0.read\"\nmv \"$0.paths\" \"$0.done\"\n";
-    fs::write(&program, script).expect("a program");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
+    steps::program(&program, script);
     let mut options = options!();
     options.tables = format!("[[hook]]\nrun = ['{}']\n", program.display());
     let pair = in_sync(options);

@@ -1,5 +1,8 @@
 //! Runs a scenario with one fault and looks whether the promises hold.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -38,6 +41,7 @@ pub(crate) fn run(scenario: &Scenario, order: Option<&Order>) -> Result<Option<S
         (scenario.change)(&stage);
     }
     let new = stage.tree(source);
+    let written = contents(&stage, source, &new);
     stage.arm();
     let outcome = go(&mut stage, scenario, order.is_some())?;
     stage.disarm();
@@ -50,6 +54,9 @@ pub(crate) fn run(scenario: &Scenario, order: Option<&Order>) -> Result<Option<S
     }
     finish(&mut stage, scenario, crash, outcome)?;
     judge(&stage, scenario, before)?;
+    if scenario.may_keep {
+        nothing_is_gone(&stage, source, &written)?;
+    }
     for (last, order) in stage.ended.iter().zip(order) {
         println!("{}:{order}: syncd ended by itself: {last}", scenario.name);
     }
@@ -78,13 +85,14 @@ fn go(
     awaited: bool,
 ) -> Result<Option<(Option<i32>, String)>, String> {
     let outcome = match scenario.target {
-        Target::Command(side, args) => {
+        Target::Command(side, args) | Target::Answer(side, args) => {
             let log = stage.pair.daemon_log(side);
             let mut args = args.to_vec();
             if args == ["activate"] {
                 args.extend(["--log", &log]);
             }
-            let (status, text) = stage.planned(side, &args)?;
+            let planned = matches!(scenario.target, Target::Command(..));
+            let (status, text) = stage.run(side, &args, planned)?;
             if status.code() == Some(101) || text.contains("panicked") {
                 return Err(format!("{args:?} panicked: {text}"));
             }
@@ -136,11 +144,16 @@ fn after_crash(
     new: &Snapshot,
 ) -> Result<(), String> {
     let receiver = scenario.receiver;
-    let stopped = !matches!(scenario.target, Target::Command(..));
+    let stopped = scenario.target.command().is_none();
     if stopped {
         stage.wait_gone(receiver)?;
     }
-    each_old_or_new(&stage.tree(receiver), old, new, scenario.first)?;
+    let mut now = stage.tree(receiver);
+    if let Some(file) = scenario.grows {
+        is_part(stage, scenario, file)?;
+        now.insert(file.into(), new[file.as_bytes()].clone());
+    }
+    each_old_or_new(&now, old, new, scenario.first)?;
     if !stopped || scenario.first {
         return Ok(());
     }
@@ -195,6 +208,19 @@ fn each_old_or_new(
     Err(format!("away for a while: {}", gone.join(", ")))
 }
 
+/// A file that is extended in place is the new one up to somewhere.
+fn is_part(stage: &Stage, scenario: &Scenario, file: &str) -> Result<(), String> {
+    let read = |side| {
+        let path = stage.pair.root(side, "data").join(file);
+        std::fs::read(path).map_err(|e| format!("{file}: {e}"))
+    };
+    let (now, new) = (read(scenario.receiver)?, read(other(scenario.receiver))?);
+    if new.starts_with(&now) {
+        return Ok(());
+    }
+    Err(format!("{file} is no part of the new one"))
+}
+
 /// Without the fault everything ends as it should.
 fn finish(
     stage: &mut Stage,
@@ -202,7 +228,7 @@ fn finish(
     crash: bool,
     outcome: Option<(Option<i32>, String)>,
 ) -> Result<(), String> {
-    if let (Target::Command(side, args), Some((code, text))) = (scenario.target, outcome) {
+    if let (Some((side, args)), Some((code, text))) = (scenario.target.command(), outcome) {
         if code.is_none() && !(crash && stage.hit().is_some()) {
             return Err(format!("{args:?} was killed: {text}"));
         }
@@ -220,7 +246,14 @@ fn finish(
         if args == ["activate"] {
             args.extend(["--log", &log]);
         }
-        let (again, said) = ctl_when_free(&stage.pair, side, &args);
+        let mut last = (-1, String::new());
+        // The node that answers may still be busy with what failed there: then it is said that the command is to be run again.
+        let answers = matches!(scenario.target, Target::Answer(..));
+        until(if answers { LONG } else { Duration::ZERO }, || {
+            last = ctl_when_free(&stage.pair, side, &args);
+            last.0 == 0
+        });
+        let (again, said) = last;
         if again != 0 {
             return Err(format!(
                 "{args:?} once more: {again} {said}\nfirst: {code:?} {text}"
@@ -231,7 +264,37 @@ fn finish(
             stage.start(Side::A, false);
         }
     }
+    if scenario.may_keep {
+        // Whichever data it has, its service writes; until then the other one, which may have newer data, is not overwritten.
+        let root = stage.pair.root(scenario.active, "data");
+        std::fs::write(root.join("written since"), "by the service").expect("a file");
+    }
     stage.settle(scenario.active, crash)
+}
+
+/// What the files of a tree hold.
+fn contents(stage: &Stage, side: Side, tree: &Snapshot) -> Vec<(PathBuf, Vec<u8>)> {
+    let root = stage.pair.root(side, "data");
+    let files = tree.iter().filter(|(_, f)| f.kind == "file");
+    let paths = files.map(|(path, _)| PathBuf::from(OsStr::from_bytes(path)));
+    let read = |p: PathBuf| std::fs::read(root.join(&p)).ok().map(|bytes| (p, bytes));
+    paths.filter_map(read).collect()
+}
+
+/// What was written on a node is in the tree, or preserved there.
+fn nothing_is_gone(
+    stage: &Stage,
+    side: Side,
+    written: &[(PathBuf, Vec<u8>)],
+) -> Result<(), String> {
+    let root = stage.pair.root(side, "data");
+    for (path, content) in written {
+        let there = std::fs::read(root.join(path)).is_ok_and(|now| now == *content);
+        if !there && !is_preserved(&stage.pair, side, "data", content) {
+            return Err(format!("{} is gone", path.display()));
+        }
+    }
+    Ok(())
 }
 
 fn judge(stage: &Stage, scenario: &Scenario, before: [(u64, u64); 2]) -> Result<(), String> {
@@ -251,7 +314,7 @@ fn judge(stage: &Stage, scenario: &Scenario, before: [(u64, u64); 2]) -> Result<
     for side in [Side::A, Side::B] {
         let kept = crate::common::steps::preserved(&stage.pair, side, "data");
         let wanted = scenario.keeps.iter().filter(|k| k.0 == side).count();
-        if kept.len() > wanted {
+        if kept.len() > wanted && !scenario.may_keep {
             let names: Vec<_> = kept.iter().map(|k| &k.0).collect();
             return Err(format!(
                 "needlessly preserved on {}: {names:?}",

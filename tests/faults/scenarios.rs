@@ -1,16 +1,14 @@
 //! What is done while something fails.
 
-use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
-
-use crate::common::kinds::noise;
 use crate::common::node::Side;
-use crate::common::steps::{LONG, activate, deactivate, must, noted, signal, until, well};
 
 use super::points::{try_one, try_points, try_some};
+use super::prepare::{
+    answer_activation, answer_resolve, answer_resync, before_activation, before_deactivation,
+    before_resolve, before_resync, daemon_first, daemon_in_sync, serve_first, serve_in_sync,
+};
 use super::stage::Stage;
+use super::trees::{append, delta, mass_delete, mixed, nothing, renames};
 
 /// The process whose calls fail.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +19,18 @@ pub(crate) enum Target {
     Daemon,
     /// `syncctl` of a node with these arguments, and what it starts.
     Command(Side, &'static [&'static str]),
+    /// What runs on the other node while `syncctl` of this one does with these arguments.
+    Answer(Side, &'static [&'static str]),
+}
+
+impl Target {
+    /// The command that the scenario is about, and on which node it runs.
+    pub(crate) fn command(self) -> Option<(Side, &'static [&'static str])> {
+        match self {
+            Self::Command(side, args) | Self::Answer(side, args) => Some((side, args)),
+            Self::Serve | Self::Daemon => None,
+        }
+    }
 }
 
 /// One of them.
@@ -41,218 +51,17 @@ pub(crate) struct Scenario {
     pub(crate) active: Side,
     /// Contents that must be preserved, with where they stood.
     pub(crate) keeps: &'static [(Side, &'static str, &'static str)],
+    /// The node that becomes active may have to go on without what the other one wrote last, which is preserved then.
+    pub(crate) may_keep: bool,
+    /// A file that is extended in place.
+    pub(crate) grows: Option<&'static str>,
 }
 
 impl Scenario {
     /// Whether a node is active when it is over.
     pub(crate) fn active_after(&self) -> bool {
-        !matches!(self.target, Target::Command(_, ["deactivate"]))
+        !matches!(self.target.command(), Some((_, ["deactivate"])))
     }
-}
-
-/// A large file that is changed in a few places: beyond what travels inside a batch.
-const LARGE: usize = 3 << 20;
-
-fn write(root: &Path, name: &str, content: impl AsRef<[u8]>) {
-    fs::write(root.join(name), content).expect("a file");
-}
-
-/// A tree with something of every kind.
-fn fill(root: &Path) {
-    for dir in ["d", "many", "e"] {
-        fs::create_dir(root.join(dir)).expect("a directory");
-    }
-    for i in 0..12 {
-        write(root, &format!("many/f{i}"), format!("first {i}"));
-    }
-    for name in ["both", "gone", "mode", "swap1", "swap2", "d/deep"] {
-        write(root, name, format!("first {name}"));
-    }
-    write(root, "large", noise(LARGE, 7));
-    write(root, "middle", noise(200_000, 8));
-    fs::hard_link(root.join("both"), root.join("other name")).expect("a name");
-    symlink("both", root.join("link")).expect("a link");
-    let file = File::open(root.join("mode")).expect("a file");
-    rustix::fs::fsetxattr(&file, "user.k", b"v", rustix::fs::XattrFlags::empty())
-        .expect("an attribute");
-}
-
-/// Both in sync, A active; nothing is sent from now on.
-fn in_sync(stage: &mut Stage, planned: bool) {
-    fill(&stage.pair.root(Side::A, "data"));
-    stage.start(Side::A, planned);
-    stage.settle(Side::A, false).expect("in sync");
-    well(&stage.pair, Side::A, &["pause"]);
-}
-
-fn serve_in_sync(stage: &mut Stage) {
-    stage.plan_serve(Side::B);
-    in_sync(stage, false);
-}
-
-fn daemon_in_sync(stage: &mut Stage) {
-    in_sync(stage, true);
-}
-
-fn serve_first(stage: &mut Stage) {
-    stage.plan_serve(Side::B);
-    daemon_first(stage);
-}
-
-fn daemon_first(stage: &mut Stage) {
-    fill(&stage.pair.root(Side::A, "data"));
-    write(&stage.pair.root(Side::B, "data"), "both", "a stranger");
-}
-
-fn nothing(_: &Stage) {}
-
-/// Every kind of operation in one batch.
-fn mixed(stage: &Stage) {
-    let root = stage.pair.root(Side::A, "data");
-    write(&root, "both", "second both");
-    write(&root, "new", "second new");
-    write(&root, "middle", noise(220_000, 9));
-    fs::create_dir_all(root.join("made/deep")).expect("a directory");
-    write(&root, "made/deep/file", "second deep");
-    fs::remove_file(root.join("gone")).expect("removed");
-    fs::rename(root.join("many/f1"), root.join("made/moved")).expect("renamed");
-    fs::set_permissions(root.join("mode"), fs::Permissions::from_mode(0o640)).expect("the mode");
-    let file = File::open(root.join("mode")).expect("a file");
-    rustix::fs::fsetxattr(&file, "user.k", b"w", rustix::fs::XattrFlags::empty())
-        .expect("an attribute");
-    fs::remove_file(root.join("link")).expect("removed");
-    symlink("new", root.join("link")).expect("a link");
-    must("mkfifo", &[&root.join("fifo").display().to_string()]);
-    fs::hard_link(root.join("new"), root.join("new too")).expect("a name");
-    fs::remove_dir(root.join("e")).expect("removed");
-    write(&root, "e", "a file now");
-}
-
-/// Some pages of a large file, and some more at its end.
-fn delta(stage: &Stage) {
-    let path = stage.pair.root(Side::A, "data").join("large");
-    let mut file = File::options().write(true).open(path).expect("a file");
-    for at in [10_000, 900_000, 2_500_000, LARGE as u64] {
-        file.seek(SeekFrom::Start(at)).expect("a place");
-        file.write_all(&noise(5000, at)).expect("written");
-    }
-}
-
-/// A directory, and two files that change places.
-fn renames(stage: &Stage) {
-    let root = stage.pair.root(Side::A, "data");
-    fs::rename(root.join("many"), root.join("d/all")).expect("renamed");
-    for (from, to) in [("swap1", "x"), ("swap2", "swap1"), ("x", "swap2")] {
-        fs::rename(root.join(from), root.join(to)).expect("renamed");
-    }
-}
-
-fn mass_delete(stage: &Stage) {
-    let root = stage.pair.root(Side::A, "data");
-    for name in ["many", "d", "e"] {
-        fs::remove_dir_all(root.join(name)).expect("removed");
-    }
-    for name in ["large", "middle", "gone", "swap1", "other name"] {
-        fs::remove_file(root.join(name)).expect("removed");
-    }
-}
-
-/// B lacks what A wrote last; A is down, and can be asked.
-fn before_activation(stage: &mut Stage) {
-    fill(&stage.pair.root(Side::A, "data"));
-    activate(&stage.pair, Side::A);
-    stage.settle(Side::A, false).expect("in sync");
-    stage.pair.cut().expect("cut");
-    mixed(stage);
-    let seen = until(
-        LONG,
-        noted(&stage.pair, Side::A, |s| s["pending"]["paths"] != 0),
-    );
-    assert!(seen, "{:?}", stage.status(Side::A));
-    stage.pair.kill_daemon(Side::A);
-    stage.pair.restore().expect("mended");
-}
-
-/// A is active, and has something to send.
-fn before_deactivation(stage: &mut Stage) {
-    fill(&stage.pair.root(Side::A, "data"));
-    activate(&stage.pair, Side::A);
-    stage.settle(Side::A, false).expect("in sync");
-}
-
-/// A went down with a tail that nobody has, B is active and wrote.
-fn before_resync(stage: &mut Stage) {
-    fill(&stage.pair.root(Side::A, "data"));
-    activate(&stage.pair, Side::A);
-    stage.settle(Side::A, false).expect("in sync");
-    let sequence = stage.status(Side::A).expect("status")["sequence"].as_u64();
-    let serve = fs::read_to_string(stage.pair.dir().join("serve-b.pid")).expect("a pid");
-    signal(serve.trim().parse().expect("a pid"), "STOP");
-    // In one piece: of more batches than may be on their way at a time, the last would get no number.
-    let syncd = stage.pair.daemon(Side::A).expect("A is active");
-    signal(syncd.cast_signed(), "STOP");
-    write_tail(stage);
-    signal(syncd.cast_signed(), "CONT");
-    let numbered = until(LONG, || {
-        let status = stage.status(Side::A).unwrap_or_default();
-        status["sequence"].as_u64() >= sequence.map(|n| n + 2)
-    });
-    assert!(numbered, "the tail has numbers");
-    stage.pair.kill_daemon(Side::A);
-    stage.pair.kill_serve(Side::B);
-    stage.pair.cut().expect("cut");
-    stage.wait_gone(Side::B).expect("B is free");
-    activate(&stage.pair, Side::B);
-    write_on_b(stage);
-    stage.pair.restore().expect("mended");
-}
-
-fn write_tail(stage: &Stage) {
-    let root = stage.pair.root(Side::A, "data");
-    write(&root, "d/deep", "apart osm1");
-    write(&root, "of A", "made on A alone");
-}
-
-/// What B changes while it is active alone; it is in its index afterwards.
-fn write_on_b(stage: &Stage) {
-    let root = stage.pair.root(Side::B, "data");
-    write(&root, "d/deep", "apart osm2");
-    write(&root, "of B", "made on B alone");
-    write(&root, "middle", noise(210_000, 11));
-    fs::rename(root.join("many"), root.join("moved")).expect("renamed");
-    let noted = until(
-        LONG,
-        noted(&stage.pair, Side::B, |s| s["epoch"].as_u64() >= Some(2)),
-    );
-    assert!(noted, "{:?}", stage.status(Side::B));
-}
-
-/// Both wrote alone; B is active.
-fn before_resolve(stage: &mut Stage) {
-    fill(&stage.pair.root(Side::A, "data"));
-    activate(&stage.pair, Side::A);
-    stage.settle(Side::A, false).expect("in sync");
-    stage.pair.cut().expect("cut");
-    let alone = until(LONG, || {
-        let status = stage.status(Side::A).unwrap_or_default();
-        status["peer"]["state"] == "unreachable"
-    });
-    assert!(alone, "the cut is noticed");
-    write_tail(stage);
-    let seen = until(
-        LONG,
-        noted(&stage.pair, Side::A, |s| s["epoch"].as_u64() >= Some(2)),
-    );
-    assert!(seen, "{:?}", stage.status(Side::A));
-    activate(&stage.pair, Side::B);
-    write_on_b(stage);
-    deactivate(&stage.pair, Side::A);
-    stage.pair.restore().expect("mended");
-    let told = until(LONG, || {
-        let status = stage.status(Side::B).unwrap_or_default();
-        status["peer"]["state"] == "diverged"
-    });
-    assert!(told, "{:?}", stage.status(Side::B));
 }
 
 const PLAIN: Scenario = Scenario {
@@ -264,6 +73,8 @@ const PLAIN: Scenario = Scenario {
     receiver: Side::B,
     active: Side::A,
     keeps: &[],
+    may_keep: false,
+    grows: None,
 };
 
 const STRANGER: &[(Side, &str, &str)] = &[(Side::B, "both", "a stranger")];
@@ -290,6 +101,13 @@ const RESYNC: Scenario = Scenario {
     ..PLAIN
 };
 
+const RESOLVE: Scenario = Scenario {
+    name: "resolve",
+    target: Target::Command(Side::A, &["resolve", "--keep", "peer"]),
+    prepare: before_resolve,
+    ..RESYNC
+};
+
 /// Both nodes stand at the same number after the session, so nobody would ever have sent it again.
 #[test]
 fn what_failed_in_an_activation_is_taken_once_more() {
@@ -298,6 +116,40 @@ fn what_failed_in_an_activation_is_taken_once_more() {
         &ACTIVATION,
         "EIO:5:utimensat file data/.osm-failover/staging/s#",
     );
+}
+
+const ACTIVATION_ANSWERED: Scenario = Scenario {
+    name: "activation-answered",
+    target: Target::Answer(Side::B, &["activate"]),
+    prepare: answer_activation,
+    may_keep: true,
+    ..ACTIVATION
+};
+
+/// The node went on without what the other one could have told it a moment later.
+#[test]
+fn a_peer_that_is_lost_in_an_activation_is_asked_once_more() {
+    let without = Scenario {
+        may_keep: false,
+        ..ACTIVATION_ANSWERED
+    };
+    try_one(&without, "ENOSPC:5:pwrite64 file state/index.db-wal");
+}
+
+/// A batch may bring a path twice: what failed at first and came then was told as a problem for good.
+#[test]
+fn what_comes_with_the_same_batch_is_no_problem() {
+    try_one(&ACTIVATION, "EIO:1:renameat2 file data/both");
+    try_one(
+        &ACTIVATION,
+        "EINTR:2:openat file data/.osm-failover/staging/s#",
+    );
+}
+
+/// A node that ended without order looks over its trees; nobody looked again at what it could not look at.
+#[test]
+fn what_cannot_be_looked_at_in_an_activation_is_looked_at_once_more() {
+    try_one(&ACTIVATION_ANSWERED, "EIO:4:openat file data");
 }
 
 /// Nobody was told, and nobody looked again.
@@ -470,13 +322,52 @@ fn resync() {
 
 #[test]
 fn resolve() {
+    try_points(&RESOLVE);
+}
+
+#[test]
+fn append_on_standby() {
     try_points(&Scenario {
-        name: "resolve",
-        target: Target::Command(Side::A, &["resolve", "--keep", "peer"]),
-        prepare: before_resolve,
-        receiver: Side::A,
-        active: Side::B,
-        keeps: TAIL,
+        name: "append-on-standby",
+        change: append,
+        grows: Some("large"),
         ..PLAIN
+    });
+}
+
+#[test]
+fn append_on_active() {
+    try_points(&Scenario {
+        name: "append-on-active",
+        target: Target::Daemon,
+        prepare: daemon_in_sync,
+        change: append,
+        grows: Some("large"),
+        ..PLAIN
+    });
+}
+
+#[test]
+fn activation_answered() {
+    try_points(&ACTIVATION_ANSWERED);
+}
+
+#[test]
+fn resync_answered() {
+    try_points(&Scenario {
+        name: "resync-answered",
+        target: Target::Answer(Side::A, &["resync"]),
+        prepare: answer_resync,
+        ..RESYNC
+    });
+}
+
+#[test]
+fn resolve_answered() {
+    try_points(&Scenario {
+        name: "resolve-answered",
+        target: Target::Answer(Side::A, &["resolve", "--keep", "peer"]),
+        prepare: answer_resolve,
+        ..RESOLVE
     });
 }

@@ -65,18 +65,13 @@ impl Stage {
 
     /// Starts a daemon, under the plan or not.
     pub(crate) fn start(&mut self, side: Side, planned: bool) {
-        let words = if planned {
-            self.words(side)
-        } else {
-            Vec::new()
-        };
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.pair.daemon_log(side))
             .expect("the log");
         let child = self
-            .command(side, &words, env!("CARGO_BIN_EXE_syncd"))
+            .command(side, planned, env!("CARGO_BIN_EXE_syncd"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
             .stderr(log)
@@ -85,7 +80,12 @@ impl Stage {
         self.daemons[side as usize] = Some(child);
     }
 
-    fn command(&self, side: Side, words: &[String], program: &str) -> Command {
+    fn command(&self, side: Side, planned: bool, program: &str) -> Command {
+        let words = if planned {
+            self.words(side)
+        } else {
+            Vec::new()
+        };
         let mut all = words.iter().map(String::as_str).chain([program]);
         let mut command = Command::new(all.next().unwrap_or(program));
         command
@@ -96,19 +96,20 @@ impl Stage {
         command
     }
 
-    /// Runs `syncctl` under the plan; how it ended, and what it said.
+    /// Runs `syncctl`, under the plan or not; how it ended, and what it said.
     ///
     /// # Errors
     /// It did not end.
-    pub(crate) fn planned(
+    pub(crate) fn run(
         &self,
         side: Side,
         args: &[&str],
+        planned: bool,
     ) -> Result<(ExitStatus, String), String> {
         let said = self.dir.join("said");
         let file = File::create(&said).expect("a file");
         let mut child = self
-            .command(side, &self.words(side), env!("CARGO_BIN_EXE_syncctl"))
+            .command(side, planned, env!("CARGO_BIN_EXE_syncctl"))
             .args(args)
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a file"))
@@ -166,16 +167,19 @@ impl Stage {
         Ok(true)
     }
 
-    /// Whether a daemon in the background ended with an error that it told; it is started as a cluster manager would that
-    /// finds it stopped.
-    fn gave_up(&mut self, side: Side) -> bool {
+    /// Whether a daemon in the background was killed, or ended with an error that it told; it is started as a cluster manager
+    /// would that finds it stopped.
+    fn gave_up(&mut self, side: Side, crash: bool) -> bool {
         let log = self.pair.log(side);
         let last = log.lines().last().unwrap_or_default();
         let told = last.contains("ERROR") && last.contains("see syncctl check");
-        if !told || self.daemons[side as usize].is_some() {
+        let killed = crash && self.hit().is_some();
+        if !(told || killed) || self.daemons[side as usize].is_some() {
             return false;
         }
-        self.ended.push(last.to_owned());
+        if told {
+            self.ended.push(last.to_owned());
+        }
         let log = self.pair.daemon_log(side);
         ctl(&self.pair, side, &["activate", "--log", &log]);
         true
@@ -201,7 +205,8 @@ impl Stage {
                 }
             }
             let status = self.status(side);
-            if status.as_ref().is_some_and(|s| s["role"] == "stopped") && self.gave_up(side) {
+            if status.as_ref().is_some_and(|s| s["role"] == "stopped") && self.gave_up(side, crash)
+            {
                 restarts += 1;
                 if restarts > 3 {
                     return Err(format!("syncd does not stay: {:?}", self.ended));

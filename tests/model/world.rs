@@ -5,13 +5,14 @@ mod changes;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::common::node::{Options, Pair, Side};
 use crate::common::random::Random;
 use crate::common::steps::{
-    LONG, activate, ctl, ctl_when_free, idle, preserved, state, until, wait_equal, wait_serve_gone,
+    self, LONG, activate, ctl, ctl_when_free, idle, preserved, state, until, wait_equal,
+    wait_serve_gone,
 };
 use crate::options;
 use crate::versions::{Model, Tree, number_of};
@@ -93,8 +94,7 @@ fn with_clocks(options: &mut Options, dir: &Path, shim: &Path) {
             program.display()
         );
         *program = dir.join(program.file_name().expect("a name"));
-        fs::write(&*program, script).expect("a script");
-        fs::set_permissions(&*program, fs::Permissions::from_mode(0o755)).expect("a program");
+        steps::program(program, &script);
     }
 }
 

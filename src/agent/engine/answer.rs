@@ -252,9 +252,8 @@ impl Engine {
             .problem(&self.side.node.show(&path), "read", cause);
         if self.party.role != Role::Active
             && let Some(session) = &mut self.session
-            && let Phase::Round(round) = &mut session.phase
         {
-            round.not_sent.insert(path);
+            session.not_sent([path]);
             return Ok(());
         }
         self.peer_lacks(&path, 0)?;

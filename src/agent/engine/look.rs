@@ -13,6 +13,7 @@ use crate::agent::session::Phase;
 use crate::decide::dirty::Touch;
 use crate::decide::growth::is_overdue;
 use crate::model::path::{RelPath, RootId, TreePath};
+use crate::wire::message::Role;
 
 impl Engine {
     /// Asks for a scan of every root.
@@ -47,6 +48,21 @@ impl Engine {
                 self.read_large(path, false, since);
             }
         }
+    }
+
+    /// Whether the first look over the trees of a node that is not active is not over: there are paths that it came upon, or
+    /// that could not be looked at, and are once more. Nobody looks later, and whoever takes its data is to have all of them.
+    pub(super) fn looks_once_more(&mut self) -> bool {
+        if self.party.role == Role::Active {
+            return false;
+        }
+        for path in self.again.take_new(self.hints.now()) {
+            self.hints.touch(path, Touch::Changed);
+        }
+        for dir in self.unlisted.take_new(self.hints.now()) {
+            self.hints.subtree(dir);
+        }
+        self.hints.pending().0 > 0
     }
 
     /// Paths that are to be looked at again without another event.

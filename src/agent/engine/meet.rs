@@ -149,6 +149,9 @@ impl Engine {
                     self.side.node.found()?;
                 }
                 session.begin(&self.side.node, since, full, dry_run, &empty);
+                if self.party.role == Role::Standby {
+                    session.not_sent(self.again.paths().chain(self.unlisted.paths()).cloned());
+                }
                 // It may stand further back than it once did, and what it lacks is what would be lost now.
                 self.acked = since;
                 let peer_index_fresh = theirs.index_fresh;
