@@ -136,6 +136,15 @@ fn a_peer_that_is_lost_in_an_activation_is_asked_once_more() {
     try_one(&without, "ENOSPC:5:pwrite64 file state/index.db-wal");
 }
 
+/// The node that answered went on without a session, and its silence was waited for.
+#[test]
+fn a_batch_that_cannot_be_staged_in_an_activation_is_asked_for_once_more() {
+    try_one(
+        &ACTIVATION,
+        "EIO:1:fsync file data/.osm-failover/staging/s#",
+    );
+}
+
 /// A batch may bring a path twice: what failed at first and came then was told as a problem for good.
 #[test]
 fn what_comes_with_the_same_batch_is_no_problem() {

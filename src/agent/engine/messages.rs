@@ -66,7 +66,7 @@ impl Engine {
                 problems,
             } => {
                 self.acked(number, wants, problems)?;
-                return Ok(self.given);
+                return Ok(self.given || self.session.is_none());
             }
             Message::Failed { number, cause } => self.failed(number, &cause),
             Message::Signature {
@@ -90,7 +90,8 @@ impl Engine {
                 return Ok(self.out_of_place(&kind));
             }
         }
-        Ok(false)
+        // What it led to may have ended the session.
+        Ok(self.session.is_none())
     }
 
     /// Ends the session over a message that no peer of ours sends now; `true`, since it has ended.

@@ -72,7 +72,8 @@ fn below_a_renamed_directory() {
             b.assert_covered(&files);
             let events = b.events();
             assert!(covers(&events, &path(from)) && covers(&events, &path(to)));
-            if choice == Choice::Fanotify {
+            // The queue may overflow by what other tests do on the same file system; then all is looked at.
+            if choice == Choice::Fanotify && !events.contains(&Event::Overflow) {
                 let pair = [from, to].map(|p| Event::Touched(path(p), Touch::Changed));
                 assert!(events.windows(2).any(|w| w == pair), "{events:?}");
                 // It may have been elsewhere meanwhile, so all of it is looked at, and nothing but it.
