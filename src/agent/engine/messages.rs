@@ -9,7 +9,7 @@ impl Engine {
     /// Handles a message of the session that is up; `true` tells that the session ended.
     pub(super) fn message(&mut self, message: Message) -> Result<bool, EngineError> {
         let Some(message) = self.gift(message)? else {
-            return Ok(false);
+            return Ok(self.session.is_none());
         };
         let Some(session) = &mut self.session else {
             return Ok(false);
@@ -28,14 +28,11 @@ impl Engine {
                     *there = Changed { paths, more };
                 }
             }
-            Message::Bye { text } => {
-                self.link_down(&text);
-                return Ok(true);
-            }
+            Message::Bye { text } => self.link_down(&text),
             Message::Asked { .. } if session.gives => self.asked_of_gift(),
             Message::Want { dir, names } => {
                 if !session.want(&dir, names) {
-                    return Ok(self.too_much("wants more than any round lists"));
+                    self.too_much("wants more than any round lists");
                 }
             }
             Message::Asked {
@@ -78,35 +75,30 @@ impl Engine {
             } => {
                 let part = (path, Some((basis, size, data, last)));
                 if self.bulk.signatures.try_send(part).is_err() {
-                    return Ok(self.too_much("sends signatures that nobody asked for"));
+                    self.too_much("sends signatures that nobody asked for");
                 }
             }
             Message::Differences { paths } if self.commands.is_comparing() => {
                 self.differences(paths);
             }
             Message::Compared { paths } => self.commands.compared(paths),
-            other => {
-                let kind = other.kind();
-                return Ok(self.out_of_place(&kind));
-            }
+            other => self.out_of_place(&other.kind()),
         }
         // What it led to may have ended the session.
         Ok(self.session.is_none())
     }
 
-    /// Ends the session over a message that no peer of ours sends now; `true`, since it has ended.
-    fn out_of_place(&mut self, kind: &str) -> bool {
+    /// Ends the session over a message that no peer of ours sends now.
+    fn out_of_place(&mut self, kind: &str) {
         let peer = &self.party.peer;
         self.link_down(&format!(
             "{peer} sent a message that has no place here: {kind}"
         ));
-        true
     }
 
     /// Ends the session of a peer that would have this node hold more than a peer of ours ever needs.
-    fn too_much(&mut self, what: &str) -> bool {
+    fn too_much(&mut self, what: &str) {
         let text = format!("{} {what}", self.party.peer);
         self.link_down(&text);
-        true
     }
 }
