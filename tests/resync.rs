@@ -19,5 +19,7 @@ mod names;
 mod returned;
 #[path = "resync/strays.rs"]
 mod strays;
+#[path = "resync/unread.rs"]
+mod unread;
 #[path = "resync/whole.rs"]
 mod whole;

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::apply::Receiving;
 use super::board::Board;
 use super::engine::Event;
+use super::meeting::some_of;
 use super::owner::{Site, failed};
 use super::peer::{self, MISSED, Peer};
 use super::setup;
@@ -28,6 +29,8 @@ pub const IN_STEP: &str = "in_step_ms";
 /// Time in which a host that lives accepts or refuses a connection, with room to spare on any network that two nodes of
 /// a cluster share.
 const ANSWER: Duration = Duration::from_millis(200);
+/// Paths named in a sentence.
+const SHOWN: usize = 5;
 
 /// What an activation works with.
 pub struct Activation<'a> {
@@ -278,6 +281,13 @@ fn local(side: &mut Receiving) -> Result<String, Failure> {
     };
     if node.epochs.catching_up() {
         text += " which are between two states, since a catch-up was interrupted";
+    }
+    let lacked = node.store.lacked();
+    let lacked = lacked.map_err(|e| failed(e, "see syncctl check"))?;
+    if !lacked.is_empty() {
+        let shown = lacked.iter().take(SHOWN).map(|l| node.show(&l.path));
+        let shown = some_of(&shown.collect::<Vec<_>>(), lacked.len() as u64);
+        text += &format!(" and without the peer's version of {shown}, which never came here");
     }
     Ok(text)
 }

@@ -232,20 +232,28 @@ impl Receiving {
         Ok(Step::Lack { path, wanted })
     }
 
-    /// Ends a round of comparing: removes `gone`, then this node's data is `history`'s.
+    /// Ends a round of comparing: removes `gone`, then this node's data is `history`'s but for `unread`, which the sender
+    /// could not read.
     ///
     /// # Errors
     /// [`ApplyError`]; the round is then to be done again.
-    pub fn settle(&mut self, gone: &[TreePath], history: History) -> Result<Outcome, ApplyError> {
+    pub fn settle(
+        &mut self,
+        gone: &[TreePath],
+        unread: &[TreePath],
+        history: History,
+    ) -> Result<Outcome, ApplyError> {
         if self.first {
             self.checkpoint()?;
             self.first = false;
         }
         let head = history.head();
-        let steps: Vec<_> = gone
-            .iter()
-            .map(|path| (head, Step::Delete { path: path.clone() }))
-            .collect();
+        let gone = gone.iter().cloned().map(|path| Step::Delete { path });
+        let lacked = unread.iter().cloned().map(|path| Step::Lack {
+            path,
+            wanted: false,
+        });
+        let steps: Vec<_> = gone.chain(lacked).map(|step| (head, step)).collect();
         let noted = self.note(&steps)?;
         // Behind in its own past: the head moves back to what both share before it moves on.
         let record = Record {

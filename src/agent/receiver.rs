@@ -156,9 +156,13 @@ impl Receiver {
             } => self.listed_names(&dir, exact.as_ref(), entries)?,
             Message::Gone { paths } => self.gone(paths)?,
             Message::Listed => self.listed()?,
-            Message::Settle { number, history } => {
+            Message::Settle {
+                number,
+                history,
+                unread,
+            } => {
                 let (gone, count) = self.going.take();
-                let outcome = self.side.settle(&gone, history)?;
+                let outcome = self.side.settle(&gone, &unread, history)?;
                 self.show(&gone, &outcome);
                 self.side.node.index_is_complete()?;
                 self.side.came_whole()?;

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use super::links::first_name;
 use super::node::Node;
 use crate::index::store::{NodeId, Row, StoreError};
+use crate::model::batch::{MAX_LACKED, MAX_LACKED_BYTES};
 use crate::model::entry::Kind;
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, RootId, TreePath};
@@ -67,6 +68,8 @@ pub struct Round {
     pub not_sent: BTreeSet<TreePath>,
     /// What such a node found to be another than its index says, and how often.
     pub read_again: BTreeMap<TreePath, u32>,
+    /// What this node, where it is active, cannot read of what was asked for: see [`Self::cannot_read`].
+    pub unread: BTreeSet<TreePath>,
     /// Further names of files, sent when everything else was.
     pub links: BTreeSet<TreePath>,
     /// The receiver has asked for everything.
@@ -106,6 +109,7 @@ impl Round {
             whole: VecDeque::new(),
             not_sent: BTreeSet::new(),
             read_again: BTreeMap::new(),
+            unread: BTreeSet::new(),
             links: BTreeSet::new(),
             asked: false,
             settling: None,
@@ -126,6 +130,15 @@ impl Round {
     /// directory, or put it elsewhere, and no listing names what did not change in it on this side.
     pub fn send_whole(&mut self, dir: TreePath) {
         self.whole.push_back((dir, None));
+    }
+
+    /// Notes that this node, which is active, cannot read what the receiver asked for at `path`.
+    pub fn cannot_read(&mut self, path: &TreePath) {
+        let bytes: usize = self.unread.iter().map(|p| p.path.as_bytes().len()).sum();
+        // One more than the receiver can remember tells it that it lacks more than that.
+        if self.unread.len() <= MAX_LACKED && bytes <= MAX_LACKED_BYTES {
+            self.unread.insert(path.clone());
+        }
     }
 
     /// Whether nothing waits to be sent but further names of files.

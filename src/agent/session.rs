@@ -370,7 +370,11 @@ impl Session {
                 head,
             },
         );
-        self.peer.send(Message::Settle { number, history });
+        self.peer.send(Message::Settle {
+            number,
+            history,
+            unread: Vec::new(),
+        });
     }
 
     fn send_batch(&mut self, ops: Vec<(Seq, Op)>, weight: u64, since: u64, live: bool) {

@@ -170,6 +170,7 @@ fn the_limits_are_those_of_the_code() {
         ("MAX_NAMES", message::MAX_NAMES),
         ("MAX_BATCH_OPS", batch::MAX_BATCH_OPS),
         ("MAX_LACKED", batch::MAX_LACKED),
+        ("MAX_UNREAD", message::MAX_UNREAD),
         ("MAX_CHUNK", message::MAX_CHUNK),
         ("MAX_HOLE", usize::try_from(message::MAX_HOLE).unwrap_or(0)),
         ("MAX_SEQ", usize::try_from(epoch::MAX_SEQ).unwrap_or(0)),

@@ -28,6 +28,8 @@ pub const MAX_NAMES: usize = 16_384;
 pub const MAX_HOLE: u64 = 1 << 30;
 /// Most paths told as changed after the last state two nodes share.
 pub const MAX_CHANGED: usize = 4096;
+/// Most paths that a settlement names as not to be read by the sender.
+pub const MAX_UNREAD: usize = MAX_LACKED + 1;
 /// Longest target of a symbolic link in bytes (Linux `PATH_MAX`).
 pub const MAX_TARGET: usize = 4096;
 /// Longest text of a refusal or problem in bytes.
@@ -237,6 +239,10 @@ pub enum Message {
         number: u64,
         /// The sender's history, its head at the round's end.
         history: History,
+        /// What the receiver asked for and the sender cannot read: the receiver lacks it, whatever the head says. One more
+        /// than a node remembers stands for any number.
+        #[serde(deserialize_with = "list::<_, _, MAX_UNREAD>")]
+        unread: Vec<TreePath>,
     },
     /// Operations to apply as one.
     Batch(Batch),
@@ -427,6 +433,7 @@ impl Message {
             Self::Want { names, .. } => names.len(),
             Self::Differences { paths } => paths.len(),
             Self::Gone { paths } | Self::Changed { paths, .. } => paths.len(),
+            Self::Settle { unread, .. } => unread.len(),
             Self::Ack {
                 wants, problems, ..
             } => wants.len() + problems.len(),

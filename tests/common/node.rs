@@ -263,6 +263,11 @@ impl Pair {
         t
     }
 
+    /// What is started from now on is started without a launcher.
+    pub fn launch_plainly(&mut self) {
+        self.options.launcher.clear();
+    }
+
     fn launch(&self, program: &Path) -> Command {
         let mut words = self.options.launcher.iter();
         let Some(first) = words.next() else {

@@ -27,6 +27,30 @@ macro_rules! options {
     };
 }
 
+/// Programs that may not read everything, be it as root.
+pub fn unprivileged(mut options: Options) -> Option<Options> {
+    if rustix::process::geteuid().is_root() {
+        let words = [
+            "setpriv",
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            "--ambient-caps=-all",
+        ];
+        let works = Command::new(words[0])
+            .args(&words[1..])
+            .arg("true")
+            .status();
+        if !works.is_ok_and(|s| s.success()) {
+            println!("skipped: setpriv cannot drop capabilities");
+            return None;
+        }
+        // The owner without its capabilities: a file without read permission is closed to it.
+        options.launcher = words.map(str::to_owned).to_vec();
+        options.watcher = "inotify".to_owned();
+    }
+    Some(options)
+}
+
 /// A pair of which nothing runs yet.
 pub fn idle(options: Options) -> Pair {
     Pair::new(options).expect("directories and configuration")

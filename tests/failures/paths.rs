@@ -6,41 +6,16 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::kinds::noise;
-use crate::common::node::{Options, Side};
+use crate::common::node::Side;
 use crate::common::steps::{
     LONG, Mount, ctl, flushed_equal, has_problem, idle, in_sync, is_preserved, is_root, must,
-    start, until, wait_equal, wait_problem,
+    start, unprivileged, until, wait_equal, wait_problem,
 };
 use crate::options;
 
-/// `syncd` as a user that may not read everything.
-fn unprivileged() -> Option<Options> {
-    let mut options = options!();
-    if rustix::process::geteuid().is_root() {
-        let words = [
-            "setpriv",
-            "--bounding-set=-all",
-            "--inh-caps=-all",
-            "--ambient-caps=-all",
-        ];
-        let works = Command::new(words[0])
-            .args(&words[1..])
-            .arg("true")
-            .status();
-        if !works.is_ok_and(|s| s.success()) {
-            println!("skipped: setpriv cannot drop capabilities");
-            return None;
-        }
-        // The owner without its capabilities: a file without read permission is closed to it.
-        options.launcher = words.map(str::to_owned).to_vec();
-        options.watcher = "inotify".to_owned();
-    }
-    Some(options)
-}
-
 #[test]
 fn an_unreadable_file_is_a_problem_of_its_own() {
-    let Some(options) = unprivileged() else {
+    let Some(options) = unprivileged(options!()) else {
         return;
     };
     let mut pair = in_sync(options);
@@ -66,7 +41,7 @@ fn an_unreadable_file_is_a_problem_of_its_own() {
 /// A look at the directory itself finds nothing wrong with it.
 #[test]
 fn a_directory_that_cannot_be_listed_stays_a_problem_until_it_can() {
-    let Some(options) = unprivileged() else {
+    let Some(options) = unprivileged(options!()) else {
         return;
     };
     let mut pair = idle(options);

@@ -28,7 +28,11 @@ fn says(s: &mut Served, epochs: Vec<Epoch>, head: u64) {
 
 fn settles(s: &mut Served, history: History) {
     s.begin(HEAD);
-    s.send(&Message::Settle { number: 1, history });
+    s.send(&Message::Settle {
+        number: 1,
+        history,
+        unread: Vec::new(),
+    });
     s.acked(1);
 }
 

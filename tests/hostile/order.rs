@@ -2,7 +2,7 @@
 
 use osm_failover::model::batch::Op;
 use osm_failover::model::entry::Hash;
-use osm_failover::wire::message::{Form, Message};
+use osm_failover::wire::message::{Form, MAX_UNREAD, Message};
 
 use super::peer::Served;
 use super::words::{DATA, at, batch, file, hello, history, put};
@@ -48,7 +48,14 @@ fn what_has_no_place_ends_the_session() {
             want: PLACE,
             play: |s| {
                 let history = history(HEAD + 5);
-                unbegun(s, Message::Settle { number: 1, history });
+                unbegun(
+                    s,
+                    Message::Settle {
+                        number: 1,
+                        history,
+                        unread: Vec::new(),
+                    },
+                );
             },
         },
         Attack {
@@ -170,11 +177,32 @@ fn what_has_no_place_ends_the_session() {
             },
         },
         Attack {
+            name: "a settlement that names more than a node remembers to lack",
+            want: "no message",
+            play: |s| {
+                begun(
+                    s,
+                    &[Message::Settle {
+                        number: 1,
+                        history: history(HEAD),
+                        unread: vec![at(DATA, "f"); MAX_UNREAD + 1],
+                    }],
+                );
+            },
+        },
+        Attack {
             name: "a settlement with a history that is another one",
             want: "out of order",
             play: |s| {
                 let history = history(HEAD - 4);
-                begun(s, &[Message::Settle { number: 1, history }]);
+                begun(
+                    s,
+                    &[Message::Settle {
+                        number: 1,
+                        history,
+                        unread: Vec::new(),
+                    }],
+                );
             },
         },
         Attack {

@@ -95,6 +95,7 @@ impl World {
         s.send(&Message::Settle {
             number: 2,
             history: history(HEAD),
+            unread: Vec::new(),
         });
         assert!(s.acked(2).is_some(), "a round is settled");
         let ended = s.end();

@@ -45,12 +45,12 @@ fn a_round_that_ended_in_a_crash_is_no_tail() {
     let file = dir.path().join("state/epochs.json");
     let (before, after) = (history(&[10]), history(&[10, 25]));
     let mut side = receiving(dir.path());
-    side.settle(&[], before).expect("the first round ends");
+    side.settle(&[], &[], before).expect("the first round ends");
     // The history file cannot be replaced: as if the process ended just before.
     let aside = dir.path().join("epochs.json");
     fs::rename(&file, &aside).expect("set aside");
     fs::create_dir(&file).expect("in its way");
-    side.settle(&[], after.clone())
+    side.settle(&[], &[], after.clone())
         .expect_err("the history cannot be written");
     drop(side);
     fs::remove_dir(&file).expect("out of its way");
@@ -171,7 +171,7 @@ fn doing_records_again_brings_nothing_old_back() {
     let dir = tempfile::tempdir().expect("a directory");
     let root = dir.path().join("root");
     let mut side = receiving(dir.path());
-    side.settle(&[], history(&[1])).expect("a history");
+    side.settle(&[], &[], history(&[1])).expect("a history");
     apply(&mut side, 2, put("short then long", b"old"));
     apply(&mut side, 3, put("short then long", &long(b'n')));
     apply(&mut side, 4, put("long then short", &long(b'o')));
@@ -203,7 +203,7 @@ fn doing_records_again_follows_a_directory_that_moved_on() {
     let dir = tempfile::tempdir().expect("a directory");
     let root = dir.path().join("root");
     let mut side = receiving(dir.path());
-    side.settle(&[], history(&[1])).expect("a history");
+    side.settle(&[], &[], history(&[1])).expect("a history");
     let moved = |from: &str, to: &str| Op::Move {
         from: at(from),
         to: at(to),
@@ -233,7 +233,7 @@ fn doing_records_again_never_removes_what_a_later_one_brought() {
     let dir = tempfile::tempdir().expect("a directory");
     let root = dir.path().join("root");
     let mut side = receiving(dir.path());
-    side.settle(&[], history(&[1])).expect("a history");
+    side.settle(&[], &[], history(&[1])).expect("a history");
     apply(&mut side, 2, mkdir("x"));
     apply(&mut side, 3, delete("x"));
     apply(&mut side, 4, put("x", &long(b'n')));
@@ -261,7 +261,7 @@ fn doing_records_again_takes_nobody_elses_file_for_its_own() {
     let dir = tempfile::tempdir().expect("a directory");
     let root = dir.path().join("root");
     let mut side = receiving(dir.path());
-    side.settle(&[], history(&[1])).expect("a history");
+    side.settle(&[], &[], history(&[1])).expect("a history");
     apply(&mut side, 2, put("f", &long(b'n')));
     fs::write(root.join("edit"), "edited").expect("a file");
     fs::rename(root.join("edit"), root.join("f")).expect("replaced");
@@ -292,7 +292,8 @@ fn a_reboot_after_everything_was_synced_raises_no_doubt() {
     let mut side = receiving(dir.path());
     side.begin_first();
     apply(&mut side, 2, put("f", b"bytes on disk"));
-    side.settle(&[], history(&[2])).expect("the round ends");
+    side.settle(&[], &[], history(&[2]))
+        .expect("the round ends");
     side.node.index_is_complete().expect("noted");
     side.checkpoint().expect("synced");
     let mut side = rebooted(side, dir.path());

@@ -188,9 +188,14 @@ impl Engine {
             return self.end_unsettled(&not_sent);
         }
         round.settling = Some(number);
+        let unread = std::mem::take(&mut round.unread);
         let history = self.side.node.epochs.history().truncated(round.head);
         session.known_epoch = history.last().map(|e| e.id);
-        session.peer.send(Message::Settle { number, history });
+        session.peer.send(Message::Settle {
+            number,
+            history,
+            unread: unread.into_iter().collect(),
+        });
     }
 
     /// A path that is no longer what the index says. On the active node it is looked at again, and sent even if its
@@ -257,6 +262,10 @@ impl Engine {
             return Ok(());
         }
         self.peer_lacks(&path, 0)?;
+        // It is to know that it does, should this node be gone when the file can be read.
+        if let Some(Phase::Round(round)) = self.session.as_mut().map(|s| &mut s.phase) {
+            round.cannot_read(&path);
+        }
         self.again.add(path, self.hints.now());
         Ok(())
     }

@@ -26,7 +26,7 @@ impl Standby {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let mut side = receiving(dir.path());
-        side.settle(&[], history(&[1])).expect("a history");
+        side.settle(&[], &[], history(&[1])).expect("a history");
         apply(&mut side, 2, put("f", b"replicated"));
         Self { dir, side }
     }

@@ -43,7 +43,9 @@ impl Order {
             }
             other if !self.begun => Err(out_of_place(other)),
             Message::Batch(batch) => self.counted(batch.number, batch.head),
-            Message::Settle { number, history } => self.counted(*number, history.head()),
+            Message::Settle {
+                number, history, ..
+            } => self.counted(*number, history.head()),
             _ => Ok(()),
         }
     }

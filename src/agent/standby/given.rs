@@ -36,7 +36,7 @@ impl Standby<'_> {
         // What nobody noted is this node's tail until the peer's state has taken its place.
         let unnoted = side.node.epochs.was_active() && !self.drift.is_empty();
         // The peer holds what this node changed, so from now on this node is behind it and nothing else.
-        let settled = side.settle(&[], theirs.history.truncated(since));
+        let settled = side.settle(&[], &[], theirs.history.truncated(since));
         settled.map_err(|e| apply_failure(&e))?;
         let node = &mut side.node;
         let counted = node.store.count_as_shared(since);

@@ -1,8 +1,8 @@
 //! The checks a decoded message must pass: bounds, names, ranges, what the types cannot hold.
 
 use super::{
-    Hello, MAX_CHANGED, MAX_CHUNK, MAX_NAMES, MAX_ROOTS, MAX_TARGET, MAX_TEXT, MAX_XATTRS, Message,
-    Wanted,
+    Hello, MAX_CHANGED, MAX_CHUNK, MAX_NAMES, MAX_ROOTS, MAX_TARGET, MAX_TEXT, MAX_UNREAD,
+    MAX_XATTRS, Message, Wanted,
 };
 use crate::model::batch::{Batch, Content, MAX_BATCH_OPS, Op};
 use crate::model::entry::{Entry, Kind};
@@ -58,7 +58,13 @@ impl Message {
             Self::Changed { paths, .. } => {
                 rule(paths.len() <= MAX_CHANGED, "a list of changes is too long")
             }
-            Self::Settle { history, .. } => {
+            Self::Settle {
+                history, unread, ..
+            } => {
+                rule(
+                    unread.len() <= MAX_UNREAD,
+                    "a settlement names too many paths",
+                )?;
                 rule(history.check().is_ok(), "a history is not in order")
             }
             Self::Asked { strays, .. } => {
