@@ -102,7 +102,7 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
         node: party.node.clone(),
         role: party.role,
         roots: roots.collect(),
-        history: node.epochs.history().clone(),
+        history: node.epochs.history().without_announced(&party.node),
         index_fresh: node.index_fresh || node.epochs.catching_up(),
         full: party.full,
         tombs_forgotten: node

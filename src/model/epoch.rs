@@ -143,6 +143,18 @@ impl History {
         }
     }
 
+    /// This history without an epoch that another node than `node` announced and of which `node` holds no change: it says
+    /// nothing of the data here, and whoever opened it may have lost it.
+    #[must_use]
+    pub fn without_announced(&self, node: &str) -> Self {
+        let mut held = self.clone();
+        let is_empty = |e: &Epoch| e.first > self.head && e.node != node;
+        if held.epochs.last().is_some_and(is_empty) {
+            held.epochs.pop();
+        }
+        held
+    }
+
     /// Moves the head forward; it never moves back.
     pub fn advance(&mut self, head: Seq) {
         self.head = self.head.max(head);

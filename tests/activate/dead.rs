@@ -1,11 +1,14 @@
 //! The other node died: how long an activation waits for it, over a real link that carries nothing any more.
 
+use std::fs;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::common::netns::{End, Ground, NetPair, over_ssh};
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, activate, deactivate, flushed_equal, in_sync, said, state, until, wait_serve_gone,
+    LONG, activate, deactivate, flushed_equal, idle, in_sync, said, state, until, wait_serve_gone,
 };
 use crate::options;
 
@@ -114,4 +117,26 @@ fn a_peer_that_was_met_since_has_not_fallen_silent() {
     activate(&pair, Side::B);
     deactivate(&pair, Side::B);
     assert_eq!(number(""), 0);
+}
+
+/// A's host lost its disk before a change of the epoch that it had announced arrived: nobody holds anything of it.
+#[test]
+fn an_epoch_of_which_nothing_came_makes_nobody_newer() {
+    let pair = idle(options!());
+    activate(&pair, Side::A);
+    fs::write(pair.root(Side::A, "data").join("f"), "one").expect("a file");
+    flushed_equal(&pair, "data");
+    deactivate(&pair, Side::A);
+    wait_serve_gone(&pair, Side::B);
+    let file = state(&pair, Side::B).join("epochs.json");
+    let text = fs::read_to_string(&file).expect("the history");
+    let doc: Value = serde_json::from_str(&text).expect("JSON");
+    let first = doc["history"]["head"].as_u64().expect("a number") + 1;
+    let announced = format!(",{{\"number\":99,\"id\":7,\"node\":\"osm1\",\"first\":{first}}}");
+    let mut text = text;
+    text.insert_str(text.rfind(']').expect("a list"), &announced);
+    fs::write(&file, text).expect("the history");
+    activate(&pair, Side::A);
+    fs::write(pair.root(Side::A, "data").join("f"), "two").expect("written");
+    flushed_equal(&pair, "data");
 }

@@ -104,12 +104,22 @@ impl World {
             self.edit_all(dir);
             self.edit_all(to);
         }
+        self.moved.push((dir.to_owned(), (*to).to_owned()));
     }
 
     /// A name changes on a node that is not active. Replication may bring the other node's version at this very moment,
     /// and then that is what somebody replaced on purpose.
     fn edit(&mut self, name: &str, side: Side) {
         self.edited.insert(name.to_owned());
+        // A rename of its directory that is on its way takes it along.
+        let at = name.rfind('/').map_or(0, |slash| slash + 1);
+        let (mut dir, rest) = (name[..at].to_owned(), &name[at..]);
+        for (from, to) in &self.moved {
+            if *from == dir {
+                self.edited.insert(format!("{to}{rest}"));
+                dir.clone_from(to);
+            }
+        }
         let there = fs::read(self.root(other(side)).join(name));
         if let Some(number) = there.ok().as_deref().and_then(number_of) {
             self.model.wanted.remove(&number);

@@ -44,6 +44,8 @@ pub(super) struct World {
     cut: bool,
     /// Names that were changed on a node that was not active.
     edited: BTreeSet<String>,
+    /// Directories that were renamed since the last acknowledgement: from, to.
+    moved: Vec<(String, String)>,
     /// Nodes whose disk is new and that were not brought up to date since.
     blank: [bool; 2],
     /// The highest number of an epoch that was seen.
@@ -138,6 +140,7 @@ impl World {
             ways,
             cut: false,
             edited: BTreeSet::new(),
+            moved: Vec::new(),
             blank: [false; 2],
             epoch: 0,
             decided: merges,
@@ -284,6 +287,7 @@ impl World {
         );
         self.model.acknowledge(&self.tree(side));
         self.blank = [false; 2];
+        self.moved.clear();
     }
 
     /// Compares both; a split brain is decided, sometimes.
