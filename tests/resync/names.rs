@@ -159,8 +159,9 @@ fn a_file_that_takes_the_name_of_another_becomes_another_file() {
 }
 
 /// A node loses some names of files, and what it did counts for nothing: it asks for those names alone.
-#[test]
-fn names_that_a_returned_node_had_lost_are_names_of_the_file_again() {
+/// A changed names of its files while nobody listened, and died before it noticed that, so that what it did is a tail and no
+/// epoch of its own; `None` where it noticed.
+fn tail_of_names() -> Option<Pair> {
     let mut pair = two_roots();
     let (a, more) = (pair.root(Side::A, "data"), pair.root(Side::A, "more"));
     let files = [("small", 10), ("large", 300_000)];
@@ -173,7 +174,7 @@ fn names_that_a_returned_node_had_lost_are_names_of_the_file_again() {
         fs::hard_link(&first, more.join(name)).expect("a link");
     }
     assert_same(&pair);
-    // Nobody listens, and A dies before it notices that: what it did is a tail, and no epoch of its own.
+    // Nobody listens.
     let before = pair.status().expect("a status")["sequence"].as_u64();
     let serve = fs::read_to_string(pair.dir().join("serve-b.pid")).expect("the pid of syncd serve");
     signal(serve.trim().parse().expect("a pid"), "STOP");
@@ -187,9 +188,20 @@ fn names_that_a_returned_node_had_lost_are_names_of_the_file_again() {
     })
     .expect("the changes have numbers");
     pair.kill(Side::A);
+    if pair.log(Side::A).contains("has been silent") {
+        // On a busy machine it came in more batches than may be on their way: what came last waited for an answer.
+        return None;
+    }
     pair.kill_serve(Side::B);
     pair.cut().expect("cut");
     wait_serve_gone(&pair, Side::B);
+    Some(pair)
+}
+
+#[test]
+fn names_that_a_returned_node_had_lost_are_names_of_the_file_again() {
+    let pair = (0..5).find_map(|_| tail_of_names());
+    let pair = pair.expect("A dies in time");
     activate(&pair, Side::B);
     fs::write(pair.root(Side::B, "data").join("keep"), "what counts").expect("a file");
     let epoch = |s: &Value| s["epoch"].as_u64() >= Some(2);
