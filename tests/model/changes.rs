@@ -1,6 +1,7 @@
 //! What is done to the files of a node, in every way in which files are changed, and what the model is told of it.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
@@ -38,17 +39,38 @@ impl World {
                     if content.len() == bytes.len() {
                         self.write_in_place(&at, &content, is_edit);
                     } else {
-                        put((&root, side), dir, &name, &content);
+                        self.put((&root, side), &name, &content, is_edit);
                     }
                 }
                 _ => {
                     let content = self.model.write(&name, found.as_deref());
                     let number = number_of(&content).unwrap_or_default();
                     self.told.push(format!("    content {number}"));
-                    put((&root, side), dir, &name, &content);
+                    self.put((&root, side), &name, &content, is_edit);
                 }
             }
         }
+    }
+
+    /// A content appears under a name.
+    fn put(&mut self, (root, side): (&Path, Side), name: &str, content: &[u8], is_edit: bool) {
+        let at = root.join(name);
+        let dir = at.parent().expect("a directory");
+        let new = dir.join(new_name(side));
+        let done = fs::create_dir_all(dir)
+            .and_then(|()| fs::write(&new, content))
+            .and_then(|()| fs::rename(&new, &at));
+        match done {
+            // Replication took the directory away meanwhile, and what was written in it so far goes with it.
+            Err(e) if is_edit && e.kind() == ErrorKind::NotFound => self.give_up(content),
+            done => self.hold(done.is_ok(), &format!("{name} can be put: {done:?}")),
+        }
+    }
+
+    /// Nobody expects to find this content.
+    fn give_up(&mut self, content: &[u8]) {
+        let number = number_of(content).unwrap_or_default();
+        self.model.wanted.remove(&number);
     }
 
     fn write_in_place(&mut self, at: &Path, content: &[u8], is_edit: bool) {
@@ -60,10 +82,7 @@ impl World {
         match written {
             Ok(1..) => {}
             // Replication took its name away meanwhile: whoever writes on writes to a file that was removed.
-            Ok(0) | Err(_) if is_edit => {
-                let number = number_of(content).unwrap_or_default();
-                self.model.wanted.remove(&number);
-            }
+            Ok(0) | Err(_) if is_edit => self.give_up(content),
             done => self.hold(done.is_ok(), "a file can be written"),
         }
     }
@@ -79,7 +98,13 @@ impl World {
             self.edit(&to, Side::B);
         }
         self.model.rename(name, bytes, &to, over.as_deref());
-        fs::rename(root.join(name), root.join(&to)).expect("renamed");
+        let done = fs::rename(root.join(name), root.join(&to));
+        // Replication may have taken it away meanwhile.
+        let taken = is_edit && matches!(&done, Err(e) if e.kind() == ErrorKind::NotFound);
+        self.hold(
+            taken || done.is_ok(),
+            &format!("{name} can be renamed: {done:?}"),
+        );
     }
 
     /// A directory gets a name that none has, and takes what is in it along.
@@ -142,12 +167,4 @@ impl World {
         }
         let _ = fs::remove_dir_all(root.join(dir));
     }
-}
-
-/// A content appears under a name.
-fn put((root, side): (&Path, Side), dir: &str, name: &str, content: &[u8]) {
-    let new = root.join(dir).join(new_name(side));
-    fs::create_dir_all(root.join(dir)).expect("a directory");
-    fs::write(&new, content).expect("a file");
-    fs::rename(&new, root.join(name)).expect("renamed");
 }
