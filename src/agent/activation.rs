@@ -15,7 +15,7 @@ use super::meeting::some_of;
 use super::owner::{Site, failed};
 use super::peer::{self, MISSED, Peer};
 use super::setup;
-use super::standby::{End, Standby, Takeover, Until};
+use super::standby::{AGAIN, End, Standby, Takeover, Until};
 use crate::config::{OnPeerActive, OnStale};
 use crate::model::span::span;
 use crate::sys::clock;
@@ -180,37 +180,48 @@ impl Activation<'_> {
             return Ok(true);
         }
         // The stream was given up so early that the peer's sign of life may only have been late.
-        let told =
-            rt.block_on(async { tokio::time::timeout(left, told_to_end(self.events)).await });
-        if told.is_ok() {
-            return Err(interrupted());
-        }
+        self.wait(left)?;
         Ok(is_dead(site, rt))
     }
 
-    /// Dials the peer, for as long as nobody tells this process to end; why it cannot be reached is no failure.
+    /// Dials the peer, for as long as nobody tells this process to end, and again where what failed may be well a moment
+    /// later; why it cannot be reached is no failure.
     fn dial(&mut self) -> Result<Result<Peer, String>, Failure> {
         let (site, rt) = (self.site, self.rt);
-        let opening = self.opening.take();
-        let opening = opening.unwrap_or_else(|| setup::begin(site, rt));
-        let dialled = rt.block_on(async {
-            tokio::select! {
-                linked = opening.finish() => Some(linked),
-                () = told_to_end(self.events) => None,
-            }
-        });
-        match dialled {
-            None => Err(interrupted()),
-            Some(Ok(linked)) => {
-                let _guard = self.rt.enter();
-                let peer = peer::start(linked, self.site.style(), self.sender.clone());
-                Ok(Ok(peer))
-            }
-            Some(Err(e)) => {
-                let f = setup::link_failure(e);
-                Ok(Err(f.message))
+        let mut pauses = AGAIN.into_iter();
+        loop {
+            let opening = self.opening.take();
+            let opening = opening.unwrap_or_else(|| setup::begin(site, rt));
+            let dialled = rt.block_on(async {
+                tokio::select! {
+                    linked = opening.finish() => Some(linked),
+                    () = told_to_end(self.events) => None,
+                }
+            });
+            match dialled {
+                None => return Err(interrupted()),
+                Some(Ok(linked)) => {
+                    let _guard = self.rt.enter();
+                    let peer = peer::start(linked, self.site.style(), self.sender.clone());
+                    return Ok(Ok(peer));
+                }
+                Some(Err(e)) => match pauses.next().filter(|_| e.may_pass()) {
+                    None => return Ok(Err(setup::link_failure(e).message)),
+                    Some(pause) => self.wait(pause)?,
+                },
             }
         }
+    }
+
+    /// Lets some time go by, unless this process is told to end.
+    fn wait(&mut self, time: Duration) -> Result<(), Failure> {
+        let told = self
+            .rt
+            .block_on(async { tokio::time::timeout(time, told_to_end(self.events)).await });
+        if told.is_ok() {
+            return Err(interrupted());
+        }
+        Ok(())
     }
 }
 

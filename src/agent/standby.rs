@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+pub use self::greeting::AGAIN;
 pub use self::takeover::Takeover;
 use self::takeover::handed_over;
 use super::apply::Receiving;

@@ -155,6 +155,13 @@ fn what_comes_with_the_same_batch_is_no_problem() {
     );
 }
 
+/// No process could be made for a moment: the node went on without its peer.
+#[test]
+fn a_peer_that_cannot_be_dialled_for_a_moment_is_dialled_once_more() {
+    try_one(&ACTIVATION, "EAGAIN:2:clone3 file process");
+    try_one(&ACTIVATION, "EACCES:2:execve file process");
+}
+
 /// A node that ended without order looks over its trees; nobody looked again at what it could not look at.
 #[test]
 fn what_cannot_be_looked_at_in_an_activation_is_looked_at_once_more() {

@@ -17,7 +17,7 @@ use crate::wire::message::{Hello, Message, Role};
 
 /// How long a node waits that dialled and met nobody, before each further attempt: on the other side one process may have
 /// just made way for another.
-const AGAIN: [Duration; 3] = [
+pub const AGAIN: [Duration; 3] = [
     Duration::from_millis(50),
     Duration::from_millis(150),
     Duration::from_millis(400),

@@ -73,6 +73,13 @@ impl LinkError {
         self
     }
 
+    /// Whether it says nothing of the peer, and may be gone a moment later: no process could be made, a connection broke.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        use LinkErrorKind as K;
+        matches!(self.kind, K::Local | K::Lost | K::Other)
+    }
+
     /// Which exit code it belongs to.
     #[must_use]
     pub fn category(&self) -> LinkCategory {
