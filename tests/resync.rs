@@ -17,6 +17,8 @@ mod large;
 mod names;
 #[path = "resync/returned.rs"]
 mod returned;
+#[path = "resync/slow.rs"]
+mod slow;
 #[path = "resync/strays.rs"]
 mod strays;
 #[path = "resync/unread.rs"]

@@ -4,14 +4,18 @@
 //! after them, so a large file never delays a small one; the reader hands messages to the engine and
 //! notices a peer that fell silent. Neither touches files.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::codec::FramedRead;
+use tokio::time::error::Elapsed;
+use tokio_util::bytes::BytesMut;
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Event;
@@ -76,8 +80,59 @@ struct Counters {
     sent: AtomicU64,
     /// Bytes read.
     received: AtomicU64,
-    /// When the peer was heard last, in milliseconds after the stream began; the largest number once it ended the stream.
+    /// When the last byte came from the peer, in milliseconds after the stream began; the largest number once it ended the
+    /// stream.
     heard: AtomicU64,
+}
+
+/// What the peer sends. Each byte of it is a sign of life: on a slow link one message may be on its way for longer than a
+/// peer may be silent.
+struct Hearing {
+    reader: crate::sys::link::Reader,
+    counters: Arc<Counters>,
+    began: Instant,
+}
+
+impl AsyncRead for Hearing {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.reader).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.counters.heard.store(now, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl Hearing {
+    /// When the last byte came.
+    fn heard(&self) -> Instant {
+        self.began + Duration::from_millis(self.counters.heard.load(Ordering::Relaxed))
+    }
+}
+
+type Frames = FramedRead<Hearing, LengthDelimitedCodec>;
+
+/// The next frame, as [`Frames`] gives it.
+///
+/// # Errors
+/// The peer was silent for [`SILENCE`] while this was waited for.
+async fn next_frame(frames: &mut Frames) -> Result<Option<std::io::Result<BytesMut>>, Elapsed> {
+    // What came before is no matter: for a while nobody may have read here.
+    let mut since = Instant::now();
+    loop {
+        let silent = (since + SILENCE).into();
+        match tokio::time::timeout_at(silent, frames.next()).await {
+            Ok(next) => return Ok(next),
+            Err(_) if frames.get_ref().heard() > since => since = frames.get_ref().heard(),
+            Err(silence) => return Err(silence),
+        }
+    }
 }
 
 impl Peer {
@@ -208,7 +263,12 @@ pub fn start(link: Link, style: Style, events: mpsc::Sender<Event>) -> Peer {
         stop.clone(),
     ));
     tokio::spawn(async move {
-        let mut why = read(reader, session, &events, (&counters, began), &stop).await;
+        let reader = Hearing {
+            reader,
+            counters,
+            began,
+        };
+        let mut why = read(reader, session, &events, &stop).await;
         stop.cancel();
         // That the other side is gone shows in writing first; why it went, its exit and its last words tell better.
         let gone = [
@@ -236,26 +296,23 @@ pub fn start(link: Link, style: Style, events: mpsc::Sender<Event>) -> Peer {
 
 /// Hands messages to the engine until the stream ends; says why if the stream itself does not.
 async fn read(
-    reader: crate::sys::link::Reader,
+    reader: Hearing,
     session: u64,
     events: &mpsc::Sender<Event>,
-    (counters, began): (&Counters, Instant),
     stop: &CancellationToken,
 ) -> Option<String> {
+    let counters = reader.counters.clone();
     let mut frames = FramedRead::with_capacity(reader, codec(), 64 * 1024);
     let held = Arc::new(Semaphore::new(HELD));
     loop {
         let next = tokio::select! {
             () = stop.cancelled() => return Some("the session was ended here".into()),
-            next = tokio::time::timeout(SILENCE, frames.next()) => next,
+            next = next_frame(&mut frames) => next,
         };
-        let heard = match &next {
+        if let Ok(None | Some(Err(_))) = &next {
             // Nothing more is to be expected of it.
-            Ok(None | Some(Err(_))) => u64::MAX,
-            Ok(Some(Ok(_))) => u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            Err(_) => counters.heard.load(Ordering::Relaxed),
-        };
-        counters.heard.store(heard, Ordering::Relaxed);
+            counters.heard.store(u64::MAX, Ordering::Relaxed);
+        }
         let frame = match next {
             Err(_) => {
                 return Some(format!(
@@ -326,14 +383,19 @@ async fn write(
             waiting.taken(&m);
             put(&mut out, &mut encoder, &m)?;
         }
-        send_out(&mut writer, &out, &stop).await?;
-        counters.sent.fetch_add(out.len() as u64, Ordering::Relaxed);
-        if let Some(limit) = limit {
-            // What was just written pays for itself before the next bytes go.
-            let millis = out.len() as u64 * 1000 / limit.max(1);
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(millis)) => {}
-                () = stop.cancelled() => {}
+        let step = limit.map_or(usize::MAX, step);
+        for part in out.chunks(step) {
+            send_out(&mut writer, part, &stop).await?;
+            counters
+                .sent
+                .fetch_add(part.len() as u64, Ordering::Relaxed);
+            if let Some(limit) = limit {
+                // What was just written pays for itself before the next bytes go.
+                let millis = part.len() as u64 * 1000 / limit.max(1);
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(millis)) => {}
+                    () = stop.cancelled() => {}
+                }
             }
         }
         out.clear();
@@ -341,6 +403,12 @@ async fn write(
             return writer.shutdown().await;
         }
     }
+}
+
+/// Bytes written at a time where no more than `limit` may go in a second: a quarter of a second's, so that the peer hears of
+/// a long message all the while.
+fn step(limit: u64) -> usize {
+    usize::try_from(limit / 4).unwrap_or(usize::MAX).max(1)
 }
 
 /// Writes everything; once the session ends, a peer that takes nothing holds us up for a moment only.
