@@ -10,7 +10,7 @@ CARGO      ?= cargo
 FAULTS     ?= all
 INSTALL    ?= install
 
-BIN  := target/release
+BIN  := $(or $(CARGO_TARGET_DIR),target)/release
 ROOT := $(DESTDIR)$(PREFIX)
 
 .PHONY: all build test faults histories limits loom sanitize test-cluster fuzz soak demo bench install clean
