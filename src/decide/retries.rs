@@ -18,6 +18,8 @@ const FORGOTTEN: u64 = 3_600_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Held {
+    /// When it failed first, and was not said to be well since.
+    since: u64,
     /// Time from the last failure to the next try.
     pause: u64,
     next: Next,
@@ -42,6 +44,7 @@ impl Retries {
     /// A path failed: it is tried again after twice the time that was waited before.
     pub fn add(&mut self, path: TreePath, now: u64) {
         let first = Held {
+            since: now,
             pause: FIRST / 2,
             next: Next::Tried(now),
         };
@@ -57,6 +60,12 @@ impl Retries {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// When a path that is held failed first.
+    #[must_use]
+    pub fn since(&self, path: &TreePath) -> Option<u64> {
+        self.held.get(path).map(|held| held.since)
     }
 
     /// A path that was tried is well: should it fail again, that is another failure. One that waits goes on waiting: what

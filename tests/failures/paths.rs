@@ -38,6 +38,41 @@ fn an_unreadable_file_is_a_problem_of_its_own() {
     wait_equal(&pair, "data");
 }
 
+/// Whoever asks whether everything is on the peer is told that it is not, until it is.
+#[test]
+fn no_flush_passes_over_what_cannot_be_read() {
+    let Some(options) = unprivileged(options!()) else {
+        return;
+    };
+    let mut pair = in_sync(options);
+    let root = pair.root(Side::A, "data");
+    let (file, dir) = (root.join("closed"), root.join("dir"));
+    fs::create_dir(&dir).expect("a directory");
+    pair.flush().expect("flush");
+    let change = |at: &std::path::Path, mode| {
+        fs::set_permissions(at, fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    fs::write(&file, "secret").expect("a file");
+    change(&file, 0o0);
+    wait_problem(&mut pair, "data:closed", true);
+    let flush = ["flush", "--timeout", "3s"];
+    let (code, text) = ctl(&pair, Side::A, &flush);
+    assert_eq!(code, 7, "{text}");
+    change(&file, 0o600);
+    flushed_equal(&pair, "data");
+    // A directory that comes from elsewhere is listed.
+    let away = pair.dir().join("away");
+    fs::create_dir(&away).expect("a directory");
+    fs::write(away.join("within"), "x").expect("a file");
+    change(&away, 0o0);
+    fs::rename(&away, dir.join("came")).expect("renamed");
+    wait_problem(&mut pair, "data:dir/came", true);
+    let (code, text) = ctl(&pair, Side::A, &flush);
+    assert_eq!(code, 7, "{text}");
+    change(&dir.join("came"), 0o700);
+    flushed_equal(&pair, "data");
+}
+
 /// A look at the directory itself finds nothing wrong with it.
 #[test]
 fn a_directory_that_cannot_be_listed_stays_a_problem_until_it_can() {

@@ -29,11 +29,14 @@ impl Engine {
     /// Looks again at what could not be settled, at held roots, and at files of which only the end was read.
     pub(super) fn retry(&mut self) {
         let hurried = self.commands.is_flushing();
+        // A flush that waits for them goes on waiting while they are tried.
         for path in self.again.take(self.hints.now(), hurried) {
-            self.hints.touch(path, Touch::Changed);
+            let since = self.again.since(&path).unwrap_or(0);
+            self.carried.touch(&self.hints, path, Touch::Changed, since);
         }
         for dir in self.unlisted.take(self.hints.now(), hurried) {
-            self.hints.subtree(dir);
+            let since = self.unlisted.since(&dir).unwrap_or(0);
+            self.scan_later(dir, since);
         }
         if self.roots.any_held() {
             self.look_at_roots();

@@ -51,7 +51,9 @@ impl Engine {
             let first = first.into_iter().flatten().min();
             let there = live || self.leaves_nothing(behind);
             let sent = !scanning && behind == 0 && self.force.is_empty() && !lacks_trees;
-            let quiet = there && sent;
+            // What could not be looked at may have changed as well.
+            let seen = self.again.waiting() + self.unlisted.waiting() == 0;
+            let quiet = there && sent && seen;
             self.commands.check_flush(quiet, first);
         }
         self.commands.expire(&self.unreachable, live);
