@@ -251,6 +251,11 @@ impl Store {
         self.roots.get(usize::from(root.0)).copied()
     }
 
+    /// Whether the configuration names such a root; a peer may name any.
+    fn has_root(&self, root: RootId) -> bool {
+        usize::from(root.0) < self.roots.len()
+    }
+
     /// The key under which a root stands in the tables: its row's id, since positions change with the configuration.
     fn root_key(&self, root: RootId) -> NodeId {
         self.roots.get(usize::from(root.0)).copied().unwrap_or(-1)

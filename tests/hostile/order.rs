@@ -2,6 +2,7 @@
 
 use osm_failover::model::batch::Op;
 use osm_failover::model::entry::Hash;
+use osm_failover::model::path::RootId;
 use osm_failover::wire::message::{Form, MAX_UNREAD, Message};
 
 use super::peer::Served;
@@ -186,6 +187,22 @@ fn what_has_no_place_ends_the_session() {
                         number: 1,
                         history: history(HEAD),
                         unread: vec![at(DATA, "f"); MAX_UNREAD + 1],
+                    }],
+                );
+            },
+        },
+        Attack {
+            name: "a settlement that names what cannot be read in a root that there is not",
+            want: "",
+            play: |s| {
+                let mut elsewhere = at(DATA, "f");
+                elsewhere.root = RootId(200);
+                begun(
+                    s,
+                    &[Message::Settle {
+                        number: 1,
+                        history: history(HEAD),
+                        unread: vec![elsewhere; MAX_UNREAD],
                     }],
                 );
             },

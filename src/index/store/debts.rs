@@ -13,11 +13,15 @@ use crate::model::batch::{Lacked, MAX_LACKED, MAX_LACKED_BYTES};
 use crate::model::path::TreePath;
 
 impl Store {
-    /// Remembers that the peer lacks `path` though its head says otherwise.
+    /// Remembers that the peer lacks `path` though its head says otherwise; nothing of a root that is not ours, since the
+    /// peer may name any.
     ///
     /// # Errors
     /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn owe(&self, path: &TreePath) -> Result<()> {
+        if !self.has_root(path.root) {
+            return Ok(());
+        }
         self.db
             .prepare_cached("INSERT OR REPLACE INTO owed VALUES (?,?)")
             .and_then(|mut s| s.execute(params![self.root_key(path.root), path.path.as_bytes()]))
@@ -45,22 +49,26 @@ impl Store {
         Ok(!self.owed(1)?.is_empty())
     }
 
-    /// Up to `limit` paths that the peer lacks though its head says otherwise.
+    /// Up to `limit` paths that the peer lacks though its head says otherwise. Those of roots that are not in the
+    /// configuration any more do not count.
     ///
     /// # Errors
     /// [`StoreError`](super::StoreError).
     pub fn owed(&self, limit: usize) -> Result<Vec<TreePath>> {
         let mut s = self
             .db
-            .prepare_cached("SELECT root,path FROM owed LIMIT ?")
+            .prepare_cached("SELECT root,path FROM owed")
             .map_err(self.sql())?;
         let rows = s
-            .query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |r| {
+            .query_map([], |r| {
                 Ok((r.get::<_, NodeId>(0)?, r.get::<_, Vec<u8>>(1)?))
             })
             .map_err(self.sql())?;
         let mut out = Vec::new();
         for row in rows {
+            if out.len() >= limit {
+                break;
+            }
             let (root, path) = row.map_err(self.sql())?;
             out.extend(self.tree_path(root, &path)?);
         }
@@ -72,6 +80,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`](super::StoreError).
     pub fn lack(&self, what: &Lacked) -> Result<bool> {
+        if !self.has_root(what.path.root) {
+            return Ok(true);
+        }
         let lacked = self.lacked()?;
         let known = lacked.iter().find(|l| l.path == what.path);
         let bytes: usize = lacked.iter().map(|l| l.path.path.as_bytes().len()).sum();

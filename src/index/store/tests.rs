@@ -183,6 +183,31 @@ fn forgotten_hashes_change_nothing_else() {
     s.begin().expect("no transaction is left open");
 }
 
+/// A peer may name any root, and a root may be taken out of the configuration.
+#[test]
+fn nothing_is_owed_or_lacked_of_a_root_that_is_not_ours() {
+    let (d, s) = store();
+    for n in 0..3 {
+        let path = TreePath::new(RootId(9), tp(&format!("f{n}")).path);
+        s.owe(&path).expect("nothing to note");
+        let tree = true;
+        assert!(s.lack(&Lacked { path, tree }).expect("nothing to note"));
+    }
+    s.owe(&tp("a")).expect("noted");
+    let rows = |table: &str| {
+        let query = format!("SELECT count(*) FROM {table}");
+        s.db.query_row(&query, [], |r| r.get::<_, i64>(0))
+            .expect("a count")
+    };
+    assert_eq!((rows("owed"), rows("lacked")), (1, 0));
+    drop(s);
+    let (s, _) = Store::open(d.path(), &["other".into()]).expect("opens");
+    assert!(!s.owes_any().expect("read"), "it was the former root's");
+    s.owe(&tp("b")).expect("noted");
+    assert!(s.owes_any().expect("read"), "what comes before hides it");
+    assert_eq!(s.owed(1).expect("read"), [tp("b")]);
+}
+
 #[test]
 fn what_is_lacked_is_kept_and_bounded() {
     let (d, s) = store();
