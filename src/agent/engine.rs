@@ -9,6 +9,7 @@ mod acks;
 mod answer;
 mod comparison;
 mod departure;
+mod heard;
 mod large;
 mod look;
 mod meet;
@@ -33,7 +34,7 @@ use self::withheld::Withheld;
 use super::apply::Receiving;
 use super::board::{Board, NOT_YET};
 use super::bulk;
-use super::commands::{Commands, clear_cookie};
+use super::commands::Commands;
 use super::divergence::Changed;
 use super::hints::{Carried, Hints};
 use super::links::Departed;
@@ -45,9 +46,8 @@ use super::scrub::Scrub;
 use super::session::{Brought, Session};
 use crate::decide::{dirty::DirtySet, growth::Growth, guard::Guard, retries::Retries};
 use crate::model::epoch::Seq;
-use crate::model::path::{RelPath, TreePath};
+use crate::model::path::TreePath;
 use crate::sys::service::Watchdog;
-use crate::sys::watch;
 use crate::wire::control::{Answer, Request};
 use crate::wire::message::{Hello, Message, Role};
 
@@ -360,36 +360,6 @@ impl Engine {
             .min(self.commands.deadline_in())
             .min(self.watchdog.due_in())
             .max(Duration::from_millis(1))
-    }
-
-    /// Hears what the watcher said besides paths.
-    fn listen(&mut self) {
-        for said in self.hints.hear() {
-            match said {
-                watch::Event::Cookie(n) => {
-                    self.commands.cookie(n, self.hints.now());
-                    self.side
-                        .node
-                        .roots
-                        .iter()
-                        .for_each(|r| clear_cookie(&r.root, n));
-                }
-                watch::Event::Overflow => self.board.update(|s| s.watch.overflows += 1),
-                watch::Event::Degraded(why) => {
-                    tracing::warn!("{why}");
-                    self.scrub.degrade();
-                    self.board.update(|s| s.watch.degraded = why);
-                }
-                watch::Event::RootGone(id) => {
-                    self.is_held(id);
-                }
-                watch::Event::RootBack(id) => {
-                    self.is_held(id);
-                    self.hints.subtree(TreePath::new(id, RelPath::root()));
-                }
-                watch::Event::Touched(..) | watch::Event::Subtree(_) => {}
-            }
-        }
     }
 
     /// Handles one event; `true` tells that the session ended.

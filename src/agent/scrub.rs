@@ -36,6 +36,12 @@ impl Scrub {
             .get_or_insert_with(|| Instant::now() + DEGRADED);
     }
 
+    /// Everything is watched again.
+    pub fn restore(&mut self) {
+        self.degraded = false;
+        self.scan_at = None;
+    }
+
     /// Whether a scan is due at `now`; the next one is set.
     pub fn scan_due(&mut self, now: Instant) -> bool {
         let due = self.degraded && self.scan_at.is_some_and(|t| now >= t);
@@ -83,6 +89,8 @@ mod tests {
         assert!(s.due_in(now) <= DEGRADED + Duration::from_secs(1));
         assert!(s.scan_due(now + DEGRADED + DEGRADED));
         assert!(!s.scan_due(now + DEGRADED + DEGRADED));
+        s.restore();
+        assert!(!s.scan_due(now + hour) && s.due_in(now) > DEGRADED * 2);
         assert!(!Scrub::new(None).compare_due(now + hour * 1000));
     }
 }

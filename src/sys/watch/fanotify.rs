@@ -9,13 +9,13 @@
 //! only events in directories that are deleted by now are (their own deletion
 //! has an event too).
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::fs::FileType;
@@ -35,6 +35,8 @@ use crate::model::path::{RootId, TreePath};
 const BUFFER: usize = 256 * 1024;
 /// How often a missing root is looked for, ms.
 const GONE_MS: u32 = 500;
+/// How often a mark is tried again that could not be set, ms: what hindered it (no descriptor left, a failing disk) may pass.
+const UNMARKED_MS: u32 = 2_000;
 /// Pause after a read that brought nothing of the roots, ms. A mark sees its whole filesystem, and being woken for each
 /// event there would cost whoever makes them and this thread more than the events themselves.
 const FOREIGN_MS: u32 = 1;
@@ -82,19 +84,36 @@ pub(super) fn start(
         table,
         mounts,
         handles: Handles::default(),
-        told: HashSet::new(),
+        unmarked: Vec::new(),
+        mark_at: Instant::now(),
         batch: Batch::default(),
         sink,
     };
     let missing = drain.roots.arm();
     drain.batch.extend(missing);
-    if let Some((object, cause)) = drain.mark().into_iter().next() {
-        return Err(refusal(object, cause));
+    if let Some(refused) = drain.mark().into_iter().next() {
+        return Err(refused.why());
     }
     let bell = Bell::new()?;
     let own = Arc::clone(&bell);
     let running = Running::spawn("watch-fanotify", bell, move || drain.run(&own))?;
     Ok(FanotifyWatcher { _running: running })
+}
+
+/// A directory whose filesystem could not be marked.
+struct Refused {
+    place: Vec<u8>,
+    cause: io::Error,
+}
+
+impl Refused {
+    fn why(self) -> WatchError {
+        refusal(path_of(&self.place).display().to_string(), self.cause)
+    }
+}
+
+fn path_of(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 fn refusal(object: String, cause: io::Error) -> WatchError {
@@ -144,8 +163,10 @@ struct Drain {
     table: MountTable,
     mounts: Vec<Mount>,
     handles: Handles,
-    /// Objects that a `Degraded` was said of.
-    told: HashSet<String>,
+    /// Directories that could not be marked when it was last tried.
+    unmarked: Vec<Vec<u8>>,
+    /// When they are tried again.
+    mark_at: Instant,
     batch: Batch,
     sink: Arc<dyn Sink>,
 }
@@ -155,7 +176,8 @@ impl Drain {
         let mut buffer = vec![0; BUFFER];
         self.batch.give(&*self.sink);
         while !bell.stopping() {
-            let timeout = self.roots.any_gone().then_some(GONE_MS);
+            let unmarked = (!self.unmarked.is_empty()).then_some(UNMARKED_MS);
+            let timeout = self.roots.any_gone().then_some(GONE_MS).or(unmarked);
             let fds = [
                 (bell.as_fd(), PollFlags::IN),
                 (self.group.as_fd(), PollFlags::IN),
@@ -178,6 +200,9 @@ impl Drain {
             if self.roots.any_gone() {
                 self.recheck_roots(&[]);
             }
+            if !self.unmarked.is_empty() && Instant::now() >= self.mark_at {
+                self.mark_again();
+            }
             self.handles.close();
             self.batch.give(&*self.sink);
             if foreign {
@@ -188,7 +213,7 @@ impl Drain {
     }
 
     /// Marks every filesystem that a root or a mount below a root is on; yields what cannot be.
-    fn mark(&mut self) -> Vec<(String, io::Error)> {
+    fn mark(&mut self) -> Vec<Refused> {
         let mut places: Vec<Vec<u8>> = self.roots.armed().map(|(_, p, _)| p.to_vec()).collect();
         for mount in &self.mounts {
             let spots = self.roots.dir_spots(&mount.point);
@@ -200,16 +225,18 @@ impl Drain {
         places.dedup();
         let (mut views, mut refused): (Vec<View>, _) = (Vec::new(), Vec::new());
         for place in places {
-            let at = Path::new(OsStr::from_bytes(&place));
-            match View::of(at) {
-                Ok(view) if views.iter().any(|v| v.mount == view.mount) => {}
-                Ok(view) => match self.mark_view(&view) {
-                    Ok(()) => views.push(view),
-                    Err(e) => refused.push((at.display().to_string(), e)),
-                },
+            let marked = View::of(path_of(&place)).and_then(|view| {
+                if views.iter().all(|v| v.mount != view.mount) {
+                    self.mark_view(&view)?;
+                    views.push(view);
+                }
+                Ok(())
+            });
+            match marked {
                 // Gone since it was listed: the next check says so.
                 Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(e) => refused.push((at.display().to_string(), e)),
+                Err(cause) => refused.push(Refused { place, cause }),
+                Ok(()) => {}
             }
         }
         self.handles.set_views(views);
@@ -247,13 +274,39 @@ impl Drain {
         }
     }
 
-    /// Marks again after something moved, and says once what cannot be watched.
+    /// Marks again after something moved, or what could not be marked; says once what cannot be watched, and what is again.
     fn mark_again(&mut self) {
-        for (object, cause) in self.mark() {
-            if self.told.insert(object.clone()) {
-                let why = refusal(object, cause);
-                let text = format!("{why}; changes there are found by periodic scans only");
-                self.batch.push(Event::Degraded(text));
+        let refused = self.mark();
+        self.mark_at = Instant::now() + Duration::from_millis(UNMARKED_MS.into());
+        let now = refused.iter().map(|r| r.place.clone()).collect();
+        let before = std::mem::replace(&mut self.unmarked, now);
+        let (watched, still): (Vec<_>, Vec<_>) =
+            before.into_iter().partition(|p| !self.unmarked.contains(p));
+        for refused in refused {
+            // Where another one went, what is left is said anew: the last one said is the one that counts.
+            if still.contains(&refused.place) && watched.is_empty() {
+                continue;
+            }
+            let text = format!(
+                "{}; changes there are found by periodic scans only",
+                refused.why()
+            );
+            self.batch.push(Event::Degraded(text));
+        }
+        if !watched.is_empty() && self.unmarked.is_empty() {
+            self.batch.push(Event::Restored);
+        }
+        if !watched.is_empty() {
+            self.subtrees(&watched);
+            self.roots.nudge_cookies();
+        }
+    }
+
+    /// Everything below these directories may differ.
+    fn subtrees(&mut self, dirs: &[Vec<u8>]) {
+        for spot in dirs.iter().flat_map(|d| self.roots.dir_spots(d)) {
+            if let DirSpot::Tree(path) | DirSpot::Deep(path) = spot {
+                self.batch.push(Event::Subtree(path));
             }
         }
     }
@@ -267,13 +320,7 @@ impl Drain {
         self.mounts = mounts;
         self.recheck_roots(&[]);
         self.mark_again();
-        for point in changed {
-            for spot in self.roots.dir_spots(&point) {
-                if let DirSpot::Tree(path) | DirSpot::Deep(path) = spot {
-                    self.batch.push(Event::Subtree(path));
-                }
-            }
-        }
+        self.subtrees(&changed);
     }
 
     fn recheck_roots(&mut self, replaced: &[RootId]) {

@@ -1,7 +1,7 @@
 //! Directory handles of fanotify, turned into places below the roots.
 //!
 //! A handle is opened through the mount that a root (or a mount below it) is
-//! on, and `/proc/self/fd` tells its path. No descriptor is kept between two
+//! on, and `/proc/thread-self/fd` tells its path. No descriptor is kept between two
 //! rounds, so a watched filesystem can be unmounted. Answers are cached, the
 //! negative ones too; whoever sees a directory renamed empties the cache.
 //!
@@ -245,7 +245,7 @@ fn deep_spots(
 
 /// The path of an open directory; `None` where it is deleted.
 fn path_of(dir: BorrowedFd<'_>) -> io::Result<Option<Vec<u8>>> {
-    let link = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    let link = format!("/proc/thread-self/fd/{}", dir.as_raw_fd());
     let path = rustix::fs::readlink(link, Vec::new())?.into_bytes();
     if path.ends_with(DELETED) {
         // A directory may really have such a name: then the path leads to it.

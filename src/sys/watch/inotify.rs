@@ -51,6 +51,11 @@ const MANY_GONE: usize = 2_000;
 const MANY_WATCHED: usize = 8_000;
 /// Most `Degraded` texts between two rebuilds.
 const MAX_TOLD: usize = 20;
+/// Where the kernel says how many watches a user may have: altogether, and in this user namespace.
+const LIMITS: [&str; 2] = [
+    "/proc/sys/fs/inotify/max_user_watches",
+    "/proc/sys/user/max_inotify_watches",
+];
 
 /// A running inotify watch.
 #[derive(Debug)]
@@ -93,7 +98,7 @@ pub(super) fn start(
         table,
         mounts,
         told: 0,
-        limit_told: false,
+        limit_told: None,
         confused: false,
         batch: Batch::default(),
         sink,
@@ -158,7 +163,8 @@ struct Round {
     table: MountTable,
     mounts: Vec<Mount>,
     told: usize,
-    limit_told: bool,
+    /// The limits of watches when it was told that they are too small.
+    limit_told: Option<[String; 2]>,
     /// A watch may be on the wrong directory: no cookie is believed until all are made anew.
     confused: bool,
     batch: Batch,
@@ -171,8 +177,9 @@ impl Round {
     fn run(mut self) {
         self.batch.give(&*self.sink);
         while !self.bell.stopping() {
-            let missing = self.roots.any_gone() || self.engine.is_none();
-            let timeout = if missing { GONE_MS } else { PRESENT_MS };
+            let lacking = self.roots.any_gone() || self.engine.is_none();
+            let soon = lacking || self.limit_told.is_some();
+            let timeout = if soon { GONE_MS } else { PRESENT_MS };
             let fds = [
                 (self.bell.as_fd(), PollFlags::IN),
                 (self.table.as_fd(), PollFlags::PRI),
@@ -192,7 +199,7 @@ impl Round {
                 self.mounts_changed();
             }
             match taken {
-                Some(taken) if !taken.lost => self.hints(taken),
+                Some(taken) if !taken.lost && !self.limit_moved() => self.hints(taken),
                 _ => self.rebuild(),
             }
             self.recheck_roots(&[]);
@@ -217,9 +224,13 @@ impl Round {
             Ok(engine) => self.engine = Some(engine),
             Err(e) => return self.degraded(format!("no new watcher can be made: {e}")),
         }
-        (self.told, self.limit_told, self.confused) = (0, false, false);
+        let degraded = self.told > 0 || self.limit_told.is_some();
+        (self.told, self.limit_told, self.confused) = (0, None, false);
         let changes = self.roots.recheck(&[]);
         self.watch_roots();
+        if degraded && self.told == 0 && self.limit_told.is_none() {
+            self.batch.push(Event::Restored);
+        }
         self.batch.extend(changes);
         self.batch.overflow(self.roots.all());
         self.roots.nudge_cookies();
@@ -278,18 +289,24 @@ impl Round {
     }
 
     fn limit_reached(&mut self) {
-        if std::mem::replace(&mut self.limit_told, true) {
+        if self.limit_told.is_some() {
             return;
         }
-        let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
-        let limit = limit.map_or_else(|_| "unknown".to_owned(), |l| l.trim().to_owned());
+        let limits = limits();
         self.batch.push(Event::Degraded(format!(
-            "inotify: the sysctl fs.inotify.max_user_watches ({limit}) is too small for the \
+            "inotify: the sysctl fs.inotify.max_user_watches ({}) is too small for the \
              directories of the roots; {} are watched, changes elsewhere are found by periodic \
              scans only (raise it with sysctl -w fs.inotify.max_user_watches=1000000, or exclude \
              directories, or use watcher = \"fanotify\")",
+            limits[0],
             self.count.load(Ordering::Relaxed)
         )));
+        self.limit_told = Some(limits);
+    }
+
+    /// Whether the limits are others than those that were too small: watches are made anew then.
+    fn limit_moved(&self) -> bool {
+        self.limit_told.as_ref().is_some_and(|l| *l != limits())
     }
 
     fn hints(&mut self, taken: Taken) {
@@ -420,6 +437,13 @@ impl Round {
         self.batch.extend(events);
         self.roots.nudge_cookies();
     }
+}
+
+fn limits() -> [String; 2] {
+    LIMITS.map(|path| match std::fs::read_to_string(path) {
+        Ok(limit) => limit.trim().to_owned(),
+        Err(_) => "unknown".to_owned(),
+    })
 }
 
 fn path_of(bytes: &[u8]) -> &Path {

@@ -56,6 +56,8 @@ pub enum Event {
     Overflow,
     /// Part of a root is not watched and changes there are found by scans only; says why and what helps.
     Degraded(String),
+    /// Everything is watched again; a `Subtree` of each part that was not comes with it.
+    Restored,
 }
 
 /// Receives events.

@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
@@ -92,6 +93,47 @@ fn mounts_below_a_root_come_and_go() {
             b.assert_covered(&file);
             unmount(&b.at("early"));
         });
+    });
+}
+
+/// Takes every descriptor that this thread may still open, in a table of its own, so that no other test lacks any. The
+/// others' descriptors are not kept open by it.
+fn no_descriptor_left() -> Vec<OwnedFd> {
+    let file = fs::File::open("/dev/null").expect("opens");
+    let mut taken = vec![OwnedFd::from(file)];
+    while let Ok(next) = taken[0].try_clone() {
+        taken.push(next);
+    }
+    taken
+}
+
+fn own_descriptors() {
+    // SAFETY: this thread holds no descriptor yet, and the table of the others stays as it is.
+    let own = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE as i32) };
+    assert_eq!(own, 0, "{}", std::io::Error::last_os_error());
+}
+
+#[test]
+fn a_mount_that_cannot_be_marked_at_first_is_watched_later() {
+    in_mount_namespace(|| {
+        own_descriptors();
+        let prepare = |dir: &Path| fs::create_dir(dir.join("m")).expect("made");
+        let Some(b) = Bench::start(Choice::Fanotify, "/tmp", prepare) else {
+            return;
+        };
+        let taken = no_descriptor_left();
+        assert!(mount("tmpfs", &b.at("m"), "tmpfs", 0));
+        b.sink.wait("degraded", |s| {
+            let mut events = s.events.iter();
+            events.any(|e| matches!(e, Event::Degraded(_)))
+        });
+        drop(taken);
+        let unseen = b.write("m/unseen");
+        b.sink.wait_event(&Event::Restored);
+        let files = [unseen, b.write("m/f")];
+        b.settle();
+        b.assert_covered(&files);
+        unmount(&b.at("m"));
     });
 }
 
@@ -213,6 +255,13 @@ fn limited() {
     b.sink
         .wait("touched", |s| covers(&s.events, &path("in-the-root")));
     b.sink.wait("still told once", told);
+    // What the message asks for helps without a restart.
+    fs::write("/proc/sys/user/max_inotify_watches", "1000").expect("raised");
+    b.sink.wait_event(&Event::Restored);
+    assert!(watcher.directories() > 100, "{}", watcher.directories());
+    let file = [b.write("99/f")];
+    b.settle();
+    b.assert_covered(&file);
     let exclude: ExcludeDir = std::sync::Arc::new(|_, _| false);
     let root = WatchRoot {
         id: ROOT,
