@@ -5,8 +5,11 @@
 //! everything below it, and so exactly that names not listed are known to be gone. At the end the receiver
 //! deletes what is gone and stands at the sender's history as it was when the round began.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod births;
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use self::births::Births;
 use super::links::first_name;
 use super::node::Node;
 use crate::index::store::{NodeId, Row, StoreError};
@@ -56,8 +59,7 @@ pub struct Round {
     stage: Stage,
     trees: VecDeque<TreePath>,
     stack: Vec<Level>,
-    /// Topmost directory born after `since`, by directory row.
-    born: HashMap<NodeId, Option<NodeId>>,
+    births: Births,
     /// Roots that the receiver has nothing of: sent without asking.
     eager: BTreeSet<RootId>,
     /// What the receiver asked for and was not sent yet.
@@ -99,7 +101,7 @@ impl Round {
             stage,
             trees,
             stack: Vec::new(),
-            born: HashMap::new(),
+            births: Births::new(since),
             eager: if full {
                 empty.iter().copied().collect()
             } else {
@@ -234,7 +236,7 @@ impl Round {
         // In order of paths, so that a directory is asked for before what is in it.
         let mut groups: BTreeMap<TreePath, Vec<Named>> = BTreeMap::new();
         for row in rows {
-            let top = self.topmost_born(node, &row)?;
+            let top = self.births.topmost(&node.store, &row)?;
             if let Some(top) = top {
                 if let Some(path) = node.store.path_of(top)?
                     && !self.trees.contains(&path)
@@ -289,7 +291,7 @@ impl Round {
         for other in node.store.by_inode(row.stamp.ino)? {
             if other.id == row.id
                 || !other.stamp.same_file(&row.stamp)
-                || self.born_above(node, other.parent)?.is_some()
+                || self.births.above(&node.store, other.parent)?.is_some()
             {
                 continue;
             }
@@ -307,38 +309,6 @@ impl Round {
             });
         }
         Ok(())
-    }
-
-    /// The topmost directory on the way to a row (itself included) that is new at its place.
-    fn topmost_born(&mut self, node: &Node, row: &Row) -> Result<Option<NodeId>, StoreError> {
-        let above = self.born_above(node, row.parent)?;
-        Ok(above.or_else(|| {
-            (row.entry.kind.is_dir() && row.parent != 0 && row.born > self.since).then_some(row.id)
-        }))
-    }
-
-    fn born_above(&mut self, node: &Node, dir: NodeId) -> Result<Option<NodeId>, StoreError> {
-        let mut chain = Vec::new();
-        let mut at = dir;
-        let mut top = loop {
-            if let Some(known) = self.born.get(&at) {
-                break *known;
-            }
-            match node.store.by_id(at)? {
-                Some((row, _)) if row.parent != 0 => {
-                    chain.push((at, row.born));
-                    at = row.parent;
-                }
-                _ => break None,
-            }
-        };
-        for (id, born) in chain.into_iter().rev() {
-            if top.is_none() && born > self.since {
-                top = Some(id);
-            }
-            self.born.insert(id, top);
-        }
-        Ok(top)
     }
 
     fn tree(&mut self, node: &mut Node, out: &mut Vec<Message>) -> Result<(), StoreError> {

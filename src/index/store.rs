@@ -266,6 +266,11 @@ impl Store {
         move |e| StoreError::Sql(path.clone(), e)
     }
 
+    /// The failure of an index that holds what no version writes; `why` says what.
+    pub(crate) fn damaged(&self, why: &str) -> StoreError {
+        StoreError::Row(self.path.clone(), why.to_owned())
+    }
+
     /// Begins a transaction; every change between is kept or dropped as one.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Data, NodeId, Result, Row, Store, StoreError};
+use super::{Data, NodeId, Result, Row, Store};
 use crate::model::epoch::Seq;
 use crate::model::path::{MAX_PATH, PathError, RelPath, RootId, TreePath};
 
@@ -31,7 +31,7 @@ impl Store {
     /// The row of `name` in the directory `parent`.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn child(&self, parent: NodeId, name: &[u8]) -> Result<Option<Row>> {
         self.db
             .prepare_cached(
@@ -48,7 +48,7 @@ impl Store {
     /// A row by its id, with its name.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn by_id(&self, id: NodeId) -> Result<Option<(Row, Vec<u8>)>> {
         self.db
             .prepare_cached("SELECT id,parent,name,seq,born,data FROM node WHERE id=?")
@@ -59,7 +59,7 @@ impl Store {
     /// The id of a directory, `None` where the index has none there.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn dir_id(&mut self, dir: &TreePath) -> Result<Option<NodeId>> {
         if let Some(id) = self.dirs.get(dir) {
             return Ok(Some(*id));
@@ -88,7 +88,7 @@ impl Store {
     /// The row at a path.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn lookup(&mut self, path: &TreePath) -> Result<Option<Row>> {
         let Some(parent) = path.path.parent() else {
             let Some(id) = self.roots.get(usize::from(path.root.0)) else {
@@ -105,7 +105,7 @@ impl Store {
     /// Up to `limit` rows in a directory in order of their names, after `after`.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn children(
         &self,
         dir: NodeId,
@@ -122,24 +122,40 @@ impl Store {
                 self.decode(r).map(|(row, name)| (name, row))
             })
             .map_err(self.sql())?;
-        rows.collect::<rusqlite::Result<_>>().map_err(self.sql())
+        let rows: Vec<(Vec<u8>, Row)> =
+            rows.collect::<rusqlite::Result<_>>().map_err(self.sql())?;
+        let names = rows.iter().map(|(name, _)| name.as_slice());
+        self.onward(after.into_iter().chain(names))?;
+        Ok(rows)
+    }
+
+    /// Pages go on behind the last row. One that does not come after it, as a damaged index yields it, would have them go on
+    /// for ever.
+    pub(super) fn onward<T: Ord>(&self, keys: impl Iterator<Item = T>) -> Result<()> {
+        if keys.is_sorted_by(|a, b| a < b) {
+            return Ok(());
+        }
+        Err(self.damaged("its rows are out of order"))
     }
 
     /// The first directory within `dir` whose name comes after `after`.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn next_subdir(&self, dir: NodeId, after: &[u8]) -> Result<Option<(Vec<u8>, NodeId)>> {
-        self.db
+        let found: Option<(Vec<u8>, NodeId)> = self.db
             .prepare_cached("SELECT name,id FROM node WHERE parent=? AND name>? AND dir=1 ORDER BY name LIMIT 1")
             .and_then(|mut s| s.query_row(params![dir, after], |r| Ok((r.get(0)?, r.get(1)?))).optional())
-            .map_err(self.sql())
+            .map_err(self.sql())?;
+        let names = found.iter().map(|(name, _)| name.as_slice());
+        self.onward(std::iter::once(after).chain(names))?;
+        Ok(found)
     }
 
     /// All rows that carry an inode number (of any device).
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn by_inode(&self, ino: u64) -> Result<Vec<Row>> {
         let mut s = self
             .db
@@ -154,7 +170,7 @@ impl Store {
     /// The path of a row, `None` where it or a directory above it is gone.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`](super::StoreError).
     pub fn path_of(&self, id: NodeId) -> Result<Option<TreePath>> {
         let mut names: Vec<Vec<u8>> = Vec::new();
         let (mut id, mut length) = (id, 0);
@@ -162,9 +178,8 @@ impl Store {
             if let Some(root) = self.roots.iter().position(|r| *r == id) {
                 let mut path = RelPath::root();
                 for name in names.iter().rev() {
-                    path = path.join(name).map_err(|e: PathError| {
-                        StoreError::Row(self.path.clone(), e.to_string())
-                    })?;
+                    let joined = path.join(name);
+                    path = joined.map_err(|e: PathError| self.damaged(&e.to_string()))?;
                 }
                 let root = RootId(u16::try_from(root).unwrap_or(u16::MAX));
                 return Ok(Some(TreePath::new(root, path)));
@@ -175,8 +190,7 @@ impl Store {
             // Rows that hold each other, as no writer of ours leaves them, lead nowhere.
             length += name.len() + 1;
             if length > MAX_PATH + 1 {
-                let why = PathError::TooLong.to_string();
-                return Err(StoreError::Row(self.path.clone(), why));
+                return Err(self.damaged(&PathError::TooLong.to_string()));
             }
             names.push(name);
             id = row.parent;
@@ -187,7 +201,7 @@ impl Store {
     /// `after` is the (seq, id) of the last one seen.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn changed_since(&self, after: (Seq, NodeId), limit: usize) -> Result<Vec<Row>> {
         let mut s = self
             .db
@@ -199,14 +213,17 @@ impl Store {
                 self.decode(r).map(|(row, _)| row)
             })
             .map_err(self.sql())?;
-        rows.collect::<rusqlite::Result<_>>().map_err(self.sql())
+        let rows: Vec<Row> = rows.collect::<rusqlite::Result<_>>().map_err(self.sql())?;
+        let keys = rows.iter().map(|row| (row.seq, row.id));
+        self.onward(std::iter::once(after).chain(keys))?;
+        Ok(rows)
     }
 
     /// The sequence number after which everything was changed that this host's disk may not have held `seconds` after the
     /// newest change: by the times of the changes, and at least the last [`LATEST`] of them, as a clock may have been set.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn before_the_last(&self, seconds: i64) -> Result<Seq> {
         let mut s = self
             .db
@@ -230,7 +247,7 @@ impl Store {
     /// Rows in all, roots included.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn count(&self) -> Result<u64> {
         self.db
             .query_row("SELECT count(*) FROM node", [], |r| r.get::<_, i64>(0))
@@ -241,7 +258,7 @@ impl Store {
     /// Rows at and below a row, and no more than `most` of them.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn count_below(&self, id: NodeId, most: u64) -> Result<u64> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         self.db
@@ -256,7 +273,7 @@ impl Store {
     /// Rows at and below a row that did not merely stand here when it was first looked at.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn count_compared(&self, id: NodeId) -> Result<u64> {
         self.db
             .prepare_cached(
@@ -270,7 +287,7 @@ impl Store {
     /// Whether a row, or any below it, was changed or came to its place after `since`.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn changed_below(&self, id: NodeId, since: Seq) -> Result<bool> {
         self.db
             .prepare_cached(
@@ -283,7 +300,7 @@ impl Store {
     /// Whether a root has no rows below it.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn is_empty(&self, root: RootId) -> Result<bool> {
         let Some(id) = self.roots.get(usize::from(root.0)) else {
             return Ok(true);

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{NodeId, Result, Store, StoreError};
+use super::{NodeId, Result, Store};
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, RootId, TreePath};
 
@@ -10,7 +10,7 @@ impl Store {
     /// Remembers that `path`, and everything below it, was deleted at `seq`.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn tomb(&self, path: &TreePath, seq: Seq) -> Result<()> {
         self.tombs.set(true);
         self.db
@@ -29,7 +29,7 @@ impl Store {
     /// Whether this very path was deleted after `since`, and is still gone.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn is_tomb(&self, path: &TreePath, since: Seq) -> Result<bool> {
         let key = self.root_key(path.root);
         self.db
@@ -48,7 +48,7 @@ impl Store {
     /// Whether anything below `path` was deleted after `since`, and is still gone.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn has_tomb_below(&self, path: &TreePath, since: Seq) -> Result<bool> {
         let (mut from, mut to) = (path.path.as_bytes().to_vec(), path.path.as_bytes().to_vec());
         from.push(b'/');
@@ -91,7 +91,7 @@ impl Store {
     /// Up to `limit` paths deleted after `after`, in order of sequence number.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`](super::StoreError).
     pub fn tombs_since(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, TreePath)>> {
         let mut after = after;
         loop {
@@ -128,13 +128,19 @@ impl Store {
                 ))
             })
             .map_err(self.sql())?;
-        rows.collect::<rusqlite::Result<_>>().map_err(self.sql())
+        let rows: Vec<(Seq, NodeId, Vec<u8>)> =
+            rows.collect::<rusqlite::Result<_>>().map_err(self.sql())?;
+        for (seq, ..) in &rows {
+            // One number may have been given twice, to changes on either side of a split.
+            self.onward([after, *seq].into_iter())?;
+        }
+        Ok(rows)
     }
 
     /// Forgets tombstones up to `seq`: the peer has acknowledged them.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn forget_tombs(&self, seq: Seq) -> Result<u64> {
         let gone = self
             .db
@@ -153,8 +159,7 @@ impl Store {
         let Some(root) = self.roots.iter().position(|r| *r == root) else {
             return Ok(None);
         };
-        let path =
-            RelPath::parse(path).map_err(|e| StoreError::Row(self.path.clone(), e.to_string()))?;
+        let path = RelPath::parse(path).map_err(|e| self.damaged(&e.to_string()))?;
         Ok(Some(TreePath::new(
             RootId(u16::try_from(root).unwrap_or(u16::MAX)),
             path,
@@ -164,7 +169,7 @@ impl Store {
     /// Keeps the block list of a file's present version.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn set_blocks(&self, id: NodeId, data: &[u8]) -> Result<()> {
         self.db
             .prepare_cached("INSERT OR REPLACE INTO blocks VALUES (?,?)")
@@ -176,7 +181,7 @@ impl Store {
     /// The block list of a file, if one is kept.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn blocks(&self, id: NodeId) -> Result<Option<Vec<u8>>> {
         self.db
             .prepare_cached("SELECT data FROM blocks WHERE node=?")

@@ -4,7 +4,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{NodeId, Result, Row, Store, StoreError};
+use super::{NodeId, Result, Row, Store};
 use crate::model::entry::{Entry, Kind, Stamp, Timestamp};
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
@@ -42,7 +42,7 @@ impl Store {
     /// everything below it. Returns the id, `None` where the directory has no row.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`](super::StoreError).
     pub fn put(
         &mut self,
         path: &TreePath,
@@ -57,7 +57,7 @@ impl Store {
     /// As [`Self::put`], for who has just looked the row up.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`](super::StoreError).
     pub fn put_over(
         &mut self,
         path: &TreePath,
@@ -89,7 +89,7 @@ impl Store {
     /// inode moves.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`](super::StoreError).
     pub fn refine(&self, id: NodeId, entry: &Entry, stamp: &Stamp) -> Result<()> {
         let data = self.encode(entry, stamp)?;
         self.db
@@ -102,7 +102,7 @@ impl Store {
     /// Changes a row in place.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`](super::StoreError).
     pub fn update(&self, id: NodeId, entry: &Entry, stamp: &Stamp, seq: Seq) -> Result<()> {
         let data = self.encode(entry, stamp)?;
         self.db
@@ -123,7 +123,7 @@ impl Store {
     /// Drops the hash of every file, so that each is read again before it is compared.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing was changed then.
+    /// [`StoreError`](super::StoreError); nothing was changed then.
     pub fn forget_hashes(&mut self) -> Result<()> {
         self.begin()?;
         let done = self.drop_hashes().and_then(|()| self.commit());
@@ -136,7 +136,7 @@ impl Store {
     /// Has every file that was changed after `since` read again before it counts as what its row says.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing was changed then.
+    /// [`StoreError`](super::StoreError); nothing was changed then.
     pub fn doubt_since(&mut self, since: Seq) -> Result<()> {
         self.begin()?;
         let done = self.mark_since(since).and_then(|()| self.commit());
@@ -183,7 +183,7 @@ impl Store {
     /// Gives what was found here, and has number 0, this one.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn number_found(&self, seq: Seq) -> Result<()> {
         self.db
             .execute("UPDATE node SET seq=? WHERE seq=0", [seq.cast_signed()])
@@ -194,7 +194,7 @@ impl Store {
     /// What was changed here after `since` is no change of this node's own any more: the other node has taken it in.
     ///
     /// # Errors
-    /// [`StoreError::Sql`].
+    /// [`StoreError::Sql`](super::StoreError::Sql).
     pub fn count_as_shared(&self, since: Seq) -> Result<()> {
         let since = since.cast_signed();
         for change in [
@@ -211,7 +211,7 @@ impl Store {
     /// Returns whether both ends were known.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`](super::StoreError).
     pub fn move_row(&mut self, from: &TreePath, to: &TreePath, seq: Seq) -> Result<bool> {
         let Some(row) = self.lookup(from)? else {
             return Ok(false);
@@ -244,7 +244,7 @@ impl Store {
     /// What stands at `path`, and below it where all of `tree` is meant, counts as found here: nobody else has it.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`](super::StoreError).
     pub fn disown(&mut self, path: &TreePath, tree: bool) -> Result<()> {
         let Some(row) = self.lookup(path)? else {
             return Ok(());
@@ -265,7 +265,7 @@ impl Store {
     /// Drops the row at a path and every row below it; returns how many.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`](super::StoreError).
     pub fn remove(&mut self, path: &TreePath) -> Result<u64> {
         let Some(row) = self.lookup(path)? else {
             return Ok(0);
@@ -330,7 +330,6 @@ impl Store {
 
     fn encode(&self, entry: &Entry, stamp: &Stamp) -> Result<Vec<u8>> {
         // As [`Data`] is read.
-        postcard::to_allocvec(&(entry, stamp))
-            .map_err(|e| StoreError::Row(self.path.clone(), e.to_string()))
+        postcard::to_allocvec(&(entry, stamp)).map_err(|e| self.damaged(&e.to_string()))
     }
 }
