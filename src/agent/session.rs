@@ -1,13 +1,17 @@
 //! A session in which this node sends: what the peer was sent and has not acknowledged, and how far a round is.
 
+mod batches;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use self::batches::MAX_BATCH_BYTES;
+use self::batches::Piece;
 use super::bulk;
 use super::merge::Merge;
 use super::node::Node;
 use super::peer::Peer;
 use super::round::{Round, Want};
-use crate::model::batch::{Batch, MAX_BATCH_OPS, Op};
+use crate::model::batch::{Batch, Op};
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, RootId, TreePath};
 use crate::wire::control::ResyncReport;
@@ -23,8 +27,6 @@ const FULL_BYTES: u64 = 512 * 1024;
 const MAX_FLIGHT: usize = 16;
 /// Weight in bytes of what may wait for its acknowledgement.
 const MAX_FLIGHT_BYTES: u64 = 8 * 1024 * 1024;
-/// Bytes of content in one batch.
-pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
 /// Wants answered at a time.
 pub const PIECE: usize = 512;
 /// Wants from which on they are answered although the peer has not asked for everything yet.
@@ -326,24 +328,11 @@ impl Session {
     /// Sends operations in as many batches as they need; moves stay with what follows them.
     pub fn push(&mut self, ops: Vec<(Seq, Op)>, since: u64) {
         let live = matches!(self.phase, Phase::Live);
-        let mut batch: Vec<(Seq, Op)> = Vec::new();
-        let mut total = 0;
-        for (seq, op) in ops {
-            let weight = weight(&op);
+        for piece in batches::split(ops) {
             if !live {
-                self.brought.count(&op);
+                piece.ops.iter().for_each(|(_, op)| self.brought.count(op));
             }
-            if !batch.is_empty()
-                && (batch.len() >= MAX_BATCH_OPS || total + weight > MAX_BATCH_BYTES)
-            {
-                self.send_batch(std::mem::take(&mut batch), total as u64, since, live);
-                total = 0;
-            }
-            total += weight;
-            batch.push((seq, op));
-        }
-        if !batch.is_empty() {
-            self.send_batch(batch, total as u64, since, live);
+            self.send_batch(piece, since, live);
         }
     }
 
@@ -377,15 +366,15 @@ impl Session {
         });
     }
 
-    fn send_batch(&mut self, ops: Vec<(Seq, Op)>, weight: u64, since: u64, live: bool) {
+    fn send_batch(&mut self, piece: Piece, since: u64, live: bool) {
         let number = self.next_number();
-        let newest = ops.iter().map(|(seq, _)| *seq).max().unwrap_or(0);
         // In a round the peer's head moves only at its end.
         let head = if live {
-            newest.max(self.sent_head())
+            piece.head.max(self.sent_head())
         } else {
             self.peer_head
         };
+        let Piece { ops, weight, .. } = piece;
         let paths = ops.iter().map(|(_, op)| op.path().clone()).collect();
         let bytes = ops.iter().map(|(_, op)| op.content_size()).sum();
         self.flights.insert(
@@ -423,21 +412,4 @@ fn wanted_path(dir: &TreePath, name: &[u8]) -> Option<TreePath> {
         dir.path.join(name).ok()?
     };
     Some(TreePath::new(dir.root, path))
-}
-
-/// Bytes that an operation takes on its way, about.
-fn weight(op: &Op) -> usize {
-    let attributes = match op {
-        Op::Put { entry, .. } => xattr_len(entry),
-        _ => 0,
-    };
-    64 + op.inline_len() + attributes
-}
-
-fn xattr_len(entry: &crate::model::entry::Entry) -> usize {
-    entry
-        .xattrs
-        .iter()
-        .map(|x| x.name.len() + x.value.len())
-        .sum()
 }

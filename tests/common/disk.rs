@@ -1,8 +1,8 @@
 //! Disks whose power can be cut: what was not written to them by then is gone.
 //!
-//! Each is an image with an ext4 of its own, and the images lie on an xfs, which can clone a file at an instant. What the
-//! ext4 above still held in memory is not in the clone, so the clone is what the disk holds after a power cut: its
-//! journal is replayed when it is mounted. Writes reach the image in the order in which they were issued.
+//! Each is an image with a file system of its own, and the images lie on an xfs, which can clone a file at an instant. What
+//! the file system above still held in memory is not in the clone, so the clone is what the disk holds after a power cut:
+//! its journal is replayed when it is mounted. Writes reach the image in the order in which they were issued.
 
 use std::fs::{self, File};
 use std::io;
@@ -30,7 +30,7 @@ impl Image {
         blank(&image, size).map_err(|e| e.to_string())?;
         fs::create_dir(&at).map_err(|e| e.to_string())?;
         run(Command::new(make).arg("-q").arg(&image))?;
-        mount(&image, &at)?;
+        mount(&image, &at, "loop")?;
         Ok(Self { at, _dir: dir })
     }
 }
@@ -38,6 +38,37 @@ impl Image {
 impl Drop for Image {
     fn drop(&mut self) {
         unmount(&self.at);
+    }
+}
+
+/// What is on a disk.
+#[derive(Debug, Clone, Copy)]
+pub enum Format {
+    /// With its journal, as it is made by default.
+    Ext4,
+    /// Which may leave a file empty that was renamed before its bytes were written.
+    Xfs,
+    /// Which writes nothing in place.
+    Btrfs,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
+
+    /// The program that makes it, its arguments, the bytes that it takes at least, and how it is mounted.
+    fn making(self) -> (&'static str, &'static [&'static str], u64, &'static str) {
+        match self {
+            Self::Ext4 => (
+                "mkfs.ext4",
+                &["-q", "-E", "lazy_itable_init=0"],
+                128 << 20,
+                "loop",
+            ),
+            // A clone has the same id as the disk that it was taken of.
+            Self::Xfs => ("mkfs.xfs", &["-q"], 320 << 20, "loop,nouuid"),
+            Self::Btrfs => ("mkfs.btrfs", &["-q"], 256 << 20, "loop"),
+        }
     }
 }
 
@@ -50,6 +81,7 @@ pub struct Disk {
     name: String,
     at: PathBuf,
     cuts: usize,
+    options: &'static str,
 }
 
 impl Bay {
@@ -65,19 +97,19 @@ impl Bay {
     ///
     /// # Errors
     /// Why it cannot be made.
-    pub fn disk(&self, name: &str, at: &Path) -> Result<Disk, String> {
+    pub fn disk(&self, name: &str, at: &Path, format: Format) -> Result<Disk, String> {
+        let (make, arguments, size, options) = format.making();
         let disk = Disk {
             bay: self.0.at.clone(),
             name: name.to_owned(),
             at: at.to_owned(),
             cuts: 0,
+            options,
         };
         let image = disk.image();
-        blank(&image, 128 << 20).map_err(|e| e.to_string())?;
-        run(Command::new("mkfs.ext4")
-            .args(["-q", "-E", "lazy_itable_init=0"])
-            .arg(&image))?;
-        mount(&image, at)?;
+        blank(&image, size).map_err(|e| e.to_string())?;
+        run(Command::new(make).args(arguments).arg(&image))?;
+        mount(&image, at, options)?;
         Ok(disk)
     }
 }
@@ -104,7 +136,7 @@ impl Disk {
     /// Why it cannot be mounted.
     pub fn restore(&self) -> Result<(), String> {
         unmount(&self.at);
-        mount(&self.image(), &self.at)
+        mount(&self.image(), &self.at, self.options)
     }
 }
 
@@ -118,9 +150,9 @@ fn blank(image: &Path, size: u64) -> io::Result<()> {
     File::create_new(image)?.set_len(size)
 }
 
-fn mount(image: &Path, at: &Path) -> Result<(), String> {
+fn mount(image: &Path, at: &Path, options: &str) -> Result<(), String> {
     run(Command::new("mount")
-        .args(["-o", "loop"])
+        .args(["-o", options])
         .arg(image)
         .arg(at))
 }
