@@ -214,6 +214,10 @@ impl Engine {
         engine.acked = engine.side.node.store.number("acked").unwrap_or(0);
         if engine.party.role == Role::Active {
             engine.watchdog = Watchdog::as_asked();
+            if let Err(e) = engine.take_up_debts() {
+                // Whatever fails so early fails again at once, where it can be told.
+                tracing::warn!("what the peer is owed is not known: {e}");
+            }
         }
         if scans {
             engine.scanned = false;

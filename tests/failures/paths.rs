@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::common::kinds::noise;
 use crate::common::node::Side;
 use crate::common::steps::{
-    LONG, Mount, ctl, flushed_equal, has_problem, idle, in_sync, is_preserved, is_root, must,
-    start, unprivileged, until, wait_equal, wait_problem,
+    LONG, Mount, activate, ctl, deactivate, flushed_equal, has_problem, idle, in_sync,
+    is_preserved, is_root, must, start, unprivileged, until, wait_equal, wait_problem,
 };
 use crate::options;
 
@@ -142,6 +142,46 @@ fn a_path_the_standby_cannot_make_is_a_problem_of_its_own() {
         s["problems"].as_array().is_some_and(Vec::is_empty)
     })
     .expect("no problem is left");
+}
+
+/// What the peer refused is on this node alone, also after this node's process ended and the peer is away: a number that
+/// was acknowledged says nothing of it.
+#[test]
+fn what_the_peer_refused_is_pending_after_a_restart() {
+    if !is_root("a path the standby cannot make") {
+        return;
+    }
+    let mut pair = in_sync(options!());
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    fs::create_dir(a.join("d")).expect("a directory");
+    flushed_equal(&pair, "data");
+    let hard = b.join("d").display().to_string();
+    let immutable = Command::new("chattr").args(["+i", &hard]).status();
+    if !immutable.is_ok_and(|s| s.success()) {
+        println!("skipped: chattr +i does not work here");
+        return;
+    }
+    fs::write(a.join("d/g"), "refused").expect("a file");
+    let listed = until(LONG, || {
+        pair.status().is_ok_and(|s| has_problem(&s, "data:d/g"))
+    });
+    pair.cut().expect("cut");
+    let noted = pair.wait_status(LONG, "unreachable", |s| s["peer"]["state"] == "unreachable");
+    pair.kill_daemon(Side::A);
+    activate(&pair, Side::A);
+    let told = until(LONG, || {
+        let status = pair.status_of(Side::A);
+        status.is_ok_and(|s| s["pending"]["paths"].as_u64() > Some(0))
+    });
+    let left = deactivate(&pair, Side::A);
+    must("chattr", &["-i", &hard]);
+    assert!(listed, "refused");
+    noted.expect("noticed");
+    assert!(told, "nothing is said to be pending");
+    assert!(left["paths"].as_u64() > Some(0), "{left}");
+    pair.restore().expect("mended");
+    activate(&pair, Side::A);
+    wait_equal(&pair, "data");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::agent::round::Want;
 use crate::agent::session::{MAX_BATCH_BYTES, PIECE, Phase, Session};
 use crate::agent::survey;
 use crate::decide::dirty::Touch;
-use crate::index::store::Row;
+use crate::index::store::{Row, StoreError};
 use crate::model::batch::{Content, Op};
 use crate::model::entry::{Entry, Kind};
 use crate::model::epoch::Seq;
@@ -27,6 +27,8 @@ use crate::wire::message::{Have, Message, Role};
 /// batch would hold everything up until both were acknowledged.
 const PIECE_BYTES: u64 = MAX_BATCH_BYTES as u64 * 3 / 4;
 
+/// Debts taken up at a time; the rest follows at the next meeting.
+const MAX_DEBTS: usize = 65_536;
 /// Paths named in a message.
 const TOLD: usize = 5;
 
@@ -267,6 +269,16 @@ impl Engine {
             round.cannot_read(&path);
         }
         self.again.add(path, self.hints.now());
+        Ok(())
+    }
+
+    /// Has what the peer is owed looked at and sent. Where nobody is there to send it to it gets numbers of its own, so
+    /// that it counts as what would be lost now.
+    pub(super) fn take_up_debts(&mut self) -> Result<(), StoreError> {
+        for path in self.side.node.store.owed(MAX_DEBTS)? {
+            self.force.insert(path.clone(), 0);
+            self.carried.touch(&self.hints, path, Touch::Changed, 0);
+        }
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What a session may do is decided here once, by the hellos; the other modules only look at its phase.
 
-use super::{Engine, EngineError, PIECE};
+use super::{Engine, EngineError};
 use crate::agent::divergence::Changed;
 use crate::agent::meeting::{Course, DIVERGED, MISMATCH, REFUSED, diverged, hello, judge};
 use crate::agent::node::NodeError;
@@ -119,6 +119,10 @@ impl Engine {
         if theirs.takes_over && self.party.role == Role::Active && !refused {
             self.hand_over();
         }
+        if matches!(course, Course::Send { .. }) {
+            // The peer stands at some number in our history; what it is owed it lacks all the same.
+            self.take_up_debts()?;
+        }
         let Some(session) = &mut self.session else {
             return Ok(());
         };
@@ -133,11 +137,6 @@ impl Engine {
                 self.refuse_withheld(&why);
             }
             Course::Send { since, full } => {
-                // Without paths the peer stands at `since` in our history; what it is owed it lacks all the same.
-                for path in self.side.node.store.owed(PIECE * 64)? {
-                    self.force.insert(path.clone(), 0);
-                    self.carried.touch(&self.hints, path, Touch::Changed, 0);
-                }
                 let empty: Vec<_> = (0u16..)
                     .zip(&theirs.roots)
                     .filter(|(_, r)| r.empty)
