@@ -355,6 +355,8 @@ impl<'a> Performer<'a> {
                     .and_then(|p| Ok(p.set_mtime(mtime)?)),
             };
             if let Err(Fault::Problem { operation, cause }) = done {
+                // It is no step that the sender would send again.
+                self.lack(&path)?;
                 self.problem(&path, operation, cause);
             }
         }

@@ -187,6 +187,20 @@ fn what_could_not_be_deleted_goes_with_the_next_resync() {
     try_some(&RESYNC, &points.collect::<Vec<_>>());
 }
 
+/// A resync ends with its last batch: nobody sent the directory once more.
+#[test]
+fn the_time_of_a_directory_that_could_not_be_set_comes_with_the_next_resync() {
+    try_some(
+        &RESYNC,
+        &[
+            "EIO:1:openat file data/moved".to_owned(),
+            "EIO:2:openat file data/d".to_owned(),
+            "EIO:1:utimensat file data/d".to_owned(),
+            "ENOSPC:4:openat2 file data/d".to_owned(),
+        ],
+    );
+}
+
 /// Its attributes were set and its mode was not, which passed for an edit when it was tried again.
 #[test]
 fn metadata_that_were_set_in_part_are_no_edit() {
