@@ -339,6 +339,30 @@ fn what_was_acknowledged_outlasts_a_power_cut_of_the_standby() {
     }
 }
 
+/// What is built beside and renamed into place: the names are on the standby's disk before the bytes are, and the journal
+/// that carries these knows the directory by its former name.
+#[test]
+fn what_came_into_a_directory_that_was_renamed_outlasts_a_power_cut_of_the_standby() {
+    for case in cases() {
+        let Some(mut world) = World::new(case, "", "fsync") else {
+            return;
+        };
+        world.acked();
+        let root = world.root(Side::A);
+        fs::create_dir(root.join("new.d")).expect("a directory");
+        fs::write(root.join("new.d/f"), "the only one").expect("a file");
+        world.pair.flush().expect("flushed");
+        fs::rename(root.join("new.d"), root.join("cur.d")).expect("renamed");
+        world.pair.flush().expect("flushed");
+        // Whatever anybody syncs brings the names of all to the disk.
+        let other = File::create(world.pair.dir().join("b/other")).expect("a file");
+        other.sync_all().expect("synced");
+        world.assert_standby_takes_over(&Held::new(), &format!("{case:?}"));
+        let found = fs::read_to_string(world.root(Side::B).join("cur.d/f"));
+        assert_eq!(found.ok().as_deref(), Some("the only one"), "{case:?}");
+    }
+}
+
 /// The standby loses its index and is given the files by other means, which sync nothing. What is found to be the same
 /// there is not sent, and is acknowledged: then it outlasts a power cut.
 #[test]

@@ -21,7 +21,7 @@ use super::staging::{Slots, Staging};
 use crate::index::epochs::EpochsError;
 use crate::index::journal::JournalError;
 use crate::index::store::StoreError;
-use crate::model::batch::{Batch, Lacked};
+use crate::model::batch::{Batch, Lacked, Op};
 use crate::model::epoch::{History, Seq};
 use crate::model::path::TreePath;
 use crate::sys::tree::Look;
@@ -154,6 +154,11 @@ impl Receiving {
     /// # Errors
     /// [`ApplyError`]; after `Stage` and `Journal` nothing of it was applied.
     pub fn apply(&mut self, batch: Batch) -> Result<Outcome, ApplyError> {
+        // The journal knows what it put into a directory by the directory's former name: it must not be needed for that.
+        let moves = |(_, op): &(Seq, Op)| matches!(op, Op::Move { .. });
+        if self.is_durable() && batch.ops.iter().any(moves) {
+            self.checkpoint()?;
+        }
         let mut prepared = Prepared::new(&batch, self.is_durable());
         for (seq, op) in batch.ops {
             let path = op.path().clone();
