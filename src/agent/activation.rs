@@ -103,6 +103,7 @@ impl Activation<'_> {
                 report.puts + report.deletes
             ),
             End::Nothing(text) => format!("with the newest data ({text})"),
+            End::Declined(why) => alone(&mut side, &why)?,
             End::Apart(..) => alone(&mut side, "changed data of its own")?,
             End::Lost(why) | End::Unmet(why) => alone(&mut side, &format!("was lost ({why})"))?,
             // A split brain or a differing configuration halts replication, not the service.

@@ -111,7 +111,7 @@ pub fn resync_once(
                 ..Outcome::default()
             })
         }
-        End::Nothing(text) => {
+        End::Nothing(text) | End::Declined(text) => {
             let report = ResyncReport {
                 direction: "none".into(),
                 verdict: text.clone(),

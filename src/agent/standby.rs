@@ -60,6 +60,8 @@ pub enum End {
     Done(ResyncReport),
     /// Neither side has data, or the peer is not ahead.
     Nothing(String),
+    /// Nothing is taken from the peer, whatever it has, since the configuration does not want it to hand over.
+    Declined(String),
     /// The link ended.
     Lost(String),
     /// The stream ended before the peer said anything.

@@ -171,6 +171,22 @@ fn two_active_nodes_soon_find_that_one_is_left() {
     assert!(one, "{}", pair.log(Side::A));
 }
 
+/// It takes nothing then, whatever the other one has.
+#[test]
+fn who_serves_beside_an_active_peer_does_not_claim_the_newest_data() {
+    let mut pair = idle(options!());
+    edit_config(&pair, |text| {
+        format!("{text}\n[activation]\non_peer_active = \"serve\"\n")
+    });
+    activate(&pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    activate(&pair, Side::B);
+    let status = pair.status_of(Side::B).expect("a status");
+    let how = status["activation"].as_str().unwrap_or_default();
+    let local = how.contains("with local data") && how.contains("\"serve\"");
+    assert!(local, "{how}");
+}
+
 #[test]
 fn nothing_can_be_decided_while_both_are_active_or_apart() {
     let mut pair = idle(options!());

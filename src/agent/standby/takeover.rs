@@ -41,11 +41,12 @@ impl Standby<'_> {
                 );
                 return End::Refused(refusal(6, text));
             }
-            Some(OnPeerActive::Serve) | None => {
-                return End::Nothing(format!(
-                    "{name} is active, too, and on_peer_active is \"serve\""
-                ));
+            Some(OnPeerActive::Serve) => {
+                let text =
+                    "is active, too, and on_peer_active is \"serve\": nothing was taken from it";
+                return End::Declined(text.into());
             }
+            None => return End::Nothing(format!("{name} is active, too")),
             Some(OnPeerActive::Handover) => {}
         }
         let patience = takeover.map_or(HELLO, |t| t.patience);
