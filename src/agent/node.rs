@@ -69,18 +69,6 @@ pub enum NodeError {
     /// An exclude pattern cannot be read.
     #[error("root \"{0}\": exclude pattern {1} is not valid: {2}")]
     Filter(String, usize, String),
-    /// A root's identity is not the one it was.
-    #[error(
-        "root \"{name}\": {path} is not the directory it was (file system or inode changed); mount the right file system, or remove {mark} to accept this one"
-    )]
-    Replaced {
-        /// Name of the root.
-        name: String,
-        /// Its path.
-        path: PathBuf,
-        /// What to remove to accept it.
-        mark: PathBuf,
-    },
 }
 
 /// One root with its filter.

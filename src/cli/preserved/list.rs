@@ -15,7 +15,7 @@ use crate::wire::control::Failure;
 /// Each line: its id, when it was moved aside, how much it takes, where it stood, where it came from and what was seen.
 /// It came from: tail, this node was active and had not replicated it; edit, somebody changed it on the standby; found, it
 /// stood here before the nodes were compared for the first time; split-brain, this node's side lost; socket; replaced, a
-/// restored version took its place.
+/// restored version took its place; outage, the active node lost power and came back with another version.
 ///
 /// Names are shown with control characters and bytes that are no UTF-8 escaped; in JSON, too.
 #[derive(Debug, clap::Args)]
