@@ -143,9 +143,11 @@ impl Journal {
         header.extend_from_slice(&VERSION.to_be_bytes());
         header.extend_from_slice(&boot_id());
         let kept = self.end.min(HEADER);
+        self.file.set_len(kept).map_err(self.io("write"))?;
+        // Whatever fails from here on: a record behind a hole would not be found again.
+        self.end = kept;
         self.file
-            .set_len(kept)
-            .and_then(|()| self.file.seek(SeekFrom::Start(0)))
+            .seek(SeekFrom::Start(0))
             .and_then(|_| self.file.write_all(&header))
             .and_then(|()| self.file.sync_all())
             .map_err(self.io("write"))?;
@@ -156,7 +158,7 @@ impl Journal {
     /// Bytes of records.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.end - HEADER
+        self.end.saturating_sub(HEADER)
     }
 
     /// Whether no record is held.
@@ -176,7 +178,8 @@ fn record_at(bytes: &[u8], at: u64) -> Option<&[u8]> {
     let rest = bytes.get(usize::try_from(at).ok()?..)?;
     let word = |i: usize| Some(u32::from_be_bytes(rest.get(i..i + 4)?.try_into().ok()?));
     let (len, crc) = (word(0)? as usize, word(4)?);
-    if len > MAX_RECORD {
+    // No record is empty: zeros are what a disk left where nothing was written.
+    if len == 0 || len > MAX_RECORD {
         return None;
     }
     let body = rest.get(8..8 + len)?;
@@ -196,6 +199,21 @@ fn boot_id() -> [u8; 36] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeros_are_no_records() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        drop(Journal::open(dir.path()).expect("opens"));
+        let path = dir.path().join(FILE);
+        let file = std::fs::File::options().write(true).open(&path);
+        let grown = file.expect("opens").set_len(HEADER + 64);
+        grown.expect("grown");
+        let (mut j, left) = Journal::open(dir.path()).expect("opens");
+        assert!(left.records.is_empty() && j.is_empty());
+        j.append(b"later", true).expect("appended");
+        let (_, left) = Journal::open(dir.path()).expect("opens");
+        assert_eq!(left.records, [b"later".to_vec()]);
+    }
 
     #[test]
     fn records_survive_and_a_torn_one_is_cut_off() {
