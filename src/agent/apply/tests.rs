@@ -12,6 +12,11 @@ use crate::model::epoch::Epoch;
 use crate::model::path::{RelPath, RootId};
 
 pub(in crate::agent) fn receiving(dir: &Path) -> Receiving {
+    receiving_with(dir, true)
+}
+
+/// Where batches are not synced, the journal holds what came before a directory was renamed as well.
+fn receiving_with(dir: &Path, sync: bool) -> Receiving {
     let root = dir.join("root");
     fs::create_dir_all(&root).expect("a root");
     let spec = RootSpec {
@@ -20,7 +25,7 @@ pub(in crate::agent) fn receiving(dir: &Path) -> Receiving {
         exclude: Vec::new(),
     };
     let node = Node::open("b", &dir.join("state"), &[spec]).expect("a node");
-    Receiving::open(node, true).expect("what was left is done")
+    Receiving::open(node, sync).expect("what was left is done")
 }
 
 pub(in crate::agent) fn history(heads: &[u64]) -> History {
@@ -202,7 +207,7 @@ fn doing_records_again_brings_nothing_old_back() {
 fn doing_records_again_follows_a_directory_that_moved_on() {
     let dir = tempfile::tempdir().expect("a directory");
     let root = dir.path().join("root");
-    let mut side = receiving(dir.path());
+    let mut side = receiving_with(dir.path(), false);
     side.settle(&[], &[], history(&[1])).expect("a history");
     let moved = |from: &str, to: &str| Op::Move {
         from: at(from),
@@ -232,7 +237,7 @@ fn doing_records_again_follows_a_directory_that_moved_on() {
 fn doing_records_again_never_removes_what_a_later_one_brought() {
     let dir = tempfile::tempdir().expect("a directory");
     let root = dir.path().join("root");
-    let mut side = receiving(dir.path());
+    let mut side = receiving_with(dir.path(), false);
     side.settle(&[], &[], history(&[1])).expect("a history");
     apply(&mut side, 2, mkdir("x"));
     apply(&mut side, 3, delete("x"));
