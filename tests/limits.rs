@@ -15,7 +15,7 @@ use osm_failover::model::path::MAX_PATH;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use common::node::{Pair, Side};
-use common::steps::{idle, in_sync, is_root, is_slow, must, start, until, well};
+use common::steps::{Immutable, idle, in_sync, is_root, is_slow, must, start, until, well};
 
 /// Time for anything here, and with `make limits`.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(120), Duration::from_secs(3600)];
@@ -198,23 +198,6 @@ fn a_file_of_a_hundred_gibibytes_is_like_any_other() {
     memory_is_bounded(&pair);
 }
 
-/// A directory that nobody may write to, for as long as this lives.
-struct Immutable(String);
-
-impl Immutable {
-    fn new(dir: &Path) -> Self {
-        let dir = dir.display().to_string();
-        must("chattr", &["+i", &dir]);
-        Self(dir)
-    }
-}
-
-impl Drop for Immutable {
-    fn drop(&mut self) {
-        let _ = Command::new("chattr").args(["-i", &self.0]).status();
-    }
-}
-
 /// Files in a directory of the standby to which nobody may write.
 const REFUSED: usize = 300;
 /// How long it is looked at, and tries within that: after 2, 4 and 8 s, and the first.
@@ -232,7 +215,9 @@ fn what_fails_all_the_time_costs_little() {
     for root in [&a, &b] {
         fs::create_dir(root.join("d")).expect("a directory");
     }
-    let refuses = Immutable::new(&b.join("d"));
+    let Some(refuses) = Immutable::new(&b.join("d")) else {
+        return;
+    };
     start(&mut pair, Side::A);
     pair.wait_in_sync(patience()).expect("in sync");
     for n in 0..REFUSED {

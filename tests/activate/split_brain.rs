@@ -171,15 +171,20 @@ fn two_active_nodes_soon_find_that_one_is_left() {
     assert!(one, "{}", pair.log(Side::A));
 }
 
+/// A is active and followed; B, should it become active as well, serves beside it.
+fn beside_each_other() -> Pair {
+    let mut options = options!();
+    options.tables = "[activation]\non_peer_active = \"serve\"\n".into();
+    let mut pair = idle(options);
+    activate(&pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    pair
+}
+
 /// It takes nothing then, whatever the other one has.
 #[test]
 fn who_serves_beside_an_active_peer_does_not_claim_the_newest_data() {
-    let mut pair = idle(options!());
-    edit_config(&pair, |text| {
-        format!("{text}\n[activation]\non_peer_active = \"serve\"\n")
-    });
-    activate(&pair, Side::A);
-    pair.wait_in_sync(LONG).expect("in sync");
+    let pair = beside_each_other();
     activate(&pair, Side::B);
     let status = pair.status_of(Side::B).expect("a status");
     let how = status["activation"].as_str().unwrap_or_default();
@@ -189,12 +194,7 @@ fn who_serves_beside_an_active_peer_does_not_claim_the_newest_data() {
 
 #[test]
 fn nothing_can_be_decided_while_both_are_active_or_apart() {
-    let mut pair = idle(options!());
-    edit_config(&pair, |text| {
-        format!("{text}\n[activation]\non_peer_active = \"serve\"\n")
-    });
-    activate(&pair, Side::A);
-    pair.wait_in_sync(LONG).expect("in sync");
+    let pair = beside_each_other();
     let (code, text) = ctl(&pair, Side::A, &["resolve", "--keep", "local"]);
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("nothing to decide"), "{text}");

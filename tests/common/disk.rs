@@ -56,6 +56,12 @@ impl Format {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
 
+    /// The one that `mount` calls by this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let is = |f: &Self| format!("{f:?}").eq_ignore_ascii_case(name);
+        Self::ALL.into_iter().find(is)
+    }
+
     /// The program that makes it, its arguments, the bytes that it takes at least, and how it is mounted.
     fn making(self) -> (&'static str, &'static [&'static str], u64, &'static str) {
         match self {

@@ -313,6 +313,28 @@ pub fn must(program: &str, args: &[&str]) {
     assert!(out.status.success(), "{program} {args:?}: {:?}", said(&out));
 }
 
+/// A directory in which nobody can make, change or remove a name, for as long as this lives.
+pub struct Immutable(String);
+
+impl Immutable {
+    /// `None`, with the reason printed, where its file system knows no such thing.
+    pub fn new(dir: &Path) -> Option<Self> {
+        let dir = dir.display().to_string();
+        let done = Command::new("chattr").args(["+i", &dir]).status();
+        if done.is_ok_and(|s| s.success()) {
+            return Some(Self(dir));
+        }
+        println!("skipped: chattr +i does not work here");
+        None
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        must("chattr", &["-i", &self.0]);
+    }
+}
+
 /// Whether this process may mount and change owners; says that the test was skipped if not.
 pub fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();

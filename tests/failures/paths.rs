@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::kinds::noise;
 use crate::common::node::Side;
 use crate::common::steps::{
-    LONG, Mount, activate, ctl, deactivate, flushed_equal, has_problem, idle, in_sync,
-    is_preserved, is_root, must, start, unprivileged, until, wait_equal, wait_problem,
+    Immutable, LONG, Mount, activate, ctl, deactivate, flushed_equal, has_problem, idle, in_sync,
+    is_preserved, is_root, start, unprivileged, until, wait_equal, wait_problem,
 };
 use crate::options;
 
@@ -117,12 +116,9 @@ fn a_path_the_standby_cannot_make_is_a_problem_of_its_own() {
     fs::create_dir(a.join("d")).expect("a directory");
     fs::write(a.join("d/f"), "one").expect("a file");
     flushed_equal(&pair, "data");
-    let hard = b.join("d").display().to_string();
-    let immutable = Command::new("chattr").args(["+i", &hard]).status();
-    if !immutable.is_ok_and(|s| s.success()) {
-        println!("skipped: chattr +i does not work here");
+    let Some(refuses) = Immutable::new(&b.join("d")) else {
         return;
-    }
+    };
     fs::write(a.join("d/g"), "refused").expect("a file");
     fs::write(a.join("beside"), "goes on").expect("a file");
     let came = until(LONG, || {
@@ -133,7 +129,7 @@ fn a_path_the_standby_cannot_make_is_a_problem_of_its_own() {
             .is_ok_and(|s| crate::common::steps::has_problem(&s, "data:d/g"))
     });
     let status = pair.status();
-    must("chattr", &["-i", &hard]);
+    drop(refuses);
     assert!(came, "others wait for one path: {status:?}");
     assert!(listed, "{status:?}");
     wait_problem(&mut pair, "data:d/g", false);
@@ -155,12 +151,9 @@ fn what_the_peer_refused_is_pending_after_a_restart() {
     let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
     fs::create_dir(a.join("d")).expect("a directory");
     flushed_equal(&pair, "data");
-    let hard = b.join("d").display().to_string();
-    let immutable = Command::new("chattr").args(["+i", &hard]).status();
-    if !immutable.is_ok_and(|s| s.success()) {
-        println!("skipped: chattr +i does not work here");
+    let Some(refuses) = Immutable::new(&b.join("d")) else {
         return;
-    }
+    };
     fs::write(a.join("d/g"), "refused").expect("a file");
     let listed = until(LONG, || {
         pair.status().is_ok_and(|s| has_problem(&s, "data:d/g"))
@@ -174,7 +167,7 @@ fn what_the_peer_refused_is_pending_after_a_restart() {
         status.is_ok_and(|s| s["pending"]["paths"].as_u64() > Some(0))
     });
     let left = deactivate(&pair, Side::A);
-    must("chattr", &["-i", &hard]);
+    drop(refuses);
     assert!(listed, "refused");
     noted.expect("noticed");
     assert!(told, "nothing is said to be pending");
