@@ -18,7 +18,8 @@ pub(super) struct Piece {
     pub(super) ops: Vec<(Seq, Op)>,
     /// Bytes they take on their way, about.
     pub(super) weight: u64,
-    /// The highest number up to which everything was sent with this batch and those before it; 0 where that is none of theirs.
+    /// The highest number up to which everything was sent with this batch and those before it. Where a later batch
+    /// brings a lower one, it is below that, whatever this batch itself brings.
     pub(super) head: Seq,
 }
 

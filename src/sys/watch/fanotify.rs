@@ -9,11 +9,8 @@
 //! only events in directories that are deleted by now are (their own deletion
 //! has an event too).
 
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +22,7 @@ use super::emit::Batch;
 use super::handles::{Handles, View};
 use super::mounts::{self, Mount, MountTable};
 use super::record::{self, DirName, Record};
-use super::roots::{DirSpot, Entry, Roots};
+use super::roots::{DirSpot, Entry, Roots, path_of};
 use super::wake::{Bell, Running, wait};
 use super::{Backend, Event, ExcludeDir, Sink, WatchError, WatchRoot, Watcher};
 use crate::decide::dirty::Touch;
@@ -110,10 +107,6 @@ impl Refused {
     fn why(self) -> WatchError {
         refusal(path_of(&self.place).display().to_string(), self.cause)
     }
-}
-
-fn path_of(bytes: &[u8]) -> &Path {
-    Path::new(OsStr::from_bytes(bytes))
 }
 
 fn refusal(object: String, cause: io::Error) -> WatchError {
@@ -280,11 +273,11 @@ impl Drain {
         self.mark_at = Instant::now() + Duration::from_millis(UNMARKED_MS.into());
         let now = refused.iter().map(|r| r.place.clone()).collect();
         let before = std::mem::replace(&mut self.unmarked, now);
-        let (watched, still): (Vec<_>, Vec<_>) =
-            before.into_iter().partition(|p| !self.unmarked.contains(p));
+        let gone = |p: &&Vec<u8>| !self.unmarked.contains(p);
+        let watched: Vec<_> = before.iter().filter(gone).cloned().collect();
         for refused in refused {
             // Where another one went, what is left is said anew: the last one said is the one that counts.
-            if still.contains(&refused.place) && watched.is_empty() {
+            if watched.is_empty() && before.contains(&refused.place) {
                 continue;
             }
             let text = format!(
@@ -293,22 +286,14 @@ impl Drain {
             );
             self.batch.push(Event::Degraded(text));
         }
-        if !watched.is_empty() && self.unmarked.is_empty() {
+        if watched.is_empty() {
+            return;
+        }
+        if self.unmarked.is_empty() {
             self.batch.push(Event::Restored);
         }
-        if !watched.is_empty() {
-            self.subtrees(&watched);
-            self.roots.nudge_cookies();
-        }
-    }
-
-    /// Everything below these directories may differ.
-    fn subtrees(&mut self, dirs: &[Vec<u8>]) {
-        for spot in dirs.iter().flat_map(|d| self.roots.dir_spots(d)) {
-            if let DirSpot::Tree(path) | DirSpot::Deep(path) = spot {
-                self.batch.push(Event::Subtree(path));
-            }
-        }
+        self.batch.extend(self.roots.subtrees(&watched));
+        self.roots.nudge_cookies();
     }
 
     fn mounts_changed(&mut self) {
@@ -320,7 +305,7 @@ impl Drain {
         self.mounts = mounts;
         self.recheck_roots(&[]);
         self.mark_again();
-        self.subtrees(&changed);
+        self.batch.extend(self.roots.subtrees(&changed));
     }
 
     fn recheck_roots(&mut self, replaced: &[RootId]) {

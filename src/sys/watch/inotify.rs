@@ -10,10 +10,8 @@
 //! made before it. When events were lost, a new watcher is made.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -26,7 +24,7 @@ use super::emit::Batch;
 use super::fanotify::created;
 use super::intake::{Hint, Intake, Queue, Taken, split};
 use super::mounts::{self, Mount, MountTable};
-use super::roots::{DirSpot, Entry, Roots};
+use super::roots::{self, DirSpot, Entry, Roots, path_of};
 use super::wake::{Bell, Running, wait};
 use super::walk::{Trouble, Watched};
 use super::{Backend, Event, ExcludeDir, Sink, WatchError, WatchRoot, Watcher};
@@ -399,7 +397,7 @@ impl Round {
         dirs.dedup();
         let mut walked: Option<Vec<u8>> = None;
         for dir in dirs {
-            let inside = |outer: &Vec<u8>| super::roots::below(outer, &dir).is_some();
+            let inside = |outer: &Vec<u8>| roots::below(outer, &dir).is_some();
             if walked.as_ref().is_some_and(inside) {
                 continue;
             }
@@ -407,11 +405,8 @@ impl Round {
                 continue;
             }
             self.watch(&dir);
-            for spot in self.roots.dir_spots(&dir) {
-                if let DirSpot::Tree(path) | DirSpot::Deep(path) = spot {
-                    self.batch.push(Event::Subtree(path));
-                }
-            }
+            let below = self.roots.subtrees(std::slice::from_ref(&dir));
+            self.batch.extend(below);
             walked = Some(dir);
         }
     }
@@ -444,8 +439,4 @@ fn limits() -> [String; 2] {
         Ok(limit) => limit.trim().to_owned(),
         Err(_) => "unknown".to_owned(),
     })
-}
-
-fn path_of(bytes: &[u8]) -> &Path {
-    Path::new(OsStr::from_bytes(bytes))
 }

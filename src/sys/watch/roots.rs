@@ -202,6 +202,16 @@ impl Roots {
         self.list.iter().filter_map(spot).collect()
     }
 
+    /// That everything below these directories may differ, for each root that they lie in.
+    pub(super) fn subtrees(&self, dirs: &[Vec<u8>]) -> Vec<Event> {
+        let spots = dirs.iter().flat_map(|dir| self.dir_spots(dir));
+        let subtree = |spot| match spot {
+            DirSpot::Tree(path) | DirSpot::Deep(path) => Some(Event::Subtree(path)),
+            DirSpot::Single(..) | DirSpot::Cookies => None,
+        };
+        spots.filter_map(subtree).collect()
+    }
+
     /// Whether a directory or one above it is excluded.
     fn is_excluded(&self, dir: &TreePath) -> bool {
         let mut above = RelPath::root();
@@ -257,6 +267,11 @@ fn look(path: &Path) -> Option<Armed> {
         path: path.as_os_str().as_bytes().to_vec(),
         identity,
     })
+}
+
+/// An absolute path, as the kernel reported it.
+pub(super) fn path_of(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 /// The part of `path` below `root`, without a leading slash; empty for the root itself.
