@@ -12,6 +12,7 @@ use std::io;
 use std::sync::Arc;
 
 use self::prepare::Prepared;
+use super::aging::Aging;
 use super::hooks::Hooks;
 use super::incoming::Incoming;
 use super::node::{Node, NodeError, NodeRoot};
@@ -24,6 +25,7 @@ use crate::index::store::StoreError;
 use crate::model::batch::{Batch, Lacked, Op};
 use crate::model::epoch::{History, Seq};
 use crate::model::path::TreePath;
+use crate::sys::clock;
 use crate::sys::tree::Look;
 use crate::wire::message::PathProblem;
 
@@ -70,6 +72,7 @@ pub struct Receiving {
     unsynced: bool,
     /// Programs that are told of what is applied.
     hooks: Option<Arc<Hooks>>,
+    aging: Aging,
 }
 
 impl Receiving {
@@ -81,6 +84,7 @@ impl Receiving {
         let staging = Staging::open(&node).map_err(ApplyError::Stage)?;
         let lsn = node.store.number("lsn")?;
         let left = std::mem::take(&mut node.left);
+        let aging = Aging::open(&node, left.rebooted, clock::uptime())?;
         let mut this = Self {
             node,
             staging,
@@ -90,6 +94,7 @@ impl Receiving {
             lsn,
             unsynced: !left.records.is_empty(),
             hooks: None,
+            aging,
         };
         // Where batches are not synced, a power cut may have taken more than the journal can tell, and may have left
         // files of the right size and time whose bytes never reached the disk.
@@ -271,6 +276,14 @@ impl Receiving {
         let outcome = self.perform(&record, None)?;
         self.tell(noted, &outcome);
         Ok(outcome)
+    }
+
+    /// Lets go of what this node, which stands where the active one stood lately, need not remember any longer.
+    ///
+    /// # Errors
+    /// [`ApplyError`] where the index fails.
+    pub fn age(&mut self) -> Result<(), ApplyError> {
+        Ok(self.aging.age(&self.node, clock::uptime())?)
     }
 
     /// A round was settled: what was lacked as a whole directory came with it, where the directory stands.

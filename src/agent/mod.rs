@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod activity;
+pub mod aging;
 pub mod apply;
 pub mod attend;
 pub mod bell;

@@ -198,7 +198,7 @@ impl<'a> Performer<'a> {
                     source,
                     blocks,
                 } => self.put(*seq, path, entry, source, blocks),
-                Step::Delete { path } => self.delete(path),
+                Step::Delete { path } => self.delete(*seq, path),
                 Step::Lack { wanted: true, .. } => Err(Fault::Want),
                 Step::Lack { path, .. } => {
                     self.lack(path)?;
@@ -327,7 +327,9 @@ impl<'a> Performer<'a> {
         }
         self.touch(from);
         self.touch(to);
-        self.node.store.move_row(from, to, seq)?;
+        if self.node.store.move_row(from, to, seq)? {
+            self.node.store.tomb(from, seq)?;
+        }
         Ok(())
     }
 

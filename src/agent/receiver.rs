@@ -166,6 +166,7 @@ impl Receiver {
                 self.show(&gone, &outcome);
                 self.side.node.index_is_complete()?;
                 self.side.came_whole()?;
+                self.side.age()?;
                 self.report.deletes += count;
                 self.count(&outcome);
                 self.peer.send(Message::Ack {
@@ -362,6 +363,7 @@ impl Receiver {
             Ok(mut outcome) => {
                 if self.is_live {
                     outcome.wants.extend(self.side.lacked_trees()?);
+                    self.side.age()?;
                 }
                 self.report.puts += puts;
                 self.report.bytes += inline;

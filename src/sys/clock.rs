@@ -37,6 +37,12 @@ pub fn unix_ms() -> u64 {
     now.map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Seconds since this host was booted, sleep included.
+#[must_use]
+pub fn uptime() -> u64 {
+    u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0)
+}
+
 /// Whether the file system of a directory gives each change of a file that was looked at a time of its own.
 ///
 /// # Errors

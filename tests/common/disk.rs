@@ -136,6 +136,14 @@ impl Disk {
         Ok(rustix::fs::ioctl_ficlone(after, before)?)
     }
 
+    /// Brings everything to the disk that is mounted at a directory.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn sync(at: &Path) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(at)?)?)
+    }
+
     /// The power is back: what the disk held when it went stands at its place. Nothing may run on it.
     ///
     /// # Errors

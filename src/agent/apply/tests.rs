@@ -110,7 +110,7 @@ pub(in crate::agent) fn mkdir(path: &str) -> Op {
     }
 }
 
-fn delete(path: &str) -> Op {
+pub(in crate::agent) fn delete(path: &str) -> Op {
     Op::Delete { path: at(path) }
 }
 

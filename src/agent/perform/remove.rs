@@ -13,6 +13,7 @@ use crate::agent::links::other_names;
 use crate::decide::kept;
 use crate::index::store::Row;
 use crate::model::entry::Stamp;
+use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::sys::tree::{is_absent, list};
 
@@ -25,8 +26,12 @@ struct Level {
 
 impl Performer<'_> {
     /// Does a delete; a directory that holds excluded files cannot go.
-    pub(super) fn delete(&mut self, path: &TreePath) -> Result<(), Fault> {
+    pub(super) fn delete(&mut self, seq: Seq, path: &TreePath) -> Result<(), Fault> {
+        let known = self.node.store.lookup(path)?.is_some();
         if self.remove_tree(path)? {
+            if known {
+                self.node.store.tomb(path, seq)?;
+            }
             return Ok(());
         }
         if self.replay.is_some() {

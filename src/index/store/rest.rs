@@ -137,21 +137,32 @@ impl Store {
         Ok(rows)
     }
 
-    /// Forgets tombstones up to `seq`: the peer has acknowledged them.
+    /// Forgets tombstones up to `seq`: the peer has acknowledged them, or its disk holds what they say.
     ///
     /// # Errors
     /// [`StoreError::Sql`](super::StoreError::Sql).
-    pub fn forget_tombs(&self, seq: Seq) -> Result<u64> {
-        let gone = self
-            .db
+    pub fn forget_tombs(&self, seq: Seq) -> Result<()> {
+        let any = |mut s: rusqlite::CachedStatement<'_>| {
+            s.query_row([seq.cast_signed()], |r| r.get::<_, bool>(0))
+        };
+        let any = || {
+            self.db
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM tombstone WHERE seq<=?)")
+                .and_then(any)
+                .map_err(self.sql())
+        };
+        if !self.tombs.get() || !any()? {
+            return Ok(());
+        }
+        // First of all: were this cut off, nobody would know that some are missing.
+        if seq > self.number("tombs_forgotten")? {
+            self.set_number("tombs_forgotten", seq)?;
+        }
+        self.db
             .prepare_cached("DELETE FROM tombstone WHERE seq<=?")
             .and_then(|mut s| s.execute([seq.cast_signed()]))
             .map_err(self.sql())?;
-        if gone > 0 && seq > self.number("tombs_forgotten")? {
-            self.set_number("tombs_forgotten", seq)?;
-        }
-        self.count_tombs()?;
-        Ok(gone as u64)
+        self.count_tombs()
     }
 
     /// `None` where the root is not in the configuration any more.
