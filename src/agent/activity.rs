@@ -48,7 +48,7 @@ pub fn open(mut side: Receiving) -> Result<Receiving, Failure> {
         let noted = node.store.set_number("acked", acked.max(head));
         noted.map_err(|e| failed(&e))?;
     }
-    node.epochs.set_active(true).map_err(|e| failed(&e))?;
+    side.activate().map_err(|e| failed(&e))?;
     Ok(side)
 }
 

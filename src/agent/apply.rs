@@ -82,7 +82,8 @@ impl Receiving {
     /// [`ApplyError`] where that is impossible; the records stay.
     pub fn open(mut node: Node, sync: bool) -> Result<Self, ApplyError> {
         let staging = Staging::open(&node).map_err(ApplyError::Stage)?;
-        let lsn = node.store.number("lsn")?;
+        let passed = node.epochs.passed();
+        let lsn = node.store.number("lsn")?.max(passed);
         let left = std::mem::take(&mut node.left);
         let aging = Aging::open(&node, left.rebooted, clock::uptime())?;
         let mut this = Self {
@@ -96,11 +97,8 @@ impl Receiving {
             hooks: None,
             aging,
         };
-        // Where batches are not synced, a power cut may have taken more than the journal can tell, and may have left
-        // files of the right size and time whose bytes never reached the disk.
-        let torn = left.rebooted && !left.records.is_empty() && (!sync || this.node.index_fresh);
-        let mut doubtful = torn;
-        let (mut records, mut planned) = (Vec::new(), Planned::default());
+        let mut doubtful = false;
+        let (mut records, mut planned, mut newer) = (Vec::new(), Planned::default(), 0);
         for body in &left.records {
             let Ok(record) = postcard::from_bytes::<Record>(body) else {
                 tracing::error!(
@@ -113,12 +111,25 @@ impl Receiving {
             for (_, name) in record.steps.iter().filter_map(|(_, step)| step.slot()) {
                 this.staging.pass(name);
             }
+            if record.lsn <= passed {
+                newer += 1;
+                continue;
+            }
             // Without a reboot the kernel still holds every write, so what the index has is done.
             if record.lsn > this.lsn || left.rebooted {
                 planned.add(&record.steps);
                 records.push(record);
             }
         }
+        if newer > 0 && left.rebooted {
+            tracing::warn!(
+                "{newer} records of the redo journal could not be brought to the disk when this node became active, and are left out: what it wrote since is newer"
+            );
+        }
+        // Where batches are not synced, a power cut may have taken more than the journal can tell, and may have left
+        // files of the right size and time whose bytes never reached the disk.
+        let torn = left.rebooted && left.records.len() > newer && (!sync || this.node.index_fresh);
+        doubtful |= torn;
         let planned = &planned;
         let rescuer = Replay { planned, at: 0 };
         Performer::new(&mut this.node, &mut this.staging, Some(rescuer), sync).rescue(&records)?;
@@ -335,6 +346,15 @@ impl Receiving {
         self.node.journal.reset()?;
         self.unsynced = false;
         Ok(())
+    }
+
+    /// From here on this node's tree is what counts: no record of the journal is done again, whether or not all that the
+    /// records brought is on the disk yet.
+    ///
+    /// # Errors
+    /// [`ApplyError::Epochs`] where that cannot be noted.
+    pub fn activate(&mut self) -> Result<(), ApplyError> {
+        Ok(self.node.epochs.activate(self.lsn)?)
     }
 
     /// Whether acknowledged means on disk.

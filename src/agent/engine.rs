@@ -9,6 +9,7 @@ mod acks;
 mod answer;
 mod comparison;
 mod departure;
+mod disk;
 mod heard;
 mod large;
 mod look;
@@ -122,6 +123,8 @@ pub struct Engine {
     /// Nothing is sent until a person says so.
     paused: bool,
     retry_at: Instant,
+    /// When the journal may be tried to be emptied.
+    disk_at: Instant,
     watchdog: Watchdog,
     scrub: Scrub,
     /// Sessions ended since, for the one who dials.
@@ -194,6 +197,7 @@ impl Engine {
             scan_since: None,
             paused,
             retry_at: Instant::now() + RETRY,
+            disk_at: Instant::now(),
             watchdog: Watchdog::none(),
             scrub,
             down,
@@ -361,6 +365,7 @@ impl Engine {
         };
         settle
             .min(retry)
+            .min(self.disk_due_in())
             .min(self.commands.deadline_in())
             .min(self.watchdog.due_in())
             .max(Duration::from_millis(1))
@@ -468,6 +473,7 @@ impl Engine {
             self.retry_at = Instant::now() + RETRY;
             self.retry();
         }
+        self.bring_to_disk(now);
         Ok(())
     }
 }

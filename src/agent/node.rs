@@ -363,7 +363,7 @@ fn is_damage(e: &StoreError) -> bool {
             matches!(e.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
         }
         StoreError::Tables(_) => true,
-        StoreError::Newer(..) | StoreError::Row(..) => false,
+        StoreError::Newer(..) | StoreError::Row(..) | StoreError::Log(..) => false,
     }
 }
 

@@ -116,6 +116,7 @@ impl Receiver {
     pub fn finish(mut self) -> Receiving {
         self.side.end_session();
         if let Err(e) = self.side.checkpoint() {
+            // Its records stay; whoever holds the tree next tries again.
             tracing::warn!("{e}");
         }
         self.side

@@ -52,6 +52,9 @@ struct Document {
     /// The host lost power while the node was active, and the peer has not been brought to what the disk held since.
     #[serde(default)]
     outage: bool,
+    /// Records of the redo journal up to this number are never done again.
+    #[serde(default)]
+    passed: u64,
     history: History,
 }
 
@@ -89,6 +92,7 @@ impl Epochs {
                 reserved: 0,
                 catching_up: false,
                 outage: false,
+                passed: 0,
                 history: History::default(),
             },
             Err(e) => return Err(EpochsError::Io("read", path, e)),
@@ -227,6 +231,23 @@ impl Epochs {
         let mut doc = self.doc.clone();
         doc.active = active;
         self.write_if_changed(doc)
+    }
+
+    /// Notes durably that this node is active, so that no record of its redo journal up to number `record` is ever done again.
+    ///
+    /// # Errors
+    /// [`EpochsError::Io`] where the file cannot be written.
+    pub fn activate(&mut self, record: u64) -> Result<(), EpochsError> {
+        let mut doc = self.doc.clone();
+        doc.active = true;
+        doc.passed = doc.passed.max(record);
+        self.write_if_changed(doc)
+    }
+
+    /// Records of the redo journal up to this number were done before this node was active, and what it wrote since is newer.
+    #[must_use]
+    pub fn passed(&self) -> u64 {
+        self.doc.passed
     }
 
     /// Notes durably that a catch-up has begun or ended.

@@ -50,6 +50,9 @@ pub enum StoreError {
     /// The file holds other tables than it should, or what is no table.
     #[error("the index {0} has tables that are not of its format")]
     Tables(PathBuf),
+    /// The log of its changes cannot be brought to the disk.
+    #[error("cannot bring {0} to the disk: {1}")]
+    Log(PathBuf, #[source] std::io::Error),
     /// A row cannot be decoded.
     #[error("the index {0} has a damaged row ({1}); remove the file: it is built anew by a scan")]
     Row(PathBuf, String),
@@ -302,9 +305,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::Sql`].
     pub fn sync(&self) -> Result<()> {
-        self.db
-            .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
-            .map_err(self.sql())
+        let busy: i64 = self
+            .db
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0))
+            .map_err(self.sql())?;
+        if busy == 0 {
+            return Ok(());
+        }
+        // Somebody has been reading the index for seconds. The log of its changes stays then, and is enough.
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        let log = PathBuf::from(log);
+        let synced = std::fs::File::open(&log).and_then(|file| file.sync_all());
+        synced.map_err(|e| StoreError::Log(log, e))
     }
 
     /// A number kept beside the rows, 0 if never set.

@@ -36,7 +36,7 @@ impl Side {
         NODES[self as usize]
     }
 
-    pub(super) fn letter(self) -> &'static str {
+    pub fn letter(self) -> &'static str {
         ["a", "b"][self as usize]
     }
 }

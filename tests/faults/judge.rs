@@ -54,6 +54,9 @@ pub(crate) fn run(scenario: &Scenario, order: Option<&Order>) -> Result<Option<S
     }
     finish(&mut stage, scenario, crash, outcome)?;
     judge(&stage, scenario, before)?;
+    if scenario.active_after() {
+        nothing_waits(&stage, scenario.active)?;
+    }
     if scenario.may_keep {
         nothing_is_gone(&stage, source, &written)?;
     }
@@ -65,6 +68,18 @@ pub(crate) fn run(scenario: &Scenario, order: Option<&Order>) -> Result<Option<S
     } else {
         std::fs::read_to_string(stage.plan.calls()).ok()
     })
+}
+
+/// What an active node took in before is on its disk, so that nothing is ever done again over what it wrote since.
+fn nothing_waits(stage: &Stage, active: Side) -> Result<(), String> {
+    let state = stage.pair.dir().join(active.letter()).join("state");
+    let journal = state.join("redo.log");
+    // Its header alone.
+    let empty = || std::fs::metadata(&journal).is_ok_and(|m| m.len() == 48);
+    if until(LONG, empty) {
+        return Ok(());
+    }
+    Err(format!("{} still holds records", journal.display()))
 }
 
 fn other(side: Side) -> Side {

@@ -108,6 +108,15 @@ const RESOLVE: Scenario = Scenario {
     ..RESYNC
 };
 
+/// The disk failed while the newest data were taken: a power cut must not have them done again over what is written later.
+#[test]
+fn what_did_not_reach_the_disk_in_an_activation_is_brought_there_soon() {
+    let points = [1, 2].map(|n| format!("EIO:{n}:syncfs file data/.osm-failover/staging"));
+    try_some(&ACTIVATION, &points);
+    let points = [2, 3].map(|n| format!("EIO:{n}:fsync file state/index.db-wal"));
+    try_some(&ACTIVATION, &points);
+}
+
 /// Both nodes stand at the same number after the session, so nobody would ever have sent it again.
 #[test]
 fn what_failed_in_an_activation_is_taken_once_more() {

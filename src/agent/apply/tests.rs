@@ -326,3 +326,27 @@ fn what_a_killed_process_left_is_in_nobodys_way() {
     );
     assert_eq!(fs::read_dir(&slots).expect("the slots").count(), 0);
 }
+
+/// Its disk failed while this node became active: the journal holds what came before, and the service has written since.
+#[test]
+fn what_an_active_node_wrote_is_not_replaced_from_its_journal() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let f = dir.path().join("root/f");
+    let mut side = receiving(dir.path());
+    side.settle(&[], &[], history(&[1])).expect("a history");
+    apply(&mut side, 2, put("f", b"the peer's"));
+    side.activate().expect("noted");
+    let written = |text: &str| {
+        fs::write(&f, text).expect("written");
+    };
+    written("newer");
+    let mut side = rebooted(side, dir.path());
+    assert_eq!(fs::read(&f).expect("a file"), b"newer");
+    assert!(side.node.journal.is_empty(), "it is not needed any more");
+    // What comes when it is a standby again is done again.
+    apply(&mut side, 3, put("g", b"later"));
+    fs::remove_file(dir.path().join("root/g")).expect("as if it had not been made");
+    let side = without_index(side, dir.path());
+    assert!(dir.path().join("root/g").exists());
+    drop(side);
+}
