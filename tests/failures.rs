@@ -16,3 +16,5 @@ mod roots;
 mod state;
 #[path = "failures/stream.rs"]
 mod stream;
+#[path = "failures/unmounted.rs"]
+mod unmounted;

@@ -38,6 +38,7 @@ pub mod preserved;
 pub mod receiver;
 pub mod redo;
 pub mod resolve;
+pub mod rooting;
 pub mod roots;
 pub mod round;
 pub mod scan;
@@ -52,5 +53,5 @@ pub mod survey;
 pub mod traffic;
 
 pub use daemon::{offline_status, run_daemon};
-pub use once::{Wish, check_peer, resync_once};
+pub use once::{Wish, approve_once, check_peer, resync_once};
 pub use serve::run_serve;

@@ -9,13 +9,14 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::rooting;
 use crate::decide::filter::Filter;
 use crate::decide::kept::Standing;
 use crate::index::epochs::{Epochs, EpochsError};
 use crate::index::journal::{Journal, JournalError, Left};
 use crate::index::store::{Store, StoreError};
 use crate::model::entry::{Stamp, Timestamp};
-use crate::model::path::{RelPath, RootId, TreePath};
+use crate::model::path::{RootId, TreePath};
 use crate::sys::clock;
 use crate::sys::tree::{Root, RootError};
 use crate::wire::control::Status;
@@ -54,6 +55,11 @@ pub enum NodeError {
     /// A root's private directory cannot be made.
     #[error("root \"{0}\": cannot make its private directory {1}: {2}")]
     Private(String, PathBuf, #[source] std::io::Error),
+    /// Another directory than the one that the index knows stands at the path of a root, on another file system.
+    #[error(
+        "root \"{0}\": what stands at {1} is not the directory that was replicated: it lies on another file system, so most likely something is not mounted there. Mount it; only if this directory is to be the root from now on, run \"syncctl approve {0}\" on this node"
+    )]
+    OtherRoot(String, PathBuf),
     /// The index cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -126,27 +132,7 @@ impl Node {
         let state_err = |e| NodeError::State(state_dir.to_owned(), e);
         std::fs::create_dir_all(state_dir).map_err(state_err)?;
         rustix::fs::chmod(state_dir, rustix::fs::Mode::RWXU).map_err(|e| state_err(e.into()))?;
-        let mut roots = Vec::new();
-        for (i, spec) in specs.iter().enumerate() {
-            let id = RootId(u16::try_from(i).unwrap_or(u16::MAX));
-            let root = Root::open(id, &spec.name, &spec.path)?;
-            let private = |e| NodeError::Private(spec.name.clone(), spec.path.clone(), e);
-            root.make_private(&PRIVATE_NAMES).map_err(private)?;
-            let filter = Filter::new(&spec.exclude)
-                .map_err(|(i, e)| NodeError::Filter(spec.name.clone(), i, e))?;
-            roots.push(NodeRoot {
-                root: Arc::new(root),
-                filter,
-                exclude: spec.exclude.clone(),
-                former_dev: None,
-            });
-        }
-        let fine_times = roots.iter().all(|r| {
-            let probed = r.root.open_private(STAGING);
-            probed
-                .and_then(|dir| clock::is_fine(dir.as_fd()))
-                .unwrap_or(false)
-        });
+        let mut roots = rooting::open(specs)?;
         let names: Vec<String> = specs.iter().map(|s| s.name.clone()).collect();
         let mut epochs = Epochs::open(state_dir)?;
         let (mut store, mut index_fresh) = Self::open_store(state_dir, &names)?;
@@ -161,10 +147,17 @@ impl Node {
         }
         // A crash while a new index was filled for the first time leaves one that looks old and knows too little.
         index_fresh |= store.number(COMPLETE)? == 0;
-        for r in &mut roots {
-            let row = store.lookup(&TreePath::new(r.root.id, RelPath::root()))?;
-            r.former_dev = row.map(|row| row.stamp.dev).filter(|dev| *dev != 0);
+        rooting::check(&mut roots, &mut store, &mut epochs)?;
+        for r in &roots {
+            let private = |e| NodeError::Private(r.root.name.clone(), r.root.path.clone(), e);
+            r.root.make_private(&PRIVATE_NAMES).map_err(private)?;
         }
+        let fine_times = roots.iter().all(|r| {
+            let probed = r.root.open_private(STAGING);
+            probed
+                .and_then(|dir| clock::is_fine(dir.as_fd()))
+                .unwrap_or(false)
+        });
         let (mut journal, left) = Journal::open(state_dir)?;
         epochs.set_head(store.number("head")?);
         if left.rebooted {
@@ -374,6 +367,7 @@ mod tests {
     use super::*;
     use crate::agent::survey;
     use crate::model::entry::{Entry, Hash, Kind};
+    use crate::model::path::RelPath;
     use crate::sys::tree::Look;
 
     /// A power cut may leave a file with the time and size of its last change and the bytes from before; also where the

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::attend::Attendant;
 use super::door::{self, Door};
 use super::engine::Event;
-use super::owner::{RECEIVES, Site, apply_failure, failed, held, refusal};
+use super::owner::{RECEIVES, Site, apply_failure, failed, held, no_such_root, refusal};
 use super::standby::{End, HELLO, Standby, Until};
 use super::{setup, survey};
 use crate::config::Config;
@@ -28,6 +28,32 @@ pub struct Wish {
     pub keep: Keep,
     /// That both changed data is what is asked about, and no failure.
     pub apart: bool,
+}
+
+/// `syncctl approve` where no process owns the node: what stands at the path of a root is the root from now on.
+///
+/// # Errors
+/// A failure with the exit code of its kind.
+pub fn approve_once(config: &Config, node: usize, root: Option<&str>) -> Result<Outcome, Failure> {
+    let site = Site::new(config.clone(), node);
+    if let Some(name) = root.filter(|name| !config.roots.iter().any(|r| r.name == **name)) {
+        return Err(no_such_root(name));
+    }
+    let owner = site.own("approve").map_err(|e| held(&e))?;
+    let names = site.approve_roots(root)?;
+    drop(owner);
+    let message = if names.is_empty() {
+        "nothing waits for an approval".into()
+    } else {
+        format!(
+            "approved: what stands at the path of {} is replicated from now on; start syncd, or connect the active node, again",
+            names.join(", ")
+        )
+    };
+    Ok(Outcome {
+        message,
+        ..Outcome::default()
+    })
 }
 
 /// `syncctl resync` and `syncctl resolve` where no process owns the node: dials the peer, brings the node that is behind

@@ -8,9 +8,10 @@ use super::apply::{ApplyError, Receiving};
 use super::board::{Board, NOT_YET};
 use super::hints::Hints;
 use super::hooks;
-use super::meeting::{DIVERGED, Party};
+use super::meeting::{DIVERGED, Party, REFUSED};
 use super::node::{Node, NodeError, RootSpec};
 use super::peer::Style;
+use super::rooting;
 use crate::config::{Compression, Config, Durability, SplitBrain};
 use crate::decide::guard::Limit;
 use crate::decide::split_brain::Policy;
@@ -240,19 +241,38 @@ impl Site {
         }
     }
 
+    /// The roots of this node, as configured.
+    fn roots(&self) -> Vec<RootSpec> {
+        let roots = self.config.roots.iter().enumerate();
+        let spec = |(i, r): (usize, &crate::config::Root)| RootSpec {
+            name: r.name.clone(),
+            path: self.config.root_path(self.node, i),
+            exclude: r.exclude.clone(),
+        };
+        roots.map(spec).collect()
+    }
+
+    /// Takes what stands at the path of a root (of all, where none is named) for the root, where it is another directory than
+    /// the one that was replicated; returns the names of such roots. The owner lock must be held.
+    ///
+    /// # Errors
+    /// A failure with object, cause and remedy.
+    pub fn approve_roots(&self, name: Option<&str>) -> Result<Vec<String>, Failure> {
+        let state_dir = self.config.state_dir(self.node);
+        rooting::approve(&state_dir, &self.roots(), name).map_err(|e| node_failure(&e))
+    }
+
     /// Opens the node's state and rolls forward what an earlier process left.
     ///
     /// # Errors
     /// A failure with object, cause and remedy.
     pub fn open(&self) -> Result<Receiving, Failure> {
-        let roots = self.config.roots.iter().enumerate().map(|(i, r)| RootSpec {
-            name: r.name.clone(),
-            path: self.config.root_path(self.node, i),
-            exclude: r.exclude.clone(),
-        });
-        let specs: Vec<_> = roots.collect();
-        let node = Node::open(self.name(), &self.config.state_dir(self.node), &specs)
-            .map_err(|e| node_failure(&e))?;
+        let node = Node::open(
+            self.name(),
+            &self.config.state_dir(self.node),
+            &self.roots(),
+        )
+        .map_err(|e| node_failure(&e))?;
         if !node.left.records.is_empty() && hooks::follow(&self.config) {
             // Nobody knows whether they were told of these, and they are taken out of the journal now.
             hooks::leave(&self.config.state_dir(self.node)).map_err(|e| {
@@ -282,18 +302,25 @@ fn raise_files() {
 }
 
 fn node_failure(e: &NodeError) -> Failure {
-    let code = if matches!(
-        e,
-        NodeError::Filter(..) | NodeError::Root(crate::sys::tree::RootError::Kind { .. })
-    ) {
-        2
-    } else {
-        1
+    let code = match e {
+        NodeError::Filter(..) | NodeError::Root(crate::sys::tree::RootError::Kind { .. }) => 2,
+        NodeError::OtherRoot(..) => REFUSED,
+        _ => 1,
     };
     Failure {
         code,
         message: e.to_string(),
         hint: "see syncctl check".into(),
+    }
+}
+
+/// The failure of a request that names a root which is not configured.
+#[must_use]
+pub fn no_such_root(name: &str) -> Failure {
+    Failure {
+        code: 2,
+        message: format!("there is no root \"{name}\""),
+        hint: "see syncctl status and the configuration".into(),
     }
 }
 

@@ -139,7 +139,7 @@ impl Roots {
             };
             let device = root.identity().ok().map(|(dev, _)| dev);
             if device != self.device.get(&id).copied() {
-                return Some("its file system is not mounted any more; mount it again before syncd is started anew, which would take what stands there for the root; nothing of it is deleted on the peer so far".into());
+                return Some("its file system is not mounted any more; mount it again. Nothing of it is deleted on the peer".into());
             }
             if let Err(e) = root.make_private(&PRIVATE_NAMES) {
                 return Some(format!("cannot make its private directory: {e}"));

@@ -19,5 +19,6 @@ pub mod merge;
 pub mod pair;
 pub mod plan;
 pub mod retries;
+pub mod root_dir;
 pub mod snat;
 pub mod split_brain;

@@ -150,8 +150,10 @@ fn an_unmounted_root_deletes_nothing() {
         );
     }
     drop(mount);
-    // The remedy of the message: what is there now is accepted by a restart, and an empty directory still deletes nothing.
+    // A process that begins takes what stands there for the root where a person says so, and an empty directory still
+    // deletes nothing.
     pair.stop(Side::A);
+    well(&pair, Side::A, &["approve", "one"]);
     start(&mut pair, Side::A);
     wait_problem(&mut pair, "one:.", true);
     other_root_goes_on(&pair, "again");

@@ -9,6 +9,7 @@ use crate::agent::board::{Board, NOT_YET};
 use crate::agent::commands::{done, failure};
 use crate::agent::divergence::{Changed, differences};
 use crate::agent::once::apart;
+use crate::agent::owner::no_such_root;
 use crate::agent::session::Phase;
 use crate::model::epoch::Keep;
 use crate::wire::control::{Answer, Outcome, Request, ResyncReport};
@@ -57,11 +58,7 @@ impl Engine {
             } => self.resync(full, checksum, dry_run, replies),
             Request::Approve { root } => {
                 let answer = match (&root, self.approve(root.as_deref())) {
-                    (Some(name), _) if !self.has_root(name) => failure(
-                        2,
-                        format!("there is no root \"{name}\""),
-                        "see syncctl status and the configuration",
-                    ),
+                    (Some(name), _) if !self.has_root(name) => Answer::Error(no_such_root(name)),
                     (_, names) if names.is_empty() => {
                         Answer::Done(done("nothing waits for an approval"))
                     }

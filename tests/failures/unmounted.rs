@@ -1,0 +1,168 @@
+//! Another directory than the one that was replicated stands at the path of a root when a process starts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::common::node::{Pair, Side};
+use crate::common::steps::{
+    LONG, Mount, ctl, daemon_ended, flushed_equal, idle, is_root, must, start, until, wait_equal,
+    wait_serve_gone, well,
+};
+use crate::options;
+
+/// Files in the root.
+const FILES: [&str; 3] = ["f", "d/g", "d/e/h"];
+
+/// A directory of another file system, which can be mounted at a root.
+struct Device {
+    tree: PathBuf,
+    _disk: Mount,
+}
+
+impl Device {
+    fn new(pair: &Pair, root: &Path) -> Self {
+        let at = pair.dir().join("device");
+        fs::create_dir(&at).expect("a directory");
+        let disk = Mount::tmpfs(&at, "8m");
+        let born = |at: &Path| fs::metadata(at).expect("a directory").created().ok();
+        // Made within one tick of the clock, both would be as old as each other.
+        let mut trees = (0..).map(|n| at.join(format!("tree{n}")));
+        let other = |tree: &PathBuf| {
+            fs::create_dir(tree).expect("a directory");
+            born(tree).is_none() || born(tree) != born(root)
+        };
+        let tree = trees.find(other).expect("a directory");
+        Self { tree, _disk: disk }
+    }
+
+    fn mount(&self, at: &Path) {
+        let (from, to) = (self.tree.display().to_string(), at.display().to_string());
+        must("mount", &["--bind", &from, &to]);
+    }
+
+    fn unmount(at: &Path) {
+        must("umount", &["-l", &at.display().to_string()]);
+    }
+}
+
+/// A is active, and B follows; the root of one of them lies on a device.
+fn mounted(side: Side) -> Option<(Pair, Device, PathBuf)> {
+    if !is_root("a root that is not mounted") {
+        return None;
+    }
+    let mut pair = idle(options!());
+    let root = pair.root(side, "data");
+    let device = Device::new(&pair, &root);
+    device.mount(&root);
+    let a = pair.root(Side::A, "data");
+    fs::create_dir_all(a.join("d/e")).expect("directories");
+    for name in FILES {
+        fs::write(a.join(name), name).expect("a file");
+    }
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    Some((pair, device, root))
+}
+
+fn has_all(root: &Path) -> bool {
+    let is = |name: &&str| fs::read(root.join(name)).is_ok_and(|c| c == name.as_bytes());
+    FILES.iter().all(is)
+}
+
+/// The files below the mount point would pass for the root, and what is missing among them for deleted.
+#[test]
+fn a_root_that_is_not_mounted_is_no_root_for_the_active_node() {
+    let Some((mut pair, device, root)) = mounted(Side::A) else {
+        return;
+    };
+    pair.stop(Side::A);
+    Device::unmount(&root);
+    fs::write(root.join("below"), "never meant for anybody").expect("a file");
+    let (code, text) = daemon_ended(&pair, Side::A);
+    assert_eq!(code, 6, "{text}");
+    assert!(text.contains(&root.display().to_string()), "{text}");
+    assert!(
+        text.contains("mount") && text.contains("syncctl approve data"),
+        "{text}"
+    );
+    assert!(!root.join(".osm-failover").exists(), "it was touched");
+    device.mount(&root);
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    assert!(has_all(&pair.root(Side::B, "data")));
+    Device::unmount(&root);
+}
+
+#[test]
+fn a_person_can_have_another_directory_be_the_root() {
+    let Some((mut pair, _device, root)) = mounted(Side::A) else {
+        return;
+    };
+    pair.stop(Side::A);
+    Device::unmount(&root);
+    fs::write(root.join("f"), "copied here and changed").expect("a file");
+    let (code, _) = ctl(&pair, Side::A, &["approve", "other"]);
+    assert_eq!(code, 2);
+    let text = well(&pair, Side::A, &["approve", "data"]);
+    assert!(text.contains("approved") && text.contains("data"), "{text}");
+    let text = well(&pair, Side::A, &["approve"]);
+    assert!(text.contains("nothing waits"), "{text}");
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    assert!(!pair.root(Side::B, "data").join("d").exists());
+}
+
+/// Its index says that it has everything, and the disk that has it is not there.
+#[test]
+fn a_standby_whose_root_is_not_mounted_does_not_count_as_in_sync() {
+    let Some((mut pair, device, root)) = mounted(Side::B) else {
+        return;
+    };
+    pair.cut().expect("cut");
+    wait_serve_gone(&pair, Side::B);
+    Device::unmount(&root);
+    pair.restore().expect("mended");
+    let shown = root.display().to_string();
+    pair.wait_status(LONG, "naming the root", |s| {
+        let reason = s["peer"]["reason"].as_str().unwrap_or("");
+        s["peer"]["state"] != "in-sync" && reason.contains(&shown) && reason.contains("mount")
+    })
+    .expect("the reason");
+    fs::write(pair.root(Side::A, "data").join("f"), "written meanwhile").expect("a file");
+    device.mount(&root);
+    wait_equal(&pair, "data");
+    pair.wait_in_sync(LONG).expect("in sync");
+    assert_eq!(fs::read(root.join("d/g")).expect("a file"), b"d/g");
+    pair.cut().expect("cut");
+    wait_serve_gone(&pair, Side::B);
+    Device::unmount(&root);
+    let below: Vec<_> = fs::read_dir(&root).expect("the mount point").collect();
+    assert!(below.is_empty(), "written below the mount point: {below:?}");
+}
+
+/// As where a disk was replaced: nothing of what the index says is there.
+#[test]
+fn a_root_that_was_made_anew_on_the_standby_is_filled_again() {
+    let mut pair = idle(options!());
+    let a = pair.root(Side::A, "data");
+    fs::create_dir_all(a.join("d/e")).expect("directories");
+    for name in FILES {
+        fs::write(a.join(name), name).expect("a file");
+    }
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    pair.cut().expect("cut");
+    wait_serve_gone(&pair, Side::B);
+    let root = pair.root(Side::B, "data");
+    let aside = pair.dir().join("aside");
+    fs::rename(&root, &aside).expect("set aside");
+    fs::create_dir(&root).expect("made anew");
+    pair.restore().expect("mended");
+    assert!(until(LONG, || has_all(&root)), "{}", pair.log(Side::A));
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+}
