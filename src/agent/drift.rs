@@ -62,6 +62,12 @@ pub fn explain(seen: &Seen, row: Option<&Row>) -> String {
     }
 }
 
+/// In words, that what was seen is not what its row says, and makes way for what is.
+#[must_use]
+pub fn not_replicated(seen: &Seen, row: Option<&Row>) -> String {
+    format!("changed here, not by replication ({})", explain(seen, row))
+}
+
 /// Whether what was seen at `name` is exactly `wanted`, content included.
 ///
 /// # Errors
@@ -118,7 +124,7 @@ pub fn holds_content(
 /// Moves what stands at `name` into the preserved directory of its root and notes it in `state_dir`.
 ///
 /// # Errors
-/// What the system says; then it still stands where it stood.
+/// What the system says; then it still stands where it stood, or is preserved and may not outlast a power cut.
 pub fn preserve(
     staging: &mut Staging,
     state_dir: &Path,

@@ -117,6 +117,19 @@ fn what_did_not_reach_the_disk_in_an_activation_is_brought_there_soon() {
     try_some(&ACTIVATION, &points);
 }
 
+/// What stood at a path is preserved, and the path is never without a file meanwhile.
+#[test]
+fn what_is_preserved_makes_way_for_what_takes_its_place() {
+    for scenario in [&RESYNC, &RESOLVE] {
+        let points = [
+            "crash:1:fsync file data/.osm-failover/preserved",
+            "crash:1:renameat2 file data/d/deep",
+            "EIO:1:fsync file data/.osm-failover/preserved",
+        ];
+        points.iter().for_each(|point| try_one(scenario, point));
+    }
+}
+
 /// Both nodes stand at the same number after the session, so nobody would ever have sent it again.
 #[test]
 fn what_failed_in_an_activation_is_taken_once_more() {

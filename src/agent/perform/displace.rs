@@ -43,13 +43,14 @@ impl Performer<'_> {
         gone
     }
 
-    /// Puts what a slot holds in the place of the file that was seen there; what came there since is preserved. Where that
-    /// fails everything stands as it did, the slot included.
+    /// Puts what a slot holds in the place of the file that was seen there, so that the path is never without one; that file
+    /// is preserved where there is a reason to keep it, and what came there since in any case. Where that fails everything
+    /// stands as it did, the slot included.
     pub(super) fn put_over(
         &mut self,
         path: &TreePath,
         place: &Place,
-        seen: &Seen,
+        (seen, keep): (&Seen, Option<&str>),
         (slot, made): (&str, Option<Stamp>),
     ) -> Result<(), Fault> {
         let aside = self.staging.aside(path);
@@ -66,10 +67,15 @@ impl Performer<'_> {
                 e => cannot_place(e),
             });
         }
-        let gone = self.let_go(path, (&staging, &aside), seen);
+        let gone = match keep {
+            Some(reason) => self.preserve(path, (staging.as_fd(), aside.as_bytes()), reason),
+            None => self.let_go(path, (&staging, &aside), seen),
+        };
         if gone.is_err() {
             match exchange() {
                 Ok(()) => self.back_to_slot(path, (&staging, &aside), (slot, made)),
+                // It was preserved, and only that this is on the disk is not known.
+                Err(Errno::NOENT) => {}
                 Err(e) => self.stays_aside(path, &aside, &e.to_string()),
             }
         }

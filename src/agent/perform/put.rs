@@ -189,10 +189,12 @@ impl Performer<'_> {
                 .map_err(Fault::of("compare it"))?
                 || drift::holds(at.0, at.1, have, entry).map_err(Fault::of("compare it"))?
                 || self.stands_elsewhere(&have.stamp, path)?;
-            if known {
-                self.put_over(path, place, have, (slot, made))?;
-                return Ok(made);
+            if !known && self.came_later(path, place)? {
+                return Err(Fault::Want);
             }
+            let kept = (!known).then(|| drift::not_replicated(have, row));
+            self.put_over(path, place, (have, kept.as_deref()), (slot, made))?;
+            return Ok(made);
         }
         self.clear(path, place, row)?;
         let staging = self

@@ -224,12 +224,7 @@ impl Performer<'_> {
                 if drift::is_replicated(at.0, at.1, have, row).map_err(Fault::of("compare it"))? {
                     return self.take_away(path, place, have);
                 }
-                let why = drift::explain(have, row);
-                self.preserve(
-                    path,
-                    at,
-                    &format!("changed here, not by replication ({why})"),
-                )
+                self.preserve(path, at, &drift::not_replicated(have, row))
             }
         }
     }
