@@ -89,11 +89,17 @@ impl Activation<'_> {
         setup::prepare(&mut side)?;
         let (mut side, end) = self.pull(side, peer, takeover)?;
         let text = match end {
-            End::Done(report) if report.problems > 0 => {
+            End::Done(report) | End::Short(report) if report.problems > 0 => {
                 let text = format!(
                     "without {} paths that could not be taken ({}; see syncctl status)",
                     report.problems, report.verdict
                 );
+                tracing::error!("going on {text}");
+                text
+            }
+            End::Short(report) => {
+                let taken = report.puts + report.deletes;
+                let text = format!("as {}; {taken} paths taken", report.verdict);
                 tracing::error!("going on {text}");
                 text
             }
@@ -143,7 +149,7 @@ impl Activation<'_> {
         let (side, end) = standby.run_dialled(side, peer.clone(), &mut dial)?;
         let left = takeover.patience.saturating_sub(begun.elapsed());
         match &end {
-            End::Done(report) if report.problems > 0 => {
+            End::Done(report) | End::Short(report) if report.problems > 0 => {
                 // It is remembered, and may be a moment's trouble.
                 tracing::warn!("not everything could be taken: it is asked for once more");
             }
@@ -229,7 +235,7 @@ impl Activation<'_> {
 /// The end of a session and of the one that was to take what the first could not: what is left is what the second left.
 fn once_more(first: End, second: End) -> End {
     match (first, second) {
-        (End::Done(first), End::Done(second)) => End::Done(ResyncReport {
+        (End::Done(first) | End::Short(first), End::Done(second)) => End::Done(ResyncReport {
             puts: first.puts + second.puts,
             deletes: first.deletes + second.deletes,
             problems: second.problems,

@@ -124,7 +124,7 @@ pub fn resync_once(
     rt.shutdown_timeout(Duration::from_millis(500));
     drop(attendant);
     match end {
-        End::Done(mut report) => {
+        End::Done(mut report) | End::Short(mut report) => {
             report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             let message = if dry_run {
                 "nothing was changed"

@@ -69,7 +69,12 @@ pub fn run_serve(config: Config, node: usize) -> Result<(), Failure> {
             tracing::info!("the session ended: {why}");
             Ok(())
         }
-        End::Done(_) | End::Nothing(_) | End::Declined(_) | End::Apart(..) | End::Stopped => Ok(()),
+        End::Done(_)
+        | End::Short(_)
+        | End::Nothing(_)
+        | End::Declined(_)
+        | End::Apart(..)
+        | End::Stopped => Ok(()),
     }
 }
 

@@ -58,6 +58,8 @@ pub enum Until {
 pub enum End {
     /// In good order.
     Done(ResyncReport),
+    /// In good order, but the peer keeps changes that it could not send.
+    Short(ResyncReport),
     /// Neither side has data, or the peer is not ahead.
     Nothing(String),
     /// Nothing is taken from the peer, whatever it has, since the configuration does not want it to hand over.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use crate::common::kinds::noise;
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
     Immutable, LONG, activate, ctl, deactivate, edit_config, flushed_equal, has_problem, idle,
@@ -211,6 +212,50 @@ fn on_stale_serve_asks_nobody() {
     });
     assert!(halted, "{}", pair.log(Side::B));
     well(&pair, Side::B, &["deactivate"]);
+}
+
+/// Whoever paused replication did not mean that the other node goes on without the last changes.
+#[test]
+fn an_active_peer_that_is_paused_hands_over_as_well() {
+    let mut pair = idle(options!());
+    activate(&pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    well(&pair, Side::A, &["pause"]);
+    write(&pair, Side::A, "f", "not sent yet");
+    pair.wait_status(LONG, "the change", |s| {
+        s["pending"]["paths"].as_u64() > Some(0)
+    })
+    .expect("noticed");
+    activate(&pair, Side::B);
+    assert_eq!(read(&pair, Side::B, "f").as_deref(), Some("not sent yet"));
+    let status = pair.status_of(Side::B).expect("a status");
+    let how = status["activation"].as_str().unwrap_or_default();
+    assert!(how.contains("with the newest data"), "{how}");
+    let other = pair.status_of(Side::A);
+    assert!(
+        !other.is_ok_and(|s| s["role"] == "active"),
+        "two active nodes"
+    );
+}
+
+#[test]
+fn who_took_over_without_some_changes_does_not_claim_the_newest_data() {
+    let mut options = options!();
+    options.sync_lines = "bandwidth_limit = \"64KiB/s\"".into();
+    options.tables = "[activation]\nflush_timeout = \"1s\"\n".into();
+    let mut pair = idle(options);
+    activate(&pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    fs::write(pair.root(Side::A, "data").join("large"), noise(1 << 20, 7)).expect("a file");
+    pair.wait_status(LONG, "the change", |s| {
+        s["pending"]["paths"].as_u64() > Some(0)
+    })
+    .expect("noticed");
+    activate(&pair, Side::B);
+    let status = pair.status_of(Side::B).expect("a status");
+    let how = status["activation"].as_str().unwrap_or_default();
+    assert!(how.contains("handed over without"), "{how}");
+    assert!(!how.contains("newest data"), "{how}");
 }
 
 /// The newest version of a file is on the old active node alone, where the new one could not take it.

@@ -16,23 +16,16 @@ use crate::wire::message::{Hello, Message, Role};
 impl Engine {
     /// Begins a session on a stream that came up.
     pub(super) fn link_up(&mut self, peer: Peer) {
-        if self.paused {
-            // Who dials while nothing is sent would wait for the end of the pause without a word.
-            peer.send(Message::Bye {
-                text: format!(
-                    "replication is paused on {}; run \"syncctl resume\" there",
-                    self.party.node
-                ),
-            });
-            peer.close();
-            return;
-        }
         if self.session.is_some() {
             self.link_down("the peer began another session");
         }
         let ours = hello(&self.side.node, &self.party);
         peer.send(Message::Hello(Box::new(ours.clone())));
         self.session = Some(Session::new(peer, ours));
+        if self.paused {
+            // Only who is to become active gets further than this hello.
+            return;
+        }
         self.board.update(|s| s.totals.sessions += 1);
         // What is still wrong there is told again.
         self.board.forget_there();
@@ -94,6 +87,20 @@ impl Engine {
         }
     }
 
+    /// Who dials while nothing is sent would wait for the end of the pause without a word.
+    fn turn_away(&mut self) {
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        session.peer.send(Message::Bye {
+            text: format!(
+                "replication is paused on {}; run \"syncctl resume\" there",
+                self.party.node
+            ),
+        });
+        session.peer.close();
+    }
+
     /// Tells the board that no session is up; what halted replication stays to be seen there.
     pub(super) fn tell_unreachable(&self) {
         let why = self.unreachable.clone();
@@ -118,6 +125,10 @@ impl Engine {
         let refused = matches!(course, Course::Refused(MISMATCH, _));
         if theirs.takes_over && self.party.role == Role::Active && !refused {
             self.hand_over();
+        }
+        if self.paused {
+            self.turn_away();
+            return Ok(());
         }
         if matches!(course, Course::Send { .. }) {
             // The peer stands at some number in our history; what it is owed it lacks all the same.

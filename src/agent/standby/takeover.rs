@@ -79,13 +79,12 @@ impl Standby<'_> {
 
 /// The peer is no longer active; what it could not send stays there.
 pub(super) fn handed_over(report: ResyncReport, name: &str, left: u64, why: &str) -> End {
-    let verdict = if left == 0 && why.is_empty() {
-        format!("{name} handed over")
-    } else {
-        tracing::error!(
-            "{name} handed over and keeps {left} changed paths that are not here: {why}"
-        );
-        format!("{name} handed over without {left} changed paths ({why})")
-    };
-    End::Done(ResyncReport { verdict, ..report })
+    if left == 0 && why.is_empty() {
+        let verdict = format!("{name} handed over");
+        return End::Done(ResyncReport { verdict, ..report });
+    }
+    tracing::error!("{name} handed over and keeps {left} changed paths that are not here: {why}");
+    let paths = if left == 1 { "path" } else { "paths" };
+    let verdict = format!("{name} handed over without {left} changed {paths} ({why})");
+    End::Short(ResyncReport { verdict, ..report })
 }
