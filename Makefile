@@ -12,6 +12,8 @@ INSTALL    ?= install
 
 BIN  := $(or $(CARGO_TARGET_DIR),target)/release
 ROOT := $(DESTDIR)$(PREFIX)
+# What is installed looks for the programs where they are.
+PLACED := sed -i 's|/usr/local|$(PREFIX)|g'
 
 .PHONY: all build test faults histories limits loom sanitize test-cluster fuzz soak demo bench install clean
 
@@ -86,21 +88,23 @@ bench:
 install: build
 	$(INSTALL) -d $(ROOT)/bin $(DESTDIR)$(SYSCONFDIR)/osm-failover
 	$(INSTALL) -m 0755 $(BIN)/syncd $(BIN)/syncctl $(ROOT)/bin/
-	for f in config.example.toml; do \
-		[ ! -f $$f ] || $(INSTALL) -m 0644 $$f $(DESTDIR)$(SYSCONFDIR)/osm-failover/config.toml.example || exit 1; \
-	done
+	$(INSTALL) -m 0644 config.example.toml $(DESTDIR)$(SYSCONFDIR)/osm-failover/config.toml.example
 	for f in systemd/*.service systemd/*.timer systemd/*.socket; do \
 		[ ! -f $$f ] || { $(INSTALL) -D -m 0644 -t $(DESTDIR)$(UNITDIR) $$f && \
-			sed -i 's|/usr/local/|$(PREFIX)/|' $(DESTDIR)$(UNITDIR)/$${f##*/}; } || exit 1; \
+			$(PLACED) $(DESTDIR)$(UNITDIR)/$${f##*/}; } || exit 1; \
 	done
 	for f in init.d/*; do \
-		[ ! -f $$f ] || $(INSTALL) -D -m 0755 -t $(DESTDIR)$(SYSCONFDIR)/init.d $$f || exit 1; \
+		$(INSTALL) -D -m 0755 -t $(DESTDIR)$(SYSCONFDIR)/init.d $$f && \
+			$(PLACED) $(DESTDIR)$(SYSCONFDIR)/$$f || exit 1; \
 	done
-	for f in ocf/*; do \
-		[ ! -f $$f ] || $(INSTALL) -D -m 0755 -t $(DESTDIR)$(OCFDIR)/osm $$f || exit 1; \
-	done
-	[ ! -f keepalived/notify.sh ] || \
-		$(INSTALL) -D -m 0755 keepalived/notify.sh $(ROOT)/lib/osm-failover/keepalived-notify
+	$(INSTALL) -D -m 0755 -t $(DESTDIR)$(OCFDIR)/osm ocf/osm-failover
+	$(PLACED) $(DESTDIR)$(OCFDIR)/osm/osm-failover
+	$(INSTALL) -D -m 0755 keepalived/notify.sh $(ROOT)/lib/osm-failover/keepalived-notify
+	$(PLACED) $(ROOT)/lib/osm-failover/keepalived-notify
+	$(INSTALL) -D -m 0644 -t $(ROOT)/share/doc/osm-failover README.md CHANGELOG.md SECURITY.md config.example.toml
+	$(INSTALL) -D -m 0644 -t $(ROOT)/share/doc/osm-failover/docs docs/*.md
+	$(INSTALL) -d $(ROOT)/share/man/man1
+	$(BIN)/syncctl man $(ROOT)/share/man/man1
 
 clean:
 	$(CARGO) clean

@@ -11,6 +11,8 @@ mod checkers;
 mod lsb;
 #[path = "wrappers/notify.rs"]
 mod notify;
+#[path = "wrappers/place.rs"]
+mod place;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
