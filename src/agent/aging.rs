@@ -63,6 +63,7 @@ impl Aging {
 mod tests {
     use super::*;
     use crate::agent::apply::tests::{apply, at, delete, mkdir, put, receiving};
+    use crate::index::store::Tomb;
     use crate::model::batch::Op;
 
     #[test]
@@ -84,7 +85,11 @@ mod tests {
         let (from, to) = (at("d"), at("e"));
         apply(&mut side, 9, Op::Move { from, to });
         let all = [(5, at("f")), (9, at("d"))];
-        let tombs = |node: &Node| node.store.tombs_since(0, 100).expect("read");
+        let tombs = |node: &Node| {
+            let tombs = node.store.tombs_since(&Tomb::last_of(0), 100);
+            let tombs = tombs.expect("read").into_iter();
+            tombs.map(|(t, path)| (t.seq, path)).collect::<Vec<_>>()
+        };
         assert_eq!(tombs(&side.node), all);
 
         let long = UNWRITTEN.unsigned_abs();

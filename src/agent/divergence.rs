@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::node::Node;
-use crate::index::store::StoreError;
+use crate::index::store::{StoreError, Tomb};
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::wire::control::Difference;
@@ -29,7 +29,7 @@ impl Changed {
     pub fn here(node: &Node, since: Seq) -> Result<Self, StoreError> {
         let mut changed = Self::default();
         let rows = node.store.changed_since((since, i64::MAX), MAX_CHANGED)?;
-        let tombs = node.store.tombs_since(since, MAX_CHANGED)?;
+        let tombs = node.store.tombs_since(&Tomb::last_of(since), MAX_CHANGED)?;
         changed.more = rows.len() >= MAX_CHANGED || tombs.len() >= MAX_CHANGED;
         for row in rows {
             changed.paths.extend(node.store.path_of(row.id)?);

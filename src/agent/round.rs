@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use self::births::Births;
 use super::links::first_name;
 use super::node::Node;
-use crate::index::store::{NodeId, Row, StoreError};
+use crate::index::store::{NodeId, Row, StoreError, Tomb};
 use crate::model::batch::{MAX_LACKED, MAX_LACKED_BYTES};
 use crate::model::entry::Kind;
 use crate::model::epoch::Seq;
@@ -43,7 +43,7 @@ enum Stage {
     /// Rows changed since, by (seq, id).
     Changed((Seq, NodeId)),
     /// Tombstones since.
-    Tombs(Seq),
+    Tombs(Tomb),
     /// Subtrees to be listed whole.
     Trees,
     Done,
@@ -123,7 +123,7 @@ impl Round {
     #[must_use]
     pub fn with_tombs(mut self) -> Self {
         if self.everything {
-            self.stage = Stage::Tombs(0);
+            self.stage = Stage::Tombs(Tomb::last_of(0));
         }
         self
     }
@@ -198,10 +198,10 @@ impl Round {
         let mut out = Vec::new();
         match self.stage {
             Stage::Changed(after) => self.changed(node, after, &mut out)?,
-            Stage::Tombs(after) => {
+            Stage::Tombs(ref after) => {
                 let tombs = node.store.tombs_since(after, PAGE)?;
                 match tombs.last() {
-                    Some((seq, _)) => self.stage = Stage::Tombs(*seq),
+                    Some((last, _)) => self.stage = Stage::Tombs(last.clone()),
                     None => self.stage = Stage::Trees,
                 }
                 let mut paths = Vec::with_capacity(tombs.len());
@@ -229,7 +229,7 @@ impl Round {
     ) -> Result<(), StoreError> {
         let rows = node.store.changed_since(after, PAGE)?;
         let Some(last) = rows.last() else {
-            self.stage = Stage::Tombs(self.since);
+            self.stage = Stage::Tombs(Tomb::last_of(self.since));
             return Ok(());
         };
         self.stage = Stage::Changed((last.seq, last.id));

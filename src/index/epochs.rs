@@ -19,7 +19,7 @@ const RESERVE: Seq = 1 << 20;
 /// Version of the file's format.
 const VERSION: u32 = 1;
 /// Name of the file in the state directory.
-const FILE: &str = "epochs.json";
+pub const FILE: &str = "epochs.json";
 const NEW_FILE: &str = "epochs.json.new";
 
 /// Why the history cannot be used.

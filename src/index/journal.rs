@@ -15,7 +15,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Name of the file in the state directory.
-const FILE: &str = "redo.log";
+pub const FILE: &str = "redo.log";
 const MAGIC: &[u8; 8] = b"osmredo\n";
 const VERSION: u32 = 1;
 const HEADER: u64 = 48;

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
 
+pub use self::rest::Tomb;
 use crate::model::batch::Lacked;
 use crate::model::entry::{Entry, Stamp, Timestamp};
 use crate::model::epoch::Seq;

@@ -12,7 +12,7 @@ use osm_failover::config::Config;
 use osm_failover::decide::blocks::Blocks;
 use osm_failover::decide::delta::apply::{Applier, Target};
 use osm_failover::decide::delta::signature::Signature;
-use osm_failover::index::store::{FILE, Store, StoreError};
+use osm_failover::index::store::{FILE, Store, StoreError, Tomb};
 use osm_failover::model::batch::Lacked;
 use osm_failover::model::entry::{Entry, Hash, Kind, Stamp, Timestamp};
 use osm_failover::model::epoch::History;
@@ -258,7 +258,7 @@ fn ask(store: &mut Store, paths: &[TreePath]) -> Result<(), StoreError> {
     for row in store.changed_since((0, 0), 1000)? {
         store.path_of(row.id)?;
     }
-    store.tombs_since(0, 1000)?;
+    store.tombs_since(&Tomb::last_of(0), 1000)?;
     store.owed(1000)?;
     store.lacked()?;
     store.number("head")?;

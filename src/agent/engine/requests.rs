@@ -123,7 +123,8 @@ impl Engine {
     }
 
     fn resync(&mut self, full: bool, checksum: bool, dry_run: bool, replies: Replies) {
-        if self.session.is_none() && !(dry_run && self.paused) {
+        // Who dials during a pause is greeted, and no more.
+        if (self.session.is_none() || self.paused) && !(dry_run && self.paused) {
             let _ = replies.send(self.no_session());
             return;
         }

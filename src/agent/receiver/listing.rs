@@ -10,7 +10,7 @@ use crate::agent::apply::{ApplyError, Receiving};
 use crate::agent::compare::hash_if_unchanged;
 use crate::agent::content::INLINE_MAX;
 use crate::agent::node::{Node, UNWRITTEN};
-use crate::index::store::{Row, StoreError};
+use crate::index::store::{Row, StoreError, Tomb};
 use crate::model::batch::Lacked;
 use crate::model::entry::Kind;
 use crate::model::epoch::Seq;
@@ -134,14 +134,16 @@ impl Receiver {
                 node.store.update(row.id, &row.entry, &row.stamp, 0)?;
             }
         }
-        let mut after = since;
+        let mut after = Tomb::last_of(since);
         let mut gone = BTreeSet::new();
         loop {
-            let tombs = node.store.tombs_since(after, PAGE)?;
-            let Some((seq, _)) = tombs.last() else { break };
-            after = *seq;
+            let tombs = node.store.tombs_since(&after, PAGE)?;
+            let Some((last, _)) = tombs.last() else { break };
+            after = last.clone();
             gone.extend(tombs.into_iter().map(|(_, p)| p));
         }
+        // What now counts as found here must do so after a power cut as well, in which records are done again.
+        node.store.sync()?;
         // A directory before what is in it, and of one that is gone nothing else: it comes whole.
         paths.sort();
         for path in &paths {

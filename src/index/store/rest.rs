@@ -6,6 +6,27 @@ use super::{NodeId, Result, Store};
 use crate::model::epoch::Seq;
 use crate::model::path::{RelPath, RootId, TreePath};
 
+/// A tombstone's place in their order. Many have one number where a round deleted them together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tomb {
+    /// Number of the deletion.
+    pub seq: Seq,
+    root: NodeId,
+    path: Vec<u8>,
+}
+
+impl Tomb {
+    /// The place behind all tombstones of this number.
+    #[must_use]
+    pub fn last_of(seq: Seq) -> Self {
+        Self {
+            seq,
+            root: NodeId::MAX,
+            path: Vec::new(),
+        }
+    }
+}
+
 impl Store {
     /// Remembers that `path`, and everything below it, was deleted at `seq`.
     ///
@@ -88,22 +109,22 @@ impl Store {
         Ok(())
     }
 
-    /// Up to `limit` paths deleted after `after`, in order of sequence number.
+    /// Up to `limit` paths deleted after `after`, in order of sequence number; the next ones come after the last of these.
     ///
     /// # Errors
     /// [`StoreError`](super::StoreError).
-    pub fn tombs_since(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, TreePath)>> {
-        let mut after = after;
+    pub fn tombs_since(&self, after: &Tomb, limit: usize) -> Result<Vec<(Tomb, TreePath)>> {
+        let mut after = after.clone();
         loop {
-            let page = self.tomb_rows(after, limit)?;
-            let Some((last, _, _)) = page.last() else {
+            let page = self.tomb_rows(&after, limit)?;
+            let Some(last) = page.last() else {
                 return Ok(Vec::new());
             };
-            after = *last;
+            after = last.clone();
             let mut out = Vec::with_capacity(page.len());
-            for (seq, root, path) in page {
-                if let Some(path) = self.tree_path(root, &path)? {
-                    out.push((seq, path));
+            for tomb in page {
+                if let Some(path) = self.tree_path(tomb.root, &tomb.path)? {
+                    out.push((tomb, path));
                 }
             }
             // A page of nothing but roots that are not configured any more is not the end.
@@ -113,27 +134,24 @@ impl Store {
         }
     }
 
-    fn tomb_rows(&self, after: Seq, limit: usize) -> Result<Vec<(Seq, NodeId, Vec<u8>)>> {
+    fn tomb_rows(&self, after: &Tomb, limit: usize) -> Result<Vec<Tomb>> {
         let mut s = self
             .db
-            .prepare_cached("SELECT seq,root,path FROM tombstone WHERE seq>? ORDER BY seq LIMIT ?")
+            .prepare_cached("SELECT seq,root,path FROM tombstone WHERE (seq,root,path)>(?,?,?) ORDER BY seq,root,path LIMIT ?")
             .map_err(self.sql())?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let key = params![after.seq.cast_signed(), after.root, after.path, limit];
         let rows = s
-            .query_map(params![after.cast_signed(), limit], |r| {
-                Ok((
-                    r.get::<_, i64>(0)?.cast_unsigned(),
-                    r.get::<_, NodeId>(1)?,
-                    r.get::<_, Vec<u8>>(2)?,
-                ))
+            .query_map(key, |r| {
+                Ok(Tomb {
+                    seq: r.get::<_, i64>(0)?.cast_unsigned(),
+                    root: r.get(1)?,
+                    path: r.get(2)?,
+                })
             })
             .map_err(self.sql())?;
-        let rows: Vec<(Seq, NodeId, Vec<u8>)> =
-            rows.collect::<rusqlite::Result<_>>().map_err(self.sql())?;
-        for (seq, ..) in &rows {
-            // One number may have been given twice, to changes on either side of a split.
-            self.onward([after, *seq].into_iter())?;
-        }
+        let rows: Vec<Tomb> = rows.collect::<rusqlite::Result<_>>().map_err(self.sql())?;
+        self.onward(std::iter::once(after).chain(&rows))?;
         Ok(rows)
     }
 

@@ -113,9 +113,32 @@ fn what_becomes_a_directory_takes_its_children() {
 fn a_tombstone_goes_when_the_path_is_back() {
     let (_d, mut s) = store();
     s.tomb(&tp("x"), 5).expect("tomb");
-    assert_eq!(s.tombs_since(4, 10).expect("read"), vec![(5, tp("x"))]);
+    let since = |s: &Store, seq| {
+        let tombs = s.tombs_since(&Tomb::last_of(seq), 10).expect("read");
+        tombs.into_iter().map(|(_, path)| path).collect::<Vec<_>>()
+    };
+    assert_eq!(since(&s, 4), [tp("x")]);
+    assert_eq!(since(&s, 5), []);
     s.put(&tp("x"), &file(), &Stamp::default(), 6).expect("put");
-    assert!(s.tombs_since(0, 10).expect("read").is_empty());
+    assert_eq!(since(&s, 0), []);
+}
+
+/// As where a round deleted them together.
+#[test]
+fn tombstones_of_one_number_are_all_listed_however_few_at_a_time() {
+    let (_d, s) = store();
+    let paths = ["a", "a/b", "c", "d", "e"].map(tp);
+    for (path, seq) in paths.iter().zip([7, 7, 7, 7, 8]) {
+        s.tomb(path, seq).expect("tomb");
+    }
+    let (mut after, mut found) = (Tomb::last_of(0), Vec::new());
+    loop {
+        let page = s.tombs_since(&after, 2).expect("read");
+        let Some((last, _)) = page.last() else { break };
+        after = last.clone();
+        found.extend(page.into_iter().map(|(_, path)| path));
+    }
+    assert_eq!(found, paths);
 }
 
 #[test]
