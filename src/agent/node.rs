@@ -55,9 +55,9 @@ pub enum NodeError {
     /// A root's private directory cannot be made.
     #[error("root \"{0}\": cannot make its private directory {1}: {2}")]
     Private(String, PathBuf, #[source] std::io::Error),
-    /// Another directory than the one that the index knows stands at the path of a root, on another file system.
+    /// Another directory than the one that the index knows stands at the path of a root.
     #[error(
-        "root \"{0}\": what stands at {1} is not the directory that was replicated: it lies on another file system, so most likely something is not mounted there. Mount it; only if this directory is to be the root from now on, run \"syncctl approve {0}\" on this node"
+        "root \"{0}\": what stands at {1} is not the directory that was replicated; most likely something is not mounted there. Mount it; only if this directory is to be the root from now on (a new disk), run \"syncctl approve {0}\" on this node, which then takes the other node's data"
     )]
     OtherRoot(String, PathBuf),
     /// The index cannot be used.
@@ -147,7 +147,7 @@ impl Node {
         }
         // A crash while a new index was filled for the first time leaves one that looks old and knows too little.
         index_fresh |= store.number(COMPLETE)? == 0;
-        rooting::check(&mut roots, &mut store, &mut epochs)?;
+        rooting::check(&mut roots, &mut store)?;
         for r in &roots {
             let private = |e| NodeError::Private(r.root.name.clone(), r.root.path.clone(), e);
             r.root.make_private(&PRIVATE_NAMES).map_err(private)?;
@@ -206,7 +206,8 @@ impl Node {
         Store::open(state_dir, names)
     }
 
-    fn set_aside(index: &Path, why: &str) {
+    /// Gives a file of the state another name; an index goes with what SQLite keeps beside it.
+    pub(super) fn set_aside(index: &Path, why: &str) {
         for suffix in ["", "-wal", "-shm"] {
             let mut from = index.to_owned().into_os_string();
             from.push(suffix);

@@ -46,7 +46,7 @@ pub fn approve_once(config: &Config, node: usize, root: Option<&str>) -> Result<
         "nothing waits for an approval".into()
     } else {
         format!(
-            "approved: what stands at the path of {} is replicated from now on; start syncd, or connect the active node, again",
+            "approved: what stands at the path of {} is replicated from now on. This node counts as one without data: it takes the other node's, and preserves what it finds here that is not the same. Start it again",
             names.join(", ")
         )
     };

@@ -13,8 +13,9 @@ use crate::wire::control::{Failure, Request};
 /// mounted in it is gone; `status` lists it under problems. After this it goes on, and what is gone here is deleted on the
 /// other node. If it is not meant to be, put back what is missing instead.
 ///
-/// Where no process runs, because another directory stands at the path of a root than the one that was replicated, that
-/// directory is the root from then on. If something is merely not mounted there, mount it instead.
+/// Where no process can run, because another directory stands at the path of a root than the one that was replicated, that
+/// directory (a new disk) is the root from then on: the node takes the other node's data, and preserves what it finds there.
+/// If something is merely not mounted, mount it instead.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     syncctl approve        all roots that wait for it\n  \

@@ -5,33 +5,17 @@
 
 use crate::model::entry::{Stamp, Timestamp};
 
-/// What stands at the path of a root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RootDir {
-    /// The directory that stood there, or the first one.
-    Same,
-    /// One that was made anew where that one was, or on a disk that took the place of its disk.
-    Remade,
-    /// One on another file system, which has nothing in common with it.
-    Other,
-}
-
-/// Compares the directory that was known with the one that was found. Numbers of devices may change with a reboot, and the
-/// root of a file system has the same inode number on each file system of a kind: neither tells anything alone.
+/// Whether a directory that was found is the one that was known. A birth time tells that alone: numbers of devices change with
+/// a reboot, and the root of a file system has the same inode number on each file system of a kind. Where neither has one,
+/// nothing can tell.
 #[must_use]
-pub fn compare(known: &Stamp, found: &Stamp) -> RootDir {
+pub fn is_same(known: &Stamp, found: &Stamp) -> bool {
     let none = Timestamp::default();
-    let same = if known.btime == none || found.btime == none {
-        known.ino == found.ino
-    } else {
-        known.btime == found.btime
-    };
-    if same || known.dev == 0 {
-        RootDir::Same
-    } else if known.dev != found.dev && known.ino != found.ino {
-        RootDir::Other
-    } else {
-        RootDir::Remade
+    match (known.btime == none, found.btime == none) {
+        (false, false) => known.btime == found.btime,
+        (true, true) => true,
+        // Kernels learn to tell it.
+        _ => known.ino == found.ino,
     }
 }
 
@@ -41,42 +25,43 @@ mod tests {
 
     #[test]
     fn what_stands_at_the_path_of_a_root() {
-        let stamp = |dev, ino, born| Stamp {
+        let stamp = |dev, ino, sec| Stamp {
             dev,
             ino,
-            btime: Timestamp { sec: born, nsec: 7 },
-            ..Stamp::default()
-        };
-        let timeless = |dev, ino| Stamp {
-            dev,
-            ino,
+            btime: Timestamp {
+                sec,
+                nsec: u32::from(sec > 0),
+            },
             ..Stamp::default()
         };
         let known = stamp(65, 2, 100);
-        for (why, found, is) in [
-            ("nothing changed", known, RootDir::Same),
+        for (why, known, found, same) in [
+            ("nothing changed", known, known, true),
+            ("another number at a reboot", known, stamp(66, 2, 100), true),
+            ("removed and made", known, stamp(65, 12, 900), false),
+            ("a new disk", known, stamp(66, 2, 900), false),
+            ("not mounted", known, stamp(1, 131_074, 50), false),
             (
-                "another number at a reboot",
-                stamp(66, 2, 100),
-                RootDir::Same,
+                "not mounted, and the number of the lost disk",
+                known,
+                stamp(65, 131_074, 50),
+                false,
             ),
-            ("removed and made", stamp(65, 12, 900), RootDir::Remade),
-            ("a new file system", stamp(65, 2, 900), RootDir::Remade),
-            ("a new disk", stamp(66, 2, 900), RootDir::Remade),
-            ("not mounted", stamp(1, 131_074, 50), RootDir::Other),
+            ("no birth times", stamp(65, 2, 0), stamp(66, 7, 0), true),
             (
-                "not mounted, no birth times",
-                timeless(1, 131_074),
-                RootDir::Other,
+                "not mounted, one has none",
+                stamp(65, 2, 0),
+                stamp(1, 131_074, 50),
+                false,
             ),
-            ("no birth times", timeless(66, 2), RootDir::Same),
+            (
+                "a newer kernel tells it",
+                stamp(65, 2, 0),
+                stamp(65, 2, 50),
+                true,
+            ),
         ] {
-            assert_eq!(compare(&known, &found), is, "{why}");
+            assert_eq!(is_same(&known, &found), same, "{why}");
         }
-        assert_eq!(
-            compare(&Stamp::default(), &known),
-            RootDir::Same,
-            "never seen"
-        );
     }
 }

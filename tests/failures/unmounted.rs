@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, Mount, ctl, daemon_ended, flushed_equal, idle, is_root, must, start, until, wait_equal,
-    wait_serve_gone, well,
+    LONG, Mount, activate, ctl, daemon_ended, flushed_equal, idle, is_preserved, is_root, must,
+    start, until, wait_equal, wait_serve_gone, well,
 };
 use crate::options;
 
@@ -95,6 +95,7 @@ fn a_root_that_is_not_mounted_is_no_root_for_the_active_node() {
     Device::unmount(&root);
 }
 
+/// What stands in it is not known to be newer than what the other node has, so that comes first.
 #[test]
 fn a_person_can_have_another_directory_be_the_root() {
     let Some((mut pair, _device, root)) = mounted(Side::A) else {
@@ -102,17 +103,38 @@ fn a_person_can_have_another_directory_be_the_root() {
     };
     pair.stop(Side::A);
     Device::unmount(&root);
-    fs::write(root.join("f"), "copied here and changed").expect("a file");
+    fs::write(root.join("f"), "of an old backup").expect("a file");
     let (code, _) = ctl(&pair, Side::A, &["approve", "other"]);
     assert_eq!(code, 2);
     let text = well(&pair, Side::A, &["approve", "data"]);
     assert!(text.contains("approved") && text.contains("data"), "{text}");
     let text = well(&pair, Side::A, &["approve"]);
     assert!(text.contains("nothing waits"), "{text}");
-    start(&mut pair, Side::A);
-    pair.wait_in_sync(LONG).expect("in sync");
+    activate(&pair, Side::A);
+    assert!(has_all(&root), "{}", pair.log(Side::A));
+    assert!(has_all(&pair.root(Side::B, "data")));
+    assert!(is_preserved(&pair, Side::A, "data", b"of an old backup"));
     flushed_equal(&pair, "data");
-    assert!(!pair.root(Side::B, "data").join("d").exists());
+}
+
+/// The other node is away: what stands there is served, and who is right is for a person to say.
+#[test]
+fn another_root_never_goes_over_the_other_nodes_data_by_itself() {
+    let Some((mut pair, _device, root)) = mounted(Side::A) else {
+        return;
+    };
+    pair.stop(Side::A);
+    pair.cut().expect("cut");
+    wait_serve_gone(&pair, Side::B);
+    Device::unmount(&root);
+    fs::write(root.join("f"), "of an old backup").expect("a file");
+    well(&pair, Side::A, &["approve"]);
+    activate(&pair, Side::A);
+    fs::write(root.join("g"), "written since").expect("a file");
+    pair.restore().expect("mended");
+    pair.wait_status(LONG, "a split brain", |s| s["peer"]["state"] == "diverged")
+        .expect("told");
+    assert!(has_all(&pair.root(Side::B, "data")));
 }
 
 /// Its index says that it has everything, and the disk that has it is not there.
@@ -143,7 +165,7 @@ fn a_standby_whose_root_is_not_mounted_does_not_count_as_in_sync() {
     assert!(below.is_empty(), "written below the mount point: {below:?}");
 }
 
-/// As where a disk was replaced: nothing of what the index says is there.
+/// A disk was replaced: nothing of what the index says is there.
 #[test]
 fn a_root_that_was_made_anew_on_the_standby_is_filled_again() {
     let mut pair = idle(options!());
@@ -162,6 +184,13 @@ fn a_root_that_was_made_anew_on_the_standby_is_filled_again() {
     fs::rename(&root, &aside).expect("set aside");
     fs::create_dir(&root).expect("made anew");
     pair.restore().expect("mended");
+    let shown = root.display().to_string();
+    pair.wait_status(LONG, "naming the root", |s| {
+        let reason = s["peer"]["reason"].as_str().unwrap_or("");
+        s["peer"]["state"] != "in-sync" && reason.contains(&shown) && reason.contains("approve")
+    })
+    .expect("the reason");
+    well(&pair, Side::B, &["approve", "data"]);
     assert!(until(LONG, || has_all(&root)), "{}", pair.log(Side::A));
     pair.wait_in_sync(LONG).expect("in sync");
     flushed_equal(&pair, "data");
