@@ -181,7 +181,7 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
         },
         Verdict::Blank if theirs.role == Role::Active => Course::Receive { since: 0 },
         Verdict::Blank => Course::Blank,
-        Verdict::Diverged { since } => match settled(ours, theirs, party) {
+        Verdict::Diverged { since } => match settled(ours, theirs, (party, since)) {
             None => Course::Diverged { since },
             Some(Kept::BothHere | Kept::BothThere) if !may_merge(ours, theirs, since) => {
                 Course::Diverged { since }
@@ -301,8 +301,8 @@ fn may_merge(ours: &Hello, theirs: &Hello, since: Seq) -> bool {
     since > 0 && knows(ours) && knows(theirs) && !waits(ours) && !waits(theirs)
 }
 
-/// Which side is kept of two that diverged, if that is settled.
-fn settled(ours: &Hello, theirs: &Hello, party: &Party) -> Option<Kept> {
+/// Which side is kept of two that diverged after what they share, if that is settled.
+fn settled(ours: &Hello, theirs: &Hello, (party, since): (&Party, Seq)) -> Option<Kept> {
     fn side(h: &Hello) -> Side<'_> {
         Side {
             node: &h.node,
@@ -311,7 +311,12 @@ fn settled(ours: &Hello, theirs: &Hello, party: &Party) -> Option<Kept> {
             active: h.role == Role::Active,
         }
     }
-    settle(&party.split_brain, side(ours), side(theirs))
+    // Two that share nothing are no split brain that somebody foresaw: one of them has a new disk, or an old one.
+    let policy = match since {
+        0 => &Policy::Manual,
+        _ => &party.split_brain,
+    };
+    settle(policy, side(ours), side(theirs))
 }
 
 fn given_up_while_active(active: &str, kept: &str) -> String {

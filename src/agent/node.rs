@@ -142,7 +142,8 @@ impl Node {
                 "the epoch history is gone; the index is set aside and this node counts as one without data"
             );
             drop(store);
-            Self::set_aside(&state_dir.join(crate::index::store::FILE), "stray");
+            // Where it stays, whoever opens it now says so.
+            let _ = Self::set_aside(&state_dir.join(crate::index::store::FILE), "stray");
             (store, index_fresh) = Store::open(state_dir, &names)?;
         }
         // A crash while a new index was filled for the first time leaves one that looks old and knows too little.
@@ -202,12 +203,15 @@ impl Node {
             other => return other,
         };
         tracing::warn!("{damaged}; it is set aside and built anew by a scan");
-        Self::set_aside(&state_dir.join(crate::index::store::FILE), "damaged");
+        let _ = Self::set_aside(&state_dir.join(crate::index::store::FILE), "damaged");
         Store::open(state_dir, names)
     }
 
     /// Gives a file of the state another name; an index goes with what SQLite keeps beside it.
-    pub(super) fn set_aside(index: &Path, why: &str) {
+    ///
+    /// # Errors
+    /// What the system says; some of them may have their new names then.
+    pub(super) fn set_aside(index: &Path, why: &str) -> std::io::Result<()> {
         for suffix in ["", "-wal", "-shm"] {
             let mut from = index.to_owned().into_os_string();
             from.push(suffix);
@@ -216,9 +220,13 @@ impl Node {
             match std::fs::rename(&from, &to) {
                 Ok(()) => {}
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => tracing::warn!("cannot set {} aside: {e}", from.display()),
+                Err(e) => {
+                    tracing::warn!("cannot set {} aside: {e}", from.display());
+                    return Err(e);
+                }
             }
         }
+        Ok(())
     }
 
     /// Before an activation with a lost index, and after a power cut: where this node's own changes were the newest, it still holds the newest

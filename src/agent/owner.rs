@@ -259,6 +259,15 @@ impl Site {
     /// A failure with object, cause and remedy.
     pub fn approve_roots(&self, name: Option<&str>) -> Result<Vec<String>, Failure> {
         let state_dir = self.config.state_dir(self.node);
+        if hooks::follow(&self.config) {
+            // Nobody knows whether they were told of what the journal holds.
+            hooks::leave(&state_dir).map_err(|e| {
+                failed(
+                    format!("cannot note that hooks are due: {e}"),
+                    "see syncctl check",
+                )
+            })?;
+        }
         rooting::approve(&state_dir, &self.roots(), name).map_err(|e| node_failure(&e))
     }
 

@@ -356,8 +356,20 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts a tmpfs of at most `size` (as mount takes it) at a directory.
+    /// Mounts a tmpfs of at most `size` (as mount takes it) at a directory; it is never as old as what stood there, which
+    /// would pass for the same directory.
     pub fn tmpfs(at: &Path, size: &str) -> Self {
+        let born = || fs::metadata(at).and_then(|m| m.created()).ok();
+        let below = born();
+        loop {
+            let mount = Self::any_tmpfs(at, size);
+            if below.is_none() || born() != below {
+                return mount;
+            }
+        }
+    }
+
+    fn any_tmpfs(at: &Path, size: &str) -> Self {
         let target = at.display().to_string();
         must(
             "mount",

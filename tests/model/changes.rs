@@ -76,12 +76,16 @@ impl World {
     fn write_in_place(&mut self, at: &Path, content: &[u8], is_edit: bool) {
         let file = File::options().write(true).open(at);
         let written = file.and_then(|f| {
+            if f.metadata()?.len() != content.len() as u64 {
+                // Replication has just put another one there, of which this would be a part.
+                return Ok(0);
+            }
             f.write_all_at(content, 0)?;
             Ok(f.metadata()?.nlink())
         });
         match written {
             Ok(1..) => {}
-            // Replication took its name away meanwhile: whoever writes on writes to a file that was removed.
+            // Replication took its name away meanwhile (whoever writes on writes to a file that was removed).
             Ok(0) | Err(_) if is_edit => self.give_up(content),
             done => self.hold(done.is_ok(), "a file can be written"),
         }

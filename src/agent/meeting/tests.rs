@@ -319,8 +319,17 @@ fn both_sides_are_brought_together_only_where_both_know_what_they_did() {
         .expect("in order");
         h
     };
-    let strangers = judge(&stranger("a", 7), &stranger("b", 8), &merging);
-    assert_eq!(strangers, Course::Diverged { since: 0 });
+    for policy in [
+        Policy::MergeDisjoint,
+        Policy::NewestEpoch,
+        Policy::Node("a".into()),
+        Policy::Node("b".into()),
+    ] {
+        let mut party = merging.clone();
+        party.split_brain = policy;
+        let strangers = judge(&stranger("a", 7), &stranger("b", 8), &party);
+        assert_eq!(strangers, Course::Diverged { since: 0 });
+    }
 }
 
 #[test]

@@ -142,8 +142,9 @@ impl Receiver {
             after = last.clone();
             gone.extend(tombs.into_iter().map(|(_, p)| p));
         }
-        // What now counts as found here must do so after a power cut as well, in which records are done again.
-        node.store.sync()?;
+        // What now counts as found here must do so after a power cut as well, in which records would be done again.
+        self.side.checkpoint()?;
+        self.side.node.store.sync()?;
         // A directory before what is in it, and of one that is gone nothing else: it comes whole.
         paths.sort();
         for path in &paths {
