@@ -235,17 +235,10 @@ impl Activation<'_> {
 /// The end of a session and of the one that was to take what the first could not: what is left is what the second left.
 fn once_more(first: End, second: End) -> End {
     match (first, second) {
-        // What the peer kept at first came with the second.
-        (End::Short(first), End::Done(second)) => End::Done(ResyncReport {
+        (End::Done(first) | End::Short(first), End::Done(second)) => End::Done(ResyncReport {
             puts: first.puts + second.puts,
             deletes: first.deletes + second.deletes,
             ..second
-        }),
-        (End::Done(first), End::Done(second)) => End::Done(ResyncReport {
-            puts: first.puts + second.puts,
-            deletes: first.deletes + second.deletes,
-            problems: second.problems,
-            ..first
         }),
         (End::Lost(_), second) | (_, second @ (End::Stopped | End::Refused(_))) => second,
         (first, _) => first,

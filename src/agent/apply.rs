@@ -20,7 +20,7 @@ use super::perform::{Fault, Outcome, Performer, Planned, Replay};
 use super::redo::{Record, Step};
 use super::staging::{Slots, Staging};
 use crate::index::epochs::EpochsError;
-use crate::index::journal::JournalError;
+use crate::index::journal::{JournalError, Left};
 use crate::index::store::StoreError;
 use crate::model::batch::{Batch, Lacked, Op};
 use crate::model::epoch::{History, Seq};
@@ -75,6 +75,18 @@ pub struct Receiving {
     aging: Aging,
 }
 
+/// What an earlier process left, and what that says of the tree.
+#[derive(Default)]
+struct Again {
+    records: Vec<Record>,
+    planned: Planned,
+    /// Batches were not synced: a power cut may have taken more than the journal can tell, and may have left files of the
+    /// right size and time whose bytes never reached the disk.
+    torn: bool,
+    /// Everything is to be compared with the peer.
+    doubtful: bool,
+}
+
 impl Receiving {
     /// Takes over an opened node: records of an earlier process are rolled forward, left-over slots removed.
     ///
@@ -82,8 +94,7 @@ impl Receiving {
     /// [`ApplyError`] where that is impossible; the records stay.
     pub fn open(mut node: Node, sync: bool) -> Result<Self, ApplyError> {
         let staging = Staging::open(&node).map_err(ApplyError::Stage)?;
-        let passed = node.epochs.passed();
-        let lsn = node.store.number("lsn")?.max(passed);
+        let lsn = node.store.number("lsn")?.max(node.epochs.passed());
         let left = std::mem::take(&mut node.left);
         let aging = Aging::open(&node, left.rebooted, clock::uptime())?;
         let mut this = Self {
@@ -97,39 +108,12 @@ impl Receiving {
             hooks: None,
             aging,
         };
-        let mut doubtful = false;
-        let (mut records, mut planned, mut newer) = (Vec::new(), Planned::default(), 0);
-        for body in &left.records {
-            let Ok(record) = postcard::from_bytes::<Record>(body) else {
-                tracing::error!(
-                    "a record of the redo journal cannot be read and is left out; everything is compared with the peer"
-                );
-                doubtful = true;
-                continue;
-            };
-            // A slot of that name made now would be taken for the one of the record, should this process crash as well.
-            for (_, name) in record.steps.iter().filter_map(|(_, step)| step.slot()) {
-                this.staging.pass(name);
-            }
-            if record.lsn <= passed {
-                newer += 1;
-                continue;
-            }
-            // Without a reboot the kernel still holds every write, so what the index has is done.
-            if record.lsn > this.lsn || left.rebooted {
-                planned.add(&record.steps);
-                records.push(record);
-            }
-        }
-        if newer > 0 && left.rebooted {
-            tracing::warn!(
-                "{newer} records of the redo journal could not be brought to the disk when this node became active, and are left out: what it wrote since is newer"
-            );
-        }
-        // Where batches are not synced, a power cut may have taken more than the journal can tell, and may have left
-        // files of the right size and time whose bytes never reached the disk.
-        let torn = left.rebooted && left.records.len() > newer && (!sync || this.node.index_fresh);
-        doubtful |= torn;
+        let Again {
+            records,
+            planned,
+            torn,
+            mut doubtful,
+        } = this.still_to_do(&left);
         let planned = &planned;
         let rescuer = Replay { planned, at: 0 };
         Performer::new(&mut this.node, &mut this.staging, Some(rescuer), sync).rescue(&records)?;
@@ -163,6 +147,41 @@ impl Receiving {
         this.checkpoint()?;
         this.staging.sweep().map_err(ApplyError::Stage)?;
         Ok(this)
+    }
+
+    /// The records that are to be done again, of those that an earlier process left.
+    fn still_to_do(&mut self, left: &Left) -> Again {
+        let mut again = Again::default();
+        let (passed, mut newer) = (self.node.epochs.passed(), 0);
+        for body in &left.records {
+            let Ok(record) = postcard::from_bytes::<Record>(body) else {
+                tracing::error!(
+                    "a record of the redo journal cannot be read and is left out; everything is compared with the peer"
+                );
+                again.doubtful = true;
+                continue;
+            };
+            // A slot of that name made now would be taken for the one of the record, should this process crash as well.
+            for (_, name) in record.steps.iter().filter_map(|(_, step)| step.slot()) {
+                self.staging.pass(name);
+            }
+            if record.lsn <= passed {
+                newer += 1;
+            } else if record.lsn > self.lsn || left.rebooted {
+                // (Without a reboot the kernel still holds every write, so what the index has is done.)
+                again.planned.add(&record.steps);
+                again.records.push(record);
+            }
+        }
+        if newer > 0 && left.rebooted {
+            tracing::warn!(
+                "{newer} records of the redo journal could not be brought to the disk when this node became active, and are left out: what it wrote since is newer"
+            );
+        }
+        let unsynced = !self.sync || self.node.index_fresh;
+        again.torn = left.rebooted && left.records.len() > newer && unsynced;
+        again.doubtful |= again.torn;
+        again
     }
 
     /// Applies a batch: when this returns, it is done as far as `durability` promises.

@@ -259,16 +259,26 @@ impl Site {
     /// A failure with object, cause and remedy.
     pub fn approve_roots(&self, name: Option<&str>) -> Result<Vec<String>, Failure> {
         let state_dir = self.config.state_dir(self.node);
-        if hooks::follow(&self.config) {
-            // Nobody knows whether they were told of what the journal holds.
-            hooks::leave(&state_dir).map_err(|e| {
-                failed(
-                    format!("cannot note that hooks are due: {e}"),
-                    "see syncctl check",
-                )
-            })?;
+        let others = rooting::others(&state_dir, &self.roots(), name);
+        let others = others.map_err(|e| node_failure(&e))?;
+        if !others.is_empty() {
+            self.leave_hooks()?;
+            rooting::forget(&state_dir).map_err(|e| node_failure(&e))?;
         }
-        rooting::approve(&state_dir, &self.roots(), name).map_err(|e| node_failure(&e))
+        Ok(others)
+    }
+
+    /// Nobody knows whether hooks were told of what the journal holds, and it is taken out of there now.
+    fn leave_hooks(&self) -> Result<(), Failure> {
+        if !hooks::follow(&self.config) {
+            return Ok(());
+        }
+        hooks::leave(&self.config.state_dir(self.node)).map_err(|e| {
+            failed(
+                format!("cannot note that hooks are due: {e}"),
+                "see syncctl check",
+            )
+        })
     }
 
     /// Opens the node's state and rolls forward what an earlier process left.
@@ -282,14 +292,8 @@ impl Site {
             &self.roots(),
         )
         .map_err(|e| node_failure(&e))?;
-        if !node.left.records.is_empty() && hooks::follow(&self.config) {
-            // Nobody knows whether they were told of these, and they are taken out of the journal now.
-            hooks::leave(&self.config.state_dir(self.node)).map_err(|e| {
-                failed(
-                    format!("cannot note that hooks are due: {e}"),
-                    "see syncctl check",
-                )
-            })?;
+        if !node.left.records.is_empty() {
+            self.leave_hooks()?;
         }
         Receiving::open(node, self.sync()).map_err(|e| apply_failure(&e))
     }

@@ -44,48 +44,49 @@ pub fn check(roots: &mut [NodeRoot], store: &mut Store) -> Result<(), NodeError>
         };
         r.former_dev = Some(row.stamp.dev);
         if is_other(&r.root, &row) {
-            let (name, path) = (r.root.name.clone(), r.root.path.clone());
-            return Err(NodeError::OtherRoot(name, path));
+            return Err(other(&r.root));
         }
     }
     Ok(())
 }
 
-/// Where another directory stands at the path of one of these roots (of any, where none is named) than the one that the index
-/// knows, what this node knows of its data is set aside: it counts as one without data, takes the other node's, and preserves
-/// what it finds here that is not the same. Returns the names of such roots.
+fn other(root: &Root) -> NodeError {
+    NodeError::OtherRoot(root.name.clone(), root.path.clone())
+}
+
+/// The names of the roots at whose paths other directories stand than those that the index knows; where one is named, no
+/// other root may be such a one, too.
 ///
 /// # Errors
-/// As [`open`]; [`NodeError::OtherRoot`] where a root that is not named is another directory as well; [`NodeError::Epochs`] and
-/// [`NodeError::State`] where something cannot be set aside: the node cannot be opened then.
-pub fn approve(
+/// As [`open`] and [`check`]; [`NodeError::OtherRoot`] names a root that was not meant.
+pub fn others(
     state_dir: &Path,
     specs: &[RootSpec],
     name: Option<&str>,
 ) -> Result<Vec<String>, NodeError> {
     let names: Vec<_> = specs.iter().map(|s| s.name.clone()).collect();
-    let (mut index, _) = Store::open(state_dir, &names)?;
-    let mut approved = Vec::new();
+    let (mut store, _) = Store::open(state_dir, &names)?;
+    let mut others = Vec::new();
     for r in open(specs)? {
-        if row_of(&mut index, &r.root)?.is_some_and(|row| is_other(&r.root, &row)) {
+        if row_of(&mut store, &r.root)?.is_some_and(|row| is_other(&r.root, &row)) {
             if name.is_some_and(|n| n != r.root.name) {
-                // Nothing would tell any more that it is not mounted.
-                let (name, path) = (r.root.name.clone(), r.root.path.clone());
-                return Err(NodeError::OtherRoot(name, path));
+                // Once the index is set aside nothing would tell that it is not mounted.
+                return Err(other(&r.root));
             }
-            approved.push(r.root.name.clone());
+            others.push(r.root.name.clone());
         }
     }
-    drop(index);
-    if !approved.is_empty() {
-        forget(state_dir)?;
-    }
-    Ok(approved)
+    Ok(others)
 }
 
-/// Sets aside what a node knows of its data: the records first, which are about another tree, and the index last, since nobody
-/// opens the node as long as it is there. Whatever becomes of the rest, everything is compared with the other node.
-fn forget(state_dir: &Path) -> Result<(), NodeError> {
+/// Sets aside what a node knows of its data: it counts as one without data, takes the other node's, and preserves what it
+/// finds here that is not the same. The records go first, which are about another tree, and the index last, since nobody opens
+/// the node as long as it is there.
+///
+/// # Errors
+/// [`NodeError::Epochs`] and [`NodeError::State`] where something cannot be set aside.
+pub fn forget(state_dir: &Path) -> Result<(), NodeError> {
+    // Should only some of it be set aside, everything is compared.
     let mut epochs = Epochs::open(state_dir)?;
     epochs.set_catching_up(true)?;
     if epochs.was_active() {
@@ -142,12 +143,13 @@ mod tests {
         make();
         for name in ["one", "two"] {
             let other = ["two", "one"][usize::from(name == "two")];
-            let refused = approve(&state, &specs, Some(name)).expect_err("the other one");
+            let refused = others(&state, &specs, Some(name)).expect_err("the other one");
             assert!(matches!(refused, NodeError::OtherRoot(n, _) if n == other));
             assert!(matches!(open(), Err(NodeError::OtherRoot(..))));
         }
-        let approved = approve(&state, &specs, None).expect("both");
-        assert_eq!(approved, ["one", "two"]);
+        let both = others(&state, &specs, None).expect("both");
+        assert_eq!(both, ["one", "two"]);
+        forget(&state).expect("set aside");
         let node = open().expect("a node without data");
         assert!(node.index_fresh && node.epochs.history().is_empty());
     }

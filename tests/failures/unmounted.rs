@@ -54,15 +54,38 @@ fn mounted(side: Side) -> Option<(Pair, Device, PathBuf)> {
     let root = pair.root(side, "data");
     let device = Device::new(&pair, &root);
     device.mount(&root);
+    fill(&mut pair);
+    Some((pair, device, root))
+}
+
+/// A becomes active with all files, and B has them.
+fn fill(pair: &mut Pair) {
     let a = pair.root(Side::A, "data");
     fs::create_dir_all(a.join("d/e")).expect("directories");
     for name in FILES {
         fs::write(a.join(name), name).expect("a file");
     }
-    start(&mut pair, Side::A);
+    start(pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync");
-    flushed_equal(&pair, "data");
-    Some((pair, device, root))
+    flushed_equal(pair, "data");
+}
+
+/// The link goes, and with it whatever runs for B.
+fn part(pair: &Pair) {
+    pair.cut().expect("cut");
+    wait_serve_gone(pair, Side::B);
+}
+
+/// The link is back, and A says what is wrong with the root of B and what to do.
+fn mended_and_told(pair: &mut Pair, root: &Path) {
+    pair.restore().expect("mended");
+    let shown = root.display().to_string();
+    pair.wait_status(LONG, "naming the root", |s| {
+        let reason = s["peer"]["reason"].as_str().unwrap_or("");
+        let says = |part: &str| reason.contains(part);
+        s["peer"]["state"] != "in-sync" && says(&shown) && says("mount") && says("approve")
+    })
+    .expect("the reason");
 }
 
 fn has_all(root: &Path) -> bool {
@@ -124,8 +147,7 @@ fn another_root_never_goes_over_the_other_nodes_data_by_itself() {
         return;
     };
     pair.stop(Side::A);
-    pair.cut().expect("cut");
-    wait_serve_gone(&pair, Side::B);
+    part(&pair);
     Device::unmount(&root);
     fs::write(root.join("f"), "of an old backup").expect("a file");
     well(&pair, Side::A, &["approve"]);
@@ -143,23 +165,15 @@ fn a_standby_whose_root_is_not_mounted_does_not_count_as_in_sync() {
     let Some((mut pair, device, root)) = mounted(Side::B) else {
         return;
     };
-    pair.cut().expect("cut");
-    wait_serve_gone(&pair, Side::B);
+    part(&pair);
     Device::unmount(&root);
-    pair.restore().expect("mended");
-    let shown = root.display().to_string();
-    pair.wait_status(LONG, "naming the root", |s| {
-        let reason = s["peer"]["reason"].as_str().unwrap_or("");
-        s["peer"]["state"] != "in-sync" && reason.contains(&shown) && reason.contains("mount")
-    })
-    .expect("the reason");
+    mended_and_told(&mut pair, &root);
     fs::write(pair.root(Side::A, "data").join("f"), "written meanwhile").expect("a file");
     device.mount(&root);
     wait_equal(&pair, "data");
     pair.wait_in_sync(LONG).expect("in sync");
     assert_eq!(fs::read(root.join("d/g")).expect("a file"), b"d/g");
-    pair.cut().expect("cut");
-    wait_serve_gone(&pair, Side::B);
+    part(&pair);
     Device::unmount(&root);
     let below: Vec<_> = fs::read_dir(&root).expect("the mount point").collect();
     assert!(below.is_empty(), "written below the mount point: {below:?}");
@@ -169,27 +183,13 @@ fn a_standby_whose_root_is_not_mounted_does_not_count_as_in_sync() {
 #[test]
 fn a_root_that_was_made_anew_on_the_standby_is_filled_again() {
     let mut pair = idle(options!());
-    let a = pair.root(Side::A, "data");
-    fs::create_dir_all(a.join("d/e")).expect("directories");
-    for name in FILES {
-        fs::write(a.join(name), name).expect("a file");
-    }
-    start(&mut pair, Side::A);
-    pair.wait_in_sync(LONG).expect("in sync");
-    flushed_equal(&pair, "data");
-    pair.cut().expect("cut");
-    wait_serve_gone(&pair, Side::B);
+    fill(&mut pair);
+    part(&pair);
     let root = pair.root(Side::B, "data");
     let aside = pair.dir().join("aside");
     fs::rename(&root, &aside).expect("set aside");
     fs::create_dir(&root).expect("made anew");
-    pair.restore().expect("mended");
-    let shown = root.display().to_string();
-    pair.wait_status(LONG, "naming the root", |s| {
-        let reason = s["peer"]["reason"].as_str().unwrap_or("");
-        s["peer"]["state"] != "in-sync" && reason.contains(&shown) && reason.contains("approve")
-    })
-    .expect("the reason");
+    mended_and_told(&mut pair, &root);
     well(&pair, Side::B, &["approve", "data"]);
     assert!(until(LONG, || has_all(&root)), "{}", pair.log(Side::A));
     pair.wait_in_sync(LONG).expect("in sync");

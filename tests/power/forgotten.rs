@@ -70,16 +70,17 @@ impl World {
         self.cut(Side::A);
     }
 
-    /// A was booted: whether its disk knows of nothing that was done last.
-    fn has_forgotten(&self) -> bool {
+    /// A is booted; whether its disk knows of nothing that was done last.
+    fn boots_without_it(&mut self) -> bool {
+        self.reboot(Side::A);
         let root = self.root(Side::A);
+        // It is another device than before, which a disk mostly is not, and by which each file would count as another one.
+        let dev = fs::metadata(&root).expect("a root").dev();
+        restamp(&self.pair.dir().join("a/state"), |stamp| stamp.dev = dev);
         let forgotten = BEFORE.iter().all(|name| root.join(name).exists());
         if !forgotten {
             println!("skipped: the disk had written it already");
         }
-        // It is another device than before, which a disk mostly is not, and by which each file would count as another one.
-        let dev = fs::metadata(&root).expect("a root").dev();
-        restamp(&self.pair.dir().join("a/state"), |stamp| stamp.dev = dev);
         forgotten
     }
 }
@@ -108,9 +109,8 @@ fn what_the_active_node_has_forgotten_is_undone_on_the_standby() {
             return;
         };
         world.forget();
-        world.reboot(Side::A);
-        wait_serve_gone(&world.pair, Side::B);
-        if world.has_forgotten() {
+        if world.boots_without_it() {
+            wait_serve_gone(&world.pair, Side::B);
             activate(&world.pair, Side::A);
             world.in_sync(Side::A);
             let root = world.root(Side::A);
@@ -129,8 +129,7 @@ fn what_the_lost_node_has_forgotten_is_done_there_again() {
         };
         world.forget();
         world.alone(Side::A);
-        world.reboot(Side::A);
-        if world.has_forgotten() {
+        if world.boots_without_it() {
             activate(&world.pair, Side::B);
             world.pair.restore().expect("mended");
             world.in_sync(Side::B);
