@@ -55,7 +55,7 @@ pub enum NodeError {
     /// A root's private directory cannot be made.
     #[error("root \"{0}\": cannot make its private directory {1}: {2}")]
     Private(String, PathBuf, #[source] std::io::Error),
-    /// Another directory than the one that the index knows stands at the path of a root.
+    /// Another directory than the one that was replicated stands at the path of a root.
     #[error(
         "root \"{0}\": what stands at {1} is not the directory that was replicated; most likely something is not mounted there. Mount it; only if this directory is to be the root from now on (a new disk), run \"syncctl approve {0}\" on this node, which then takes the other node's data"
     )]
@@ -148,7 +148,7 @@ impl Node {
         }
         // A crash while a new index was filled for the first time leaves one that looks old and knows too little.
         index_fresh |= store.number(COMPLETE)? == 0;
-        rooting::check(&mut roots, &mut store)?;
+        rooting::check(&mut roots, &mut store, &mut epochs)?;
         for r in &roots {
             let private = |e| NodeError::Private(r.root.name.clone(), r.root.path.clone(), e);
             r.root.make_private(&PRIVATE_NAMES).map_err(private)?;

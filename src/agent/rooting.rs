@@ -1,13 +1,14 @@
-//! Opening the roots of a node, and what is done where another directory stands at the path of one than the index knows.
+//! Opening the roots of a node, and what is done where another directory stands at the path of one than the one that was replicated.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::node::{Node, NodeError, NodeRoot, RootSpec};
 use crate::decide::filter::Filter;
-use crate::decide::root_dir::is_same;
+use crate::decide::root_dir::Birth;
 use crate::index::epochs::Epochs;
-use crate::index::store::{Row, Store, StoreError};
+use crate::index::store::Store;
 use crate::index::{epochs, journal, store};
 use crate::model::path::{RelPath, RootId, TreePath};
 use crate::sys::tree::{Look, Root};
@@ -33,28 +34,33 @@ pub fn open(specs: &[RootSpec]) -> Result<Vec<NodeRoot>, NodeError> {
     Ok(roots)
 }
 
-/// Looks whether the roots are the directories that the index knows; nothing is done to one that is not.
+/// Looks whether the roots are the directories that were replicated; nothing is done to one that is not. What is seen for the
+/// first time is noted.
 ///
 /// # Errors
-/// [`NodeError::OtherRoot`]; [`NodeError::Store`] where the index fails.
-pub fn check(roots: &mut [NodeRoot], store: &mut Store) -> Result<(), NodeError> {
+/// [`NodeError::OtherRoot`]; [`NodeError::Store`] and [`NodeError::Epochs`] where index or history fail.
+pub fn check(
+    roots: &mut [NodeRoot],
+    store: &mut Store,
+    epochs: &mut Epochs,
+) -> Result<(), NodeError> {
+    let mut births = BTreeMap::new();
     for r in roots {
-        let Some(row) = row_of(store, &r.root)? else {
-            continue;
-        };
-        r.former_dev = Some(row.stamp.dev);
-        if is_other(&r.root, &row) {
+        let row = store.lookup(&TreePath::new(r.root.id, RelPath::root()))?;
+        r.former_dev = row.map(|row| row.stamp.dev).filter(|dev| *dev != 0);
+        if is_other(&r.root, epochs) {
             return Err(other(&r.root));
         }
+        births.extend(birth(&r.root).map(|b| (r.root.name.clone(), b)));
     }
-    Ok(())
+    Ok(epochs.note_roots(births)?)
 }
 
 fn other(root: &Root) -> NodeError {
     NodeError::OtherRoot(root.name.clone(), root.path.clone())
 }
 
-/// The names of the roots at whose paths other directories stand than those that the index knows; where one is named, no
+/// The names of the roots at whose paths other directories stand than those that were replicated; where one is named, no
 /// other root may be such a one, too.
 ///
 /// # Errors
@@ -64,13 +70,12 @@ pub fn others(
     specs: &[RootSpec],
     name: Option<&str>,
 ) -> Result<Vec<String>, NodeError> {
-    let names: Vec<_> = specs.iter().map(|s| s.name.clone()).collect();
-    let (mut store, _) = Store::open(state_dir, &names)?;
+    let epochs = Epochs::open(state_dir)?;
     let mut others = Vec::new();
     for r in open(specs)? {
-        if row_of(&mut store, &r.root)?.is_some_and(|row| is_other(&r.root, &row)) {
+        if is_other(&r.root, &epochs) {
             if name.is_some_and(|n| n != r.root.name) {
-                // Once the index is set aside nothing would tell that it is not mounted.
+                // Once the history is set aside nothing would tell that it is not mounted.
                 return Err(other(&r.root));
             }
             others.push(r.root.name.clone());
@@ -99,15 +104,18 @@ pub fn forget(state_dir: &Path) -> Result<(), NodeError> {
     Ok(())
 }
 
-/// What the index knows of the directory of a root; `None` where it was never looked at, and for a root that is one file.
-fn row_of(store: &mut Store, root: &Root) -> Result<Option<Row>, StoreError> {
-    let row = store.lookup(&TreePath::new(root.id, RelPath::root()))?;
-    Ok(row.filter(|row| row.stamp.dev != 0 && root.only.is_none()))
+/// What tells the directory of a root from others; `None` for a root that is one file.
+#[must_use]
+pub fn birth(root: &Root) -> Option<Birth> {
+    match root.look(&RelPath::root()) {
+        Ok(Look::There(seen)) if root.only.is_none() => Some(Birth::of(&seen.stamp)),
+        _ => None,
+    }
 }
 
-fn is_other(root: &Root, row: &Row) -> bool {
-    let look = root.look(&RelPath::root());
-    matches!(look, Ok(Look::There(seen)) if !is_same(&row.stamp, &seen.stamp))
+fn is_other(root: &Root, epochs: &Epochs) -> bool {
+    let known = epochs.root(&root.name);
+    matches!((known, birth(root)), (Some(known), Some(found)) if !known.is_same(found))
 }
 
 #[cfg(test)]

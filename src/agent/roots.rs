@@ -6,7 +6,11 @@ use std::sync::Arc;
 use super::board::Board;
 use super::node::{Node, PRIVATE_NAMES};
 use super::resolve::guard::{Stopped, Until};
+use super::rooting;
+use crate::decide::root_dir::Birth;
+use crate::model::entry::Timestamp;
 use crate::model::path::{PRIVATE_DIR, RootId};
+use crate::sys::clock;
 use crate::sys::tree::{Look, Root};
 
 /// What a look at a root told.
@@ -24,6 +28,8 @@ pub enum Fitness {
 pub struct Roots {
     /// File system of each root when it was opened.
     device: BTreeMap<RootId, u64>,
+    /// The time by the clock of change times at which each was known to be in place.
+    seen: BTreeMap<RootId, Timestamp>,
     held: BTreeMap<RootId, String>,
     /// Held until a person says that it is meant to be, or what is missing is there again.
     stopped: BTreeMap<RootId, Stopped>,
@@ -39,8 +45,10 @@ impl Roots {
             .iter()
             .filter_map(|r| Some((r.root.id, r.root.identity().ok()?.0)))
             .collect();
+        let now = clock::tick();
         Self {
             device,
+            seen: node.roots.iter().map(|r| (r.root.id, now)).collect(),
             held: BTreeMap::new(),
             stopped: BTreeMap::new(),
             count: node.roots.len(),
@@ -126,6 +134,7 @@ impl Roots {
         }
         let r = node.roots.get_mut(usize::from(id.0))?;
         if !r.root.is_in_place() {
+            let now = clock::tick();
             let path = match &r.root.only {
                 Some(only) => r
                     .root
@@ -141,9 +150,24 @@ impl Roots {
             if device != self.device.get(&id).copied() {
                 return Some("its file system is not mounted any more; mount it again. Nothing of it is deleted on the peer".into());
             }
+            if let Some(found) = rooting::birth(&root) {
+                let (known, seen) = (node.epochs.root(&root.name), self.seen.get(&id));
+                let follows = |k: Birth| seen.is_none_or(|seen| k.may_be_followed(*seen, found));
+                if !known.is_none_or(follows) {
+                    return Some(format!(
+                        "what stands at {} now was made long before the directory that was replicated went; most likely something is not mounted there any more. Mount it; nothing of it is deleted on the peer. Only if this directory is to be the root from now on, stop syncd and run \"syncctl approve {}\"",
+                        root.path.display(),
+                        root.name
+                    ));
+                }
+                if let Err(e) = node.epochs.note_root(&root.name, found) {
+                    return Some(e.to_string());
+                }
+            }
             if let Err(e) = root.make_private(&PRIVATE_NAMES) {
                 return Some(format!("cannot make its private directory: {e}"));
             }
+            self.seen.insert(id, now);
             r.root = Arc::new(root);
         }
         let emptied = r.root.only.is_none() && looks_empty(&r.root);

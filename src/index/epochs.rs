@@ -5,6 +5,7 @@
 //! never given twice. Every change is written to a temporary file, synced and
 //! renamed; a torn file is never seen.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::decide::root_dir::Birth;
 use crate::model::epoch::{History, Seq};
 
 /// Sequence numbers reserved at a time.
@@ -55,6 +57,9 @@ struct Document {
     /// Records of the redo journal up to this number are never done again.
     #[serde(default)]
     passed: u64,
+    /// The directories that the history is about, by the names of their roots.
+    #[serde(default)]
+    roots: BTreeMap<String, Birth>,
     history: History,
 }
 
@@ -93,6 +98,7 @@ impl Epochs {
                 catching_up: false,
                 outage: false,
                 passed: 0,
+                roots: BTreeMap::new(),
                 history: History::default(),
             },
             Err(e) => return Err(EpochsError::Io("read", path, e)),
@@ -248,6 +254,32 @@ impl Epochs {
     #[must_use]
     pub fn passed(&self) -> u64 {
         self.doc.passed
+    }
+
+    /// The directory of a root as it was when it was last noted; also where the index was lost.
+    #[must_use]
+    pub fn root(&self, name: &str) -> Option<Birth> {
+        self.doc.roots.get(name).copied()
+    }
+
+    /// Notes durably the directories of the roots, by their names.
+    ///
+    /// # Errors
+    /// [`EpochsError::Io`] where the file cannot be written.
+    pub fn note_roots(&mut self, roots: BTreeMap<String, Birth>) -> Result<(), EpochsError> {
+        let mut doc = self.doc.clone();
+        doc.roots = roots;
+        self.write_if_changed(doc)
+    }
+
+    /// Notes durably that another directory is a root from now on.
+    ///
+    /// # Errors
+    /// [`EpochsError::Io`] where the file cannot be written.
+    pub fn note_root(&mut self, name: &str, birth: Birth) -> Result<(), EpochsError> {
+        let mut doc = self.doc.clone();
+        doc.roots.insert(name.to_owned(), birth);
+        self.write_if_changed(doc)
     }
 
     /// Notes durably that a catch-up has begun or ended.

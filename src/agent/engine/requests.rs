@@ -60,7 +60,9 @@ impl Engine {
                 let answer = match (&root, self.approve(root.as_deref())) {
                     (Some(name), _) if !self.has_root(name) => Answer::Error(no_such_root(name)),
                     (_, names) if names.is_empty() => {
-                        Answer::Done(done("nothing waits for an approval"))
+                        let held = self.roots.first_held(&self.side.node);
+                        let held = held.map_or(String::new(), |why| format!("; {why}"));
+                        Answer::Done(done(format!("nothing waits for an approval{held}")))
                     }
                     (_, names) => Answer::Done(done(format!(
                         "approved: what is gone from {} on one node is deleted on the other, too",
