@@ -3,7 +3,12 @@
 //! A mismatch is refused with a sentence that names the side to change; who sends
 //! follows from the histories alone.
 
+pub mod terms;
+
+use terms::Terms;
+
 use super::node::Node;
+use crate::config::canonical;
 use crate::decide::guard::Limit;
 use crate::decide::lineage::{Verdict, verdict};
 use crate::decide::split_brain::{Kept, Policy, Side, settle};
@@ -81,16 +86,10 @@ pub enum Course {
 #[must_use]
 pub fn hello(node: &Node, party: &Party) -> Hello {
     let roots = node.roots.iter().map(|r| {
-        let mut exclude = r.exclude.clone();
-        // With a negated pattern their order matters, so it stays.
-        if !exclude.iter().any(|p| p.starts_with('!')) {
-            exclude.sort();
-            exclude.dedup();
-        }
         let empty = node.store.is_empty(r.root.id).unwrap_or(false);
         RootHello {
             name: r.root.name.clone(),
-            exclude,
+            exclude: canonical(&r.exclude),
             single: r.root.only.is_some(),
             empty,
         }
@@ -161,7 +160,7 @@ pub fn collided(party: &Party, since: Seq, paths: &[String], all: u64) -> String
 /// What follows from both hellos.
 #[must_use]
 pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
-    if let Some(text) = mismatch(ours, theirs, party) {
+    if let Some(text) = Terms::from(ours).mismatch(&theirs.into(), &party.peer) {
         return Course::Refused(MISMATCH, text);
     }
     if ours.role == Role::Active && theirs.role == Role::Active {
@@ -323,52 +322,6 @@ fn given_up_while_active(active: &str, kept: &str) -> String {
     format!(
         "the data of {kept} are to be kept, but {active} is active with the other version; deactivate {active} first (move the service to {kept}, or \"syncctl deactivate\")"
     )
-}
-
-/// The first thing on which the two sides must agree and do not.
-fn mismatch(ours: &Hello, theirs: &Hello, party: &Party) -> Option<String> {
-    if ours.protocol != theirs.protocol {
-        let (old, new) = if ours.protocol < theirs.protocol {
-            (ours, theirs)
-        } else {
-            (theirs, ours)
-        };
-        return Some(format!(
-            "{} runs osm-failover {} (protocol {}), {} runs {} (protocol {}); install the newer version on {0}",
-            old.node, old.version, old.protocol, new.node, new.version, new.protocol
-        ));
-    }
-    if ours.cluster != theirs.cluster {
-        return Some(format!(
-            "{} belongs to cluster \"{}\", {} to cluster \"{}\"; the configuration file must be the same on both nodes",
-            ours.node, ours.cluster, theirs.node, theirs.cluster
-        ));
-    }
-    if theirs.node != party.peer {
-        return Some(format!(
-            "the other side says it is node \"{}\", expected was \"{}\"; check its host name, --node or OSM_NODE there, and the address of {1}",
-            theirs.node, party.peer
-        ));
-    }
-    let names = |h: &Hello| h.roots.iter().map(|r| r.name.clone()).collect::<Vec<_>>();
-    if names(ours) != names(theirs) {
-        return Some(format!(
-            "{} has the roots {:?}, {} has {:?}; copy the configuration file from one node to the other",
-            ours.node,
-            names(ours),
-            theirs.node,
-            names(theirs)
-        ));
-    }
-    let differs = ours
-        .roots
-        .iter()
-        .zip(&theirs.roots)
-        .find(|(a, b)| a.exclude != b.exclude)?;
-    Some(format!(
-        "the exclude patterns of root \"{}\" differ on {} and {}; copy the configuration file from one node to the other",
-        differs.0.name, ours.node, theirs.node
-    ))
 }
 
 #[cfg(test)]

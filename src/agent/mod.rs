@@ -53,5 +53,5 @@ pub mod survey;
 pub mod traffic;
 
 pub use daemon::{offline_status, run_daemon};
-pub use once::{Wish, approve_once, check_peer, resync_once};
+pub use once::{Wish, approve_once, check_peer, other_roots, resync_once};
 pub use serve::run_serve;

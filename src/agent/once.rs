@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use super::attend::Attendant;
 use super::door::{self, Door};
 use super::engine::Event;
+use super::meeting::MISMATCH;
+use super::meeting::terms::Terms;
 use super::owner::{RECEIVES, Site, apply_failure, failed, held, no_such_root, refusal};
 use super::standby::{End, HELLO, Standby, Until};
 use super::{setup, survey};
@@ -54,6 +56,12 @@ pub fn approve_once(config: &Config, node: usize, root: Option<&str>) -> Result<
         message,
         ..Outcome::default()
     })
+}
+
+/// For `syncctl check`: the names of the roots at whose paths other directories stand than those that were replicated.
+#[must_use]
+pub fn other_roots(config: &Config, node: usize) -> Vec<String> {
+    Site::new(config.clone(), node).other_roots()
 }
 
 /// `syncctl resync` and `syncctl resolve` where no process owns the node: dials the peer, brings the node that is behind
@@ -216,14 +224,17 @@ pub fn check_peer(config: &Config, node: usize) -> Result<String, Failure> {
         Ok(Some(Event::Peer {
             message: Message::Hello(h),
             ..
-        })) => Ok(format!(
-            "{} answers: osm-failover {}, protocol {}, cluster \"{}\", sequence {}",
-            h.node,
-            h.version,
-            h.protocol,
-            h.cluster,
-            h.history.head()
-        )),
+        })) => match Terms::of(config, node).mismatch(&(&*h).into(), site.peer_name()) {
+            None => Ok(format!(
+                "{} answers: osm-failover {}, protocol {}, cluster \"{}\", sequence {}",
+                h.node,
+                h.version,
+                h.protocol,
+                h.cluster,
+                h.history.head()
+            )),
+            Some(why) => Err(refusal(MISMATCH, why)),
+        },
         Ok(Some(Event::Peer {
             message: Message::Refuse { code, text },
             ..

@@ -268,6 +268,14 @@ impl Site {
         Ok(others)
     }
 
+    /// The names of the roots at whose paths other directories stand than those that were replicated, as far as that can be
+    /// told: whoever opens the node says why it cannot.
+    #[must_use]
+    pub fn other_roots(&self) -> Vec<String> {
+        let state_dir = self.config.state_dir(self.node);
+        rooting::others(&state_dir, &self.roots(), None).unwrap_or_default()
+    }
+
     /// Nobody knows whether hooks were told of what the journal holds, and it is taken out of there now.
     fn leave_hooks(&self) -> Result<(), Failure> {
         if !hooks::follow(&self.config) {

@@ -13,7 +13,7 @@ use crate::wire::control::Failure;
 /// Is everything there that replication needs?
 ///
 /// Checks the configuration, the roots, the directories for state and sockets, the kernel's watch limits, the
-/// programs of hooks, how far the kernel can confine a receiver, and whether the other node answers. Changes nothing. Ends with 0 where nothing failed; a warning is no failure.
+/// programs of hooks, how far the kernel can confine a receiver, and whether the other node answers and is configured alike. Changes nothing. Ends with 0 where nothing failed; a warning is no failure.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     syncctl check                                after each change of the configuration\n  \
@@ -134,9 +134,14 @@ fn all(ctx: &Context) -> Vec<Check> {
             ),
         ),
     ];
-    checks.extend(
-        (0..c.roots.len()).map(|r| probe::root(&c.roots[r].name, &c.root_path(ctx.node, r))),
-    );
+    let others = crate::agent::other_roots(c, ctx.node);
+    checks.extend((0..c.roots.len()).map(|r| {
+        let (name, path) = (&c.roots[r].name, c.root_path(ctx.node, r));
+        match others.contains(name) {
+            true => probe::other_root(name, &path),
+            false => probe::root(name, &path),
+        }
+    }));
     checks.push(probe::directory("state directory", &c.state_dir(ctx.node)));
     checks.push(probe::directory("run directory", &c.run_dir(ctx.node)));
     checks.push(probe::watch(c, ctx.node));

@@ -76,6 +76,20 @@ pub(super) fn root(name: &str, path: &Path) -> Check {
     }
 }
 
+/// Another directory stands at the path of a root than the one that was replicated.
+pub(super) fn other_root(name: &str, path: &Path) -> Check {
+    Check::fail(
+        format!("root {name}"),
+        format!(
+            "what stands at {} is not the directory that was replicated",
+            path.display()
+        ),
+        format!(
+            "most likely something is not mounted there: mount it. Only if this directory is to be the root from now on, stop syncd and run \"syncctl approve {name}\""
+        ),
+    )
+}
+
 /// The directory of the figures for Prometheus is there and can be written; nothing where none are wanted.
 pub(super) fn metrics(config: &Config) -> Option<Check> {
     let file = config.metrics.textfile.as_ref()?;

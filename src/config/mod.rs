@@ -175,20 +175,12 @@ impl Config {
     }
 
     /// What both nodes must agree on before they exchange a path: each root's name and exclude patterns, in the
-    /// order of the file. Patterns are sorted, except where one re-includes and their order has a meaning.
+    /// order of the file.
     #[must_use]
     pub fn fingerprint(&self) -> Vec<(String, Vec<String>)> {
-        let patterns = |r: &Root| {
-            let mut p = r.exclude.clone();
-            if !p.iter().any(|p| p.starts_with('!')) {
-                p.sort();
-                p.dedup();
-            }
-            p
-        };
         self.roots
             .iter()
-            .map(|r| (r.name.clone(), patterns(r)))
+            .map(|r| (r.name.clone(), canonical(&r.exclude)))
             .collect()
     }
 
@@ -198,4 +190,15 @@ impl Config {
             .iter()
             .flat_map(|t| t.keys.iter().map(move |k| (t.title, *k)))
     }
+}
+
+/// Exclude patterns as both nodes compare them: sorted, except where one re-includes and their order has a meaning.
+#[must_use]
+pub fn canonical(patterns: &[String]) -> Vec<String> {
+    let mut patterns = patterns.to_vec();
+    if !patterns.iter().any(|p| p.starts_with('!')) {
+        patterns.sort();
+        patterns.dedup();
+    }
+    patterns
 }

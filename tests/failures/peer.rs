@@ -71,6 +71,12 @@ fn halted(edit: impl FnOnce(String) -> String, parts: &[&str]) {
     other_config_for_b(&pair, edit);
     let file = pair.root(Side::A, "data").join("f");
     fs::write(&file, "kept at home").expect("a file");
+    let (code, said) = ctl(&pair, Side::A, &["check"]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("FAIL  peer"), "{said}");
+    for part in parts {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
     start(&mut pair, Side::A);
     let status = wait_peer(&mut pair, "halted", parts[0]);
     let reason = status["peer"]["reason"].as_str().expect("a reason");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
     LONG, Mount, activate, ctl, daemon_ended, flushed_equal, idle, is_preserved, is_root, must,
-    start, until, wait_equal, wait_serve_gone, well,
+    start, state, until, wait_equal, wait_problem, wait_serve_gone, well,
 };
 use crate::options;
 
@@ -110,11 +110,71 @@ fn a_root_that_is_not_mounted_is_no_root_for_the_active_node() {
         "{text}"
     );
     assert!(!root.join(".osm-failover").exists(), "it was touched");
+    let (code, text) = ctl(&pair, Side::A, &["check"]);
+    assert!(
+        code == 1 && text.contains("FAIL  root data") && text.contains("approve data"),
+        "{code}: {text}"
+    );
     device.mount(&root);
     start(&mut pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync");
     flushed_equal(&pair, "data");
     assert!(has_all(&pair.root(Side::B, "data")));
+    Device::unmount(&root);
+}
+
+/// Nothing but the history of the node still knows which directory it was.
+#[test]
+fn a_root_that_is_not_mounted_is_known_also_without_an_index() {
+    let Some((mut pair, device, root)) = mounted(Side::A) else {
+        return;
+    };
+    pair.stop(Side::A);
+    for file in ["index.db", "index.db-wal", "index.db-shm"] {
+        let _ = fs::remove_file(state(&pair, Side::A).join(file));
+    }
+    Device::unmount(&root);
+    fs::write(root.join("below"), "never meant for anybody").expect("a file");
+    let (code, text) = daemon_ended(&pair, Side::A);
+    assert_eq!(code, 6, "{text}");
+    device.mount(&root);
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    assert!(has_all(&pair.root(Side::B, "data")));
+    Device::unmount(&root);
+}
+
+/// The number of the file system says nothing here.
+#[test]
+fn a_bind_mount_that_is_undone_while_it_is_replicated_deletes_nothing() {
+    if !is_root("a bind mount") {
+        return;
+    }
+    let mut pair = idle(options!());
+    let root = pair.root(Side::A, "data");
+    fs::write(root.join("below"), "never meant for anybody").expect("a file");
+    let tree = pair.dir().join("tree");
+    fs::create_dir(&tree).expect("a directory");
+    let shown = root.display().to_string();
+    let mount = || must("mount", &["--bind", &tree.display().to_string(), &shown]);
+    mount();
+    fill(&mut pair);
+    Device::unmount(&root);
+    wait_problem(&mut pair, "data:.", true);
+    assert!(has_all(&pair.root(Side::B, "data")));
+    let text = well(&pair, Side::A, &["approve", "data"]);
+    assert!(
+        text.contains(&shown) && text.contains("stop syncd"),
+        "{text}"
+    );
+    mount();
+    wait_problem(&mut pair, "data:.", false);
+    fs::write(root.join("later"), "is watched").expect("a file");
+    wait_equal(&pair, "data");
+    assert!(has_all(&pair.root(Side::B, "data")));
+    assert!(!pair.root(Side::B, "data").join("below").exists());
+    pair.stop(Side::A);
     Device::unmount(&root);
 }
 
