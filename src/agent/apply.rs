@@ -376,6 +376,22 @@ impl Receiving {
         Ok(self.node.epochs.activate(self.lsn)?)
     }
 
+    /// Applies what the other node changed on its own to this one's tree. It is on the disk when this returns; where that
+    /// fails on an active node, it is never done again, since its service may have written there by then.
+    ///
+    /// # Errors
+    /// As [`Self::apply`] and [`Self::checkpoint`].
+    pub fn take_in(&mut self, batch: Batch) -> Result<Outcome, ApplyError> {
+        let taken = self.apply(batch).and_then(|outcome| {
+            self.checkpoint()?;
+            Ok(outcome)
+        });
+        if taken.is_err() && self.node.epochs.was_active() {
+            self.activate()?;
+        }
+        taken
+    }
+
     /// Whether acknowledged means on disk.
     #[must_use]
     pub fn is_synced(&self) -> bool {

@@ -344,7 +344,7 @@ impl Merge {
         for op in ops {
             numbered.push((side.node.epochs.next(&name)?, op));
         }
-        let outcome = side.apply(Batch {
+        let outcome = side.take_in(Batch {
             number,
             head: side.node.epochs.history().head(),
             ops: numbered,
@@ -354,7 +354,6 @@ impl Merge {
             self.failed
                 .push(format!("{path}: cannot {}: {}", p.operation, p.cause));
         }
-        side.checkpoint()?;
         Ok(outcome)
     }
 

@@ -350,3 +350,33 @@ fn what_an_active_node_wrote_is_not_replaced_from_its_journal() {
     assert!(dir.path().join("root/g").exists());
     drop(side);
 }
+
+/// The other node's changes were merged into the tree of an active node whose disk failed just then.
+#[test]
+fn what_could_not_be_merged_to_the_disk_is_not_done_again() {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let dir = tempfile::tempdir().expect("a directory");
+    let f = dir.path().join("root/f");
+    let mut side = receiving(dir.path());
+    side.settle(&[], &[], history(&[1])).expect("a history");
+    side.activate().expect("noted");
+    side.checkpoint().expect("synced");
+    // What may only be appended to is not emptied.
+    let journal = fs::File::open(dir.path().join("state/redo.log")).expect("a journal");
+    let flags = ioctl_getflags(&journal).unwrap_or(IFlags::empty());
+    if let Err(e) = ioctl_setflags(&journal, flags | IFlags::APPEND) {
+        println!("skipped: a journal that cannot be emptied: {e}");
+        return;
+    }
+    let taken = side.take_in(Batch {
+        number: 1,
+        head: 2,
+        ops: vec![(2, put("f", b"the peer's"))],
+    });
+    ioctl_setflags(&journal, flags).expect("as it was");
+    assert!(matches!(taken, Err(ApplyError::Journal(_))), "{taken:?}");
+    assert_eq!(fs::read(&f).expect("a file"), b"the peer's");
+    fs::write(&f, "newer").expect("written");
+    drop(rebooted(side, dir.path()));
+    assert_eq!(fs::read(&f).expect("a file"), b"newer");
+}
