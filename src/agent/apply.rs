@@ -376,13 +376,15 @@ impl Receiving {
         Ok(self.node.epochs.activate(self.lsn)?)
     }
 
-    /// Applies what the other node changed on its own to this one's tree. It is on the disk when this returns; where that
-    /// fails on an active node, it is never done again, since its service may have written there by then.
+    /// Applies what the other node changed on its own to this one's tree, which lacks nothing before. It is on the disk when
+    /// this returns; where that fails on an active node, it is never done again, since its service may have written there by
+    /// then. What cannot be put is not lacked: as long as the other node's changes are not settled, they are given again.
     ///
     /// # Errors
     /// As [`Self::apply`] and [`Self::checkpoint`].
     pub fn take_in(&mut self, batch: Batch) -> Result<Outcome, ApplyError> {
         let taken = self.apply(batch).and_then(|outcome| {
+            self.node.store.lack_nothing()?;
             self.checkpoint()?;
             Ok(outcome)
         });

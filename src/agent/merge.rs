@@ -77,6 +77,10 @@ impl Merge {
 
     /// Notes that a path was changed on both nodes.
     pub fn collides(&mut self, path: TreePath) {
+        // Of a file with several names each is judged once more with the others.
+        if self.collisions.1.contains(&path) {
+            return;
+        }
         self.collisions.0 += 1;
         if self.collisions.1.len() < NAMED {
             self.collisions.1.push(path);

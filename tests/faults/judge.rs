@@ -16,6 +16,7 @@ use crate::options;
 use super::calls::{Fault, Order};
 use super::scenarios::{Scenario, Target};
 use super::stage::Stage;
+use super::trees::is_first;
 
 /// How long a fault may be waited for once everything else is settled: the calls of a quiet time count, too.
 const QUIET: Duration = Duration::from_millis(1200);
@@ -41,8 +42,14 @@ pub(crate) fn run(scenario: &Scenario, order: Option<&Order>) -> Result<Option<S
         (scenario.change)(&stage);
     }
     let new = stage.tree(source);
-    let written = contents(&stage, source, &new);
+    let written = [
+        (source, contents(&stage, source, &new)),
+        (receiver, contents(&stage, receiver, &old)),
+    ];
     stage.arm();
+    if scenario.mends {
+        stage.pair.restore().expect("mended");
+    }
     let outcome = go(&mut stage, scenario, order.is_some())?;
     stage.disarm();
     let hit = stage.hit();
@@ -52,13 +59,21 @@ pub(crate) fn run(scenario: &Scenario, order: Option<&Order>) -> Result<Option<S
     if stage.pair.dir().join("link-is-cut").exists() {
         stage.pair.restore().expect("mended");
     }
-    finish(&mut stage, scenario, crash, outcome)?;
-    judge(&stage, scenario, before)?;
+    let decided = finish(&mut stage, scenario, crash, outcome)?;
+    if decided && let Some(order) = order {
+        println!("{}:{order}: a person decided", scenario.name);
+    }
+    judge(&stage, scenario, before, decided)?;
     if scenario.active_after() {
         nothing_waits(&stage, scenario.active)?;
     }
-    if scenario.may_keep {
-        nothing_is_gone(&stage, source, &written)?;
+    let sides = match (decided, scenario.may_keep) {
+        (true, _) => 2,
+        (_, true) => 1,
+        _ => 0,
+    };
+    for (side, written) in &written[..sides] {
+        nothing_is_gone(&stage, *side, written)?;
     }
     for (last, order) in stage.ended.iter().zip(order) {
         println!("{}:{order}: syncd ended by itself: {last}", scenario.name);
@@ -250,13 +265,14 @@ fn is_part(stage: &Stage, scenario: &Scenario, file: &str) -> Result<(), String>
     Err(format!("{file} is no part of the new one"))
 }
 
-/// Without the fault everything ends as it should.
+/// Without the fault everything ends as it should; whether a person had to decide.
 fn finish(
     stage: &mut Stage,
     scenario: &Scenario,
     crash: bool,
     outcome: Option<(Option<i32>, String)>,
-) -> Result<(), String> {
+) -> Result<bool, String> {
+    let mut decided = false;
     if let (Some((side, args)), Some((code, text))) = (scenario.target.command(), outcome) {
         if code.is_none() && !(crash && stage.hit().is_some()) {
             return Err(format!("{args:?} was killed: {text}"));
@@ -280,8 +296,13 @@ fn finish(
         let answers = matches!(scenario.target, Target::Answer(..));
         until(if answers { LONG } else { Duration::ZERO }, || {
             last = ctl_when_free(&stage.pair, side, &args);
-            last.0 == 0
+            let collides = last.0 == 5 && last.1.contains("and these paths on both");
+            decided = scenario.may_collide && collides;
+            last.0 == 0 || decided
         });
+        if decided {
+            last = ctl_when_free(&stage.pair, side, &["resolve", "--keep", "peer"]);
+        }
         let (again, said) = last;
         if again != 0 {
             return Err(format!(
@@ -298,7 +319,8 @@ fn finish(
         let root = stage.pair.root(scenario.active, "data");
         std::fs::write(root.join("written since"), "by the service").expect("a file");
     }
-    stage.settle(scenario.active, crash)
+    stage.settle(scenario.active, crash)?;
+    Ok(decided)
 }
 
 /// What the files of a tree hold.
@@ -317,16 +339,22 @@ fn nothing_is_gone(
     written: &[(PathBuf, Vec<u8>)],
 ) -> Result<(), String> {
     let root = stage.pair.root(side, "data");
-    for (path, content) in written {
+    // Both had what the tree was filled with, so it goes as any replicated file.
+    for (path, content) in written.iter().filter(|w| !is_first(&w.1)) {
         let there = std::fs::read(root.join(path)).is_ok_and(|now| now == *content);
         if !there && !is_preserved(&stage.pair, side, "data", content) {
-            return Err(format!("{} is gone", path.display()));
+            return Err(format!("{} of {} is gone", path.display(), side.name()));
         }
     }
     Ok(())
 }
 
-fn judge(stage: &Stage, scenario: &Scenario, before: [(u64, u64); 2]) -> Result<(), String> {
+fn judge(
+    stage: &Stage,
+    scenario: &Scenario,
+    before: [(u64, u64); 2],
+    decided: bool,
+) -> Result<(), String> {
     let mut differ = Vec::new();
     let equal = until(Duration::from_secs(3), || {
         differ = tree::diff(&stage.tree(Side::A), &stage.tree(Side::B));
@@ -334,6 +362,14 @@ fn judge(stage: &Stage, scenario: &Scenario, before: [(u64, u64); 2]) -> Result<
     });
     if !equal {
         return Err(format!("not equal: {}", differ.join("\n")));
+    }
+    let holds = if decided { &[] } else { scenario.holds };
+    for (path, content) in holds {
+        let file = stage.pair.root(Side::A, "data").join(path);
+        match std::fs::read_to_string(&file) {
+            Ok(now) if now == *content => {}
+            other => return Err(format!("{path} is not what was written: {other:?}")),
+        }
     }
     for (side, path, content) in scenario.keeps {
         if !is_preserved(&stage.pair, *side, "data", content.as_bytes()) {
@@ -343,7 +379,7 @@ fn judge(stage: &Stage, scenario: &Scenario, before: [(u64, u64); 2]) -> Result<
     for side in [Side::A, Side::B] {
         let kept = crate::common::steps::preserved(&stage.pair, side, "data");
         let wanted = scenario.keeps.iter().filter(|k| k.0 == side).count();
-        if kept.len() > wanted && !scenario.may_keep {
+        if kept.len() > wanted && !scenario.may_keep && !decided {
             let names: Vec<_> = kept.iter().map(|k| &k.0).collect();
             return Err(format!(
                 "needlessly preserved on {}: {names:?}",

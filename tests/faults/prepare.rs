@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::common::kinds::noise;
 use crate::common::node::Side;
-use crate::common::steps::{LONG, activate, deactivate, noted, signal, until, well};
+use crate::common::steps::{LONG, activate, deactivate, edit_config, noted, signal, until, well};
 
 use super::stage::Stage;
 use super::trees::{fill, mixed, write, write_tail};
@@ -121,23 +121,62 @@ fn write_on_b(stage: &Stage) {
     write(&root, "of B", "made on B alone");
     write(&root, "middle", noise(210_000, 11));
     fs::rename(root.join("many"), root.join("moved")).expect("renamed");
-    let noted = until(
-        LONG,
-        noted(&stage.pair, Side::B, |s| s["epoch"].as_u64() >= Some(2)),
-    );
-    assert!(noted, "{:?}", stage.status(Side::B));
+    has_epoch(stage, Side::B);
 }
 
 /// Both wrote alone; B is active.
 pub(super) fn before_resolve(stage: &mut Stage) {
-    apart(stage, |stage| activate(&stage.pair, Side::B));
+    apart(stage, write_tail, |stage| activate(&stage.pair, Side::B));
+    write_on_b(stage);
+    diverge(stage);
 }
 
 pub(super) fn answer_resolve(stage: &mut Stage) {
-    apart(stage, |stage| activate_planned(stage, Side::B));
+    apart(stage, write_tail, |stage| activate_planned(stage, Side::B));
+    write_on_b(stage);
+    diverge(stage);
 }
 
-fn apart(stage: &mut Stage, takes_over: fn(&Stage)) {
+/// Both wrote alone, and to no path both; B is active, and the link is cut.
+pub(super) fn before_merge(stage: &mut Stage) {
+    merging(stage);
+    stage.plan_serve(Side::A);
+    apart(stage, mixed, |stage| activate(&stage.pair, Side::B));
+    write_beside(stage);
+}
+
+pub(super) fn answer_merge(stage: &mut Stage) {
+    merging(stage);
+    apart(stage, mixed, |stage| activate_planned(stage, Side::B));
+    write_beside(stage);
+}
+
+fn merging(stage: &Stage) {
+    let table = "\n[activation]\nsplit_brain = \"merge-disjoint\"\n";
+    edit_config(&stage.pair, |text| text + table);
+}
+
+/// What B changes while it is active alone, of which A changes nothing.
+fn write_beside(stage: &Stage) {
+    let root = stage.pair.root(Side::B, "data");
+    write(&root, "d/deep", "changed on B");
+    write(&root, "d/of B", "made on B alone");
+    fs::rename(root.join("swap1"), root.join("d/swapped")).expect("renamed");
+    fs::remove_file(root.join("many/f2")).expect("removed");
+    has_epoch(stage, Side::B);
+}
+
+/// What a node changed alone is in its index.
+fn has_epoch(stage: &Stage, side: Side) {
+    let noted = until(
+        LONG,
+        noted(&stage.pair, side, |s| s["epoch"].as_u64() >= Some(2)),
+    );
+    assert!(noted, "{:?}", stage.status(side));
+}
+
+/// A wrote while the link was cut; then B became active, and A stopped.
+fn apart(stage: &mut Stage, change: fn(&Stage), takes_over: fn(&Stage)) {
     fill(&stage.pair.root(Side::A, "data"));
     activate(&stage.pair, Side::A);
     stage.settle(Side::A, false).expect("in sync");
@@ -147,15 +186,14 @@ fn apart(stage: &mut Stage, takes_over: fn(&Stage)) {
         status["peer"]["state"] == "unreachable"
     });
     assert!(alone, "the cut is noticed");
-    write_tail(stage);
-    let seen = until(
-        LONG,
-        noted(&stage.pair, Side::A, |s| s["epoch"].as_u64() >= Some(2)),
-    );
-    assert!(seen, "{:?}", stage.status(Side::A));
+    change(stage);
+    has_epoch(stage, Side::A);
     takes_over(stage);
-    write_on_b(stage);
     deactivate(&stage.pair, Side::A);
+}
+
+/// Both meet, and know it.
+fn diverge(stage: &mut Stage) {
     stage.pair.restore().expect("mended");
     let told = until(LONG, || {
         let status = stage.status(Side::B).unwrap_or_default();

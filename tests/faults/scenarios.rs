@@ -4,8 +4,9 @@ use crate::common::node::Side;
 
 use super::points::{try_one, try_points, try_some};
 use super::prepare::{
-    answer_activation, answer_resolve, answer_resync, before_activation, before_deactivation,
-    before_resolve, before_resync, daemon_first, daemon_in_sync, serve_first, serve_in_sync,
+    answer_activation, answer_merge, answer_resolve, answer_resync, before_activation,
+    before_deactivation, before_merge, before_resolve, before_resync, daemon_first, daemon_in_sync,
+    serve_first, serve_in_sync,
 };
 use super::stage::Stage;
 use super::trees::{append, delta, mass_delete, mixed, nothing, renames};
@@ -51,6 +52,12 @@ pub(crate) struct Scenario {
     pub(crate) active: Side,
     /// Contents that must be preserved, with where they stood.
     pub(crate) keeps: &'static [(Side, &'static str, &'static str)],
+    /// Files that both nodes have in the end, and what is in them.
+    pub(crate) holds: &'static [(&'static str, &'static str)],
+    /// What is merged halfway may have to be decided by a person; nothing is lost then.
+    pub(crate) may_collide: bool,
+    /// The link is cut until it begins.
+    pub(crate) mends: bool,
     /// The node that becomes active may have to go on without what the other one wrote last, which is preserved then.
     pub(crate) may_keep: bool,
     /// A file that is extended in place.
@@ -73,6 +80,9 @@ const PLAIN: Scenario = Scenario {
     receiver: Side::B,
     active: Side::A,
     keeps: &[],
+    holds: &[],
+    may_collide: false,
+    mends: false,
     may_keep: false,
     grows: None,
 };
@@ -106,6 +116,25 @@ const RESOLVE: Scenario = Scenario {
     target: Target::Command(Side::A, &["resolve", "--keep", "peer"]),
     prepare: before_resolve,
     ..RESYNC
+};
+
+const MERGE: Scenario = Scenario {
+    name: "merge",
+    target: Target::Answer(Side::A, &["resync"]),
+    prepare: answer_merge,
+    receiver: Side::B,
+    active: Side::B,
+    holds: &[
+        ("both", "second both"),
+        ("made/deep/file", "second deep"),
+        ("made/moved", "first 1"),
+        ("d/deep", "changed on B"),
+        ("d/of B", "made on B alone"),
+        ("d/swapped", "first swap1"),
+    ],
+    may_collide: true,
+    mends: true,
+    ..PLAIN
 };
 
 /// The disk failed while the newest data were taken: a power cut must not have them done again over what is written later.
@@ -421,5 +450,21 @@ fn resolve_answered() {
         target: Target::Answer(Side::A, &["resolve", "--keep", "peer"]),
         prepare: answer_resolve,
         ..RESOLVE
+    });
+}
+
+#[test]
+fn merge() {
+    try_points(&MERGE);
+}
+
+#[test]
+fn merge_given() {
+    try_points(&Scenario {
+        name: "merge-given",
+        target: Target::Command(Side::A, &["resync"]),
+        prepare: before_merge,
+        receiver: Side::A,
+        ..MERGE
     });
 }

@@ -14,6 +14,15 @@ use super::stage::Stage;
 /// A large file that is changed in a few places: beyond what travels inside a batch.
 const LARGE: usize = 3 << 20;
 
+/// Files of noise in the first tree: length, seed.
+const NOISE: [(&str, (usize, u64)); 2] = [("large", (LARGE, 7)), ("middle", (200_000, 8))];
+
+/// Whether this is what a file held from the first on.
+pub(super) fn is_first(content: &[u8]) -> bool {
+    let made = |(size, seed): (usize, u64)| content.len() == size && content == noise(size, seed);
+    content.starts_with(b"first ") || NOISE.iter().any(|(_, of)| made(*of))
+}
+
 pub(super) fn write(root: &Path, name: &str, content: impl AsRef<[u8]>) {
     fs::write(root.join(name), content).expect("a file");
 }
@@ -29,8 +38,9 @@ pub(super) fn fill(root: &Path) {
     for name in ["both", "gone", "mode", "swap1", "swap2", "d/deep"] {
         write(root, name, format!("first {name}"));
     }
-    write(root, "large", noise(LARGE, 7));
-    write(root, "middle", noise(200_000, 8));
+    for (name, (size, seed)) in NOISE {
+        write(root, name, noise(size, seed));
+    }
     fs::hard_link(root.join("both"), root.join("other name")).expect("a name");
     symlink("both", root.join("link")).expect("a link");
     let file = File::open(root.join("mode")).expect("a file");
