@@ -51,7 +51,9 @@ pub fn check(
         if is_other(&r.root, epochs) {
             return Err(other(&r.root));
         }
-        births.extend(birth(&r.root).map(|b| (r.root.name.clone(), b)));
+        // One that cannot be looked at now is still to be the one that was.
+        let birth = birth(&r.root).or_else(|| epochs.root(&r.root.name));
+        births.extend(birth.map(|b| (r.root.name.clone(), b)));
     }
     Ok(epochs.note_roots(births)?)
 }
