@@ -23,6 +23,8 @@ use world::World;
 
 /// Steps of one history.
 const STEPS: u64 = 16;
+/// Histories after each of which it is told how far they are.
+const TOLD: u64 = 100;
 /// Histories at a time.
 const AT_A_TIME: usize = 4;
 
@@ -64,6 +66,10 @@ fn no_history_loses_what_was_acknowledged() {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed > last {
                         return;
+                    }
+                    if seed % TOLD == 0 {
+                        let failed = failed.load(Ordering::Relaxed);
+                        eprintln!("{seed} of {last} begun, {failed} failed");
                     }
                     let done = catch_unwind(AssertUnwindSafe(|| {
                         let mut world = World::new(seed, shim.as_deref());
