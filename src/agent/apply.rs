@@ -79,6 +79,8 @@ pub struct Receiving {
 #[derive(Default)]
 struct Again {
     records: Vec<Record>,
+    /// So many of them, the first ones, are not done again: what the node wrote since is newer.
+    passed: usize,
     planned: Planned,
     /// Batches were not synced: a power cut may have taken more than the journal can tell, and may have left files of the
     /// right size and time whose bytes never reached the disk.
@@ -110,6 +112,7 @@ impl Receiving {
         };
         let Again {
             records,
+            passed,
             planned,
             torn,
             mut doubtful,
@@ -118,7 +121,7 @@ impl Receiving {
         let rescuer = Replay { planned, at: 0 };
         Performer::new(&mut this.node, &mut this.staging, Some(rescuer), sync).rescue(&records)?;
         let mut at = 0;
-        for record in records {
+        for record in records.into_iter().skip(passed) {
             let outcome = this.perform(&record, Some(Replay { planned, at }))?;
             at += record.steps.len() as u64;
             tracing::info!(
@@ -149,10 +152,10 @@ impl Receiving {
         Ok(this)
     }
 
-    /// The records that are to be done again, of those that an earlier process left.
+    /// The records that an earlier process left, and which of them are to be done again.
     fn still_to_do(&mut self, left: &Left) -> Again {
         let mut again = Again::default();
-        let (passed, mut newer) = (self.node.epochs.passed(), 0);
+        let passed = self.node.epochs.passed();
         for body in &left.records {
             let Ok(record) = postcard::from_bytes::<Record>(body) else {
                 tracing::error!(
@@ -166,20 +169,22 @@ impl Receiving {
                 self.staging.pass(name);
             }
             if record.lsn <= passed {
-                newer += 1;
+                again.passed += 1;
+                again.records.push(record);
             } else if record.lsn > self.lsn || left.rebooted {
                 // (Without a reboot the kernel still holds every write, so what the index has is done.)
                 again.planned.add(&record.steps);
                 again.records.push(record);
             }
         }
-        if newer > 0 && left.rebooted {
+        if again.passed > 0 && left.rebooted {
             tracing::warn!(
-                "{newer} records of the redo journal could not be brought to the disk when this node became active, and are left out: what it wrote since is newer"
+                "{} records of the redo journal could not be brought to the disk while this node was active, and are left out: what it wrote since is newer",
+                again.passed
             );
         }
         let unsynced = !self.sync || self.node.index_fresh;
-        again.torn = left.rebooted && left.records.len() > newer && unsynced;
+        again.torn = left.rebooted && left.records.len() > again.passed && unsynced;
         again.doubtful |= again.torn;
         again
     }
@@ -377,21 +382,27 @@ impl Receiving {
     }
 
     /// Applies what the other node changed on its own to this one's tree, which lacks nothing before. It is on the disk when
-    /// this returns; where that fails on an active node, it is never done again, since its service may have written there by
-    /// then. What cannot be put is not lacked: as long as the other node's changes are not settled, they are given again.
+    /// this returns. On an active node it is never done again, wherever it fails or the process ends, since its service may
+    /// have written there by then. What cannot be put is not lacked: as long as the other node's changes are not settled, they
+    /// are given again.
     ///
     /// # Errors
     /// As [`Self::apply`] and [`Self::checkpoint`].
     pub fn take_in(&mut self, batch: Batch) -> Result<Outcome, ApplyError> {
-        let taken = self.apply(batch).and_then(|outcome| {
-            self.node.store.lack_nothing()?;
-            self.checkpoint()?;
-            Ok(outcome)
-        });
-        if taken.is_err() && self.node.epochs.was_active() {
-            self.activate()?;
+        if self.node.epochs.was_active() {
+            self.node.epochs.activate(self.lsn + 1)?;
         }
-        taken
+        let was_whole = !self.node.epochs.catching_up();
+        let taken = self.apply(batch);
+        // The number that was noted is not given to a later record.
+        self.lsn = self.lsn.max(self.node.epochs.passed());
+        let outcome = taken?;
+        self.node.store.lack_nothing()?;
+        if was_whole {
+            self.node.epochs.set_catching_up(false)?;
+        }
+        self.checkpoint()?;
+        Ok(outcome)
     }
 
     /// Whether acknowledged means on disk.

@@ -148,11 +148,12 @@ impl Node {
         }
         // A crash while a new index was filled for the first time leaves one that looks old and knows too little.
         index_fresh |= store.number(COMPLETE)? == 0;
-        rooting::check(&mut roots, &mut store, &mut epochs)?;
+        rooting::check(&mut roots, &mut store, &epochs)?;
         for r in &roots {
             let private = |e| NodeError::Private(r.root.name.clone(), r.root.path.clone(), e);
             r.root.make_private(&PRIVATE_NAMES).map_err(private)?;
         }
+        rooting::note(&roots, &mut epochs)?;
         let fine_times = roots.iter().all(|r| {
             let probed = r.root.open_private(STAGING);
             probed

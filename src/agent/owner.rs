@@ -273,7 +273,9 @@ impl Site {
     #[must_use]
     pub fn other_roots(&self) -> Vec<String> {
         let state_dir = self.config.state_dir(self.node);
-        rooting::others(&state_dir, &self.roots(), None).unwrap_or_default()
+        let mut roots = self.roots();
+        roots.retain(|spec| rooting::is_another(&state_dir, spec).unwrap_or(false));
+        roots.into_iter().map(|spec| spec.name).collect()
     }
 
     /// Nobody knows whether hooks were told of what the journal holds, and it is taken out of there now.

@@ -1,6 +1,5 @@
 //! Opening the roots of a node, and what is done where another directory stands at the path of one than the one that was replicated.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,27 +33,30 @@ pub fn open(specs: &[RootSpec]) -> Result<Vec<NodeRoot>, NodeError> {
     Ok(roots)
 }
 
-/// Looks whether the roots are the directories that were replicated; nothing is done to one that is not. What is seen for the
-/// first time is noted.
+/// Looks whether the roots are the directories that were replicated; nothing is done to one that is not.
 ///
 /// # Errors
-/// [`NodeError::OtherRoot`]; [`NodeError::Store`] and [`NodeError::Epochs`] where index or history fail.
-pub fn check(
-    roots: &mut [NodeRoot],
-    store: &mut Store,
-    epochs: &mut Epochs,
-) -> Result<(), NodeError> {
-    let mut births = BTreeMap::new();
+/// [`NodeError::OtherRoot`]; [`NodeError::Store`] where the index fails.
+pub fn check(roots: &mut [NodeRoot], store: &mut Store, epochs: &Epochs) -> Result<(), NodeError> {
     for r in roots {
         let row = store.lookup(&TreePath::new(r.root.id, RelPath::root()))?;
         r.former_dev = row.map(|row| row.stamp.dev).filter(|dev| *dev != 0);
         if is_other(&r.root, epochs) {
             return Err(other(&r.root));
         }
-        // One that cannot be looked at now is still to be the one that was.
-        let birth = birth(&r.root).or_else(|| epochs.root(&r.root.name));
-        births.extend(birth.map(|b| (r.root.name.clone(), b)));
     }
+    Ok(())
+}
+
+/// Notes which directories the roots are. That is done once they hold their private directories: an overlay gives a directory
+/// another birth time as it is written to for the first time.
+///
+/// # Errors
+/// [`NodeError::Epochs`] where that cannot be noted.
+pub fn note(roots: &[NodeRoot], epochs: &mut Epochs) -> Result<(), NodeError> {
+    let births = roots
+        .iter()
+        .filter_map(|r| Some((r.root.name.clone(), birth(&r.root)?)));
     Ok(epochs.note_roots(births)?)
 }
 
@@ -62,25 +64,34 @@ fn other(root: &Root) -> NodeError {
     NodeError::OtherRoot(root.name.clone(), root.path.clone())
 }
 
+/// Whether another directory stands at the path of a root than the one that was replicated.
+///
+/// # Errors
+/// As [`open`]; [`NodeError::Epochs`] where the history cannot be read.
+pub fn is_another(state_dir: &Path, spec: &RootSpec) -> Result<bool, NodeError> {
+    let epochs = Epochs::open(state_dir)?;
+    let roots = open(std::slice::from_ref(spec))?;
+    Ok(roots.iter().any(|r| is_other(&r.root, &epochs)))
+}
+
 /// The names of the roots at whose paths other directories stand than those that were replicated; where one is named, no
 /// other root may be such a one, too.
 ///
 /// # Errors
-/// As [`open`] and [`check`]; [`NodeError::OtherRoot`] names a root that was not meant.
+/// As [`is_another`]; [`NodeError::OtherRoot`] names a root that was not meant.
 pub fn others(
     state_dir: &Path,
     specs: &[RootSpec],
     name: Option<&str>,
 ) -> Result<Vec<String>, NodeError> {
-    let epochs = Epochs::open(state_dir)?;
     let mut others = Vec::new();
-    for r in open(specs)? {
-        if is_other(&r.root, &epochs) {
-            if name.is_some_and(|n| n != r.root.name) {
+    for spec in specs {
+        if is_another(state_dir, spec)? {
+            if name.is_some_and(|n| n != spec.name) {
                 // Once the history is set aside nothing would tell that it is not mounted.
-                return Err(other(&r.root));
+                return Err(NodeError::OtherRoot(spec.name.clone(), spec.path.clone()));
             }
-            others.push(r.root.name.clone());
+            others.push(spec.name.clone());
         }
     }
     Ok(others)

@@ -7,7 +7,7 @@ use super::board::Board;
 use super::node::{Node, PRIVATE_NAMES};
 use super::resolve::guard::{Stopped, Until};
 use super::rooting;
-use crate::decide::root_dir::Birth;
+use crate::index::store::Store;
 use crate::model::entry::Timestamp;
 use crate::model::path::{PRIVATE_DIR, RootId};
 use crate::sys::clock;
@@ -28,8 +28,8 @@ pub enum Fitness {
 pub struct Roots {
     /// File system of each root when it was opened.
     device: BTreeMap<RootId, u64>,
-    /// The time by the clock of change times at which each was known to be in place.
-    seen: BTreeMap<RootId, Timestamp>,
+    /// When each was known to be in place.
+    seen: BTreeMap<RootId, Moment>,
     held: BTreeMap<RootId, String>,
     /// Held until a person says that it is meant to be, or what is missing is there again.
     stopped: BTreeMap<RootId, Stopped>,
@@ -45,7 +45,7 @@ impl Roots {
             .iter()
             .filter_map(|r| Some((r.root.id, r.root.identity().ok()?.0)))
             .collect();
-        let now = clock::tick();
+        let now = Moment::now();
         Self {
             device,
             seen: node.roots.iter().map(|r| (r.root.id, now)).collect(),
@@ -132,50 +132,96 @@ impl Roots {
         if let Some(why) = self.stopped(id, node) {
             return Some(why);
         }
-        let r = node.roots.get_mut(usize::from(id.0))?;
-        if !r.root.is_in_place() {
-            let now = clock::tick();
-            let path = match &r.root.only {
-                Some(only) => r
-                    .root
-                    .path
-                    .join(std::ffi::OsStr::new(&*String::from_utf8_lossy(only))),
-                None => r.root.path.clone(),
-            };
-            let root = match Root::open(id, &r.root.name, &path) {
-                Ok(root) => root,
-                Err(e) => return Some(format!("{e}; nothing of it is deleted on the peer")),
-            };
-            let device = root.identity().ok().map(|(dev, _)| dev);
-            if device != self.device.get(&id).copied() {
-                return Some("its file system is not mounted any more; mount it again. Nothing of it is deleted on the peer".into());
-            }
-            if let Some(found) = rooting::birth(&root) {
-                let (known, seen) = (node.epochs.root(&root.name), self.seen.get(&id));
-                let follows = |k: Birth| seen.is_none_or(|seen| k.may_be_followed(*seen, found));
-                if !known.is_none_or(follows) {
-                    return Some(format!(
-                        "what stands at {} now was made long before the directory that was replicated went; most likely something is not mounted there any more. Mount it; nothing of it is deleted on the peer. Only if this directory is to be the root from now on, stop syncd and run \"syncctl approve {}\"",
-                        root.path.display(),
-                        root.name
-                    ));
-                }
-                if let Err(e) = node.epochs.note_root(&root.name, found) {
-                    return Some(e.to_string());
-                }
-            }
-            if let Err(e) = root.make_private(&PRIVATE_NAMES) {
-                return Some(format!("cannot make its private directory: {e}"));
-            }
-            self.seen.insert(id, now);
-            r.root = Arc::new(root);
+        if !node.root(id)?.root.is_in_place()
+            && let Err(why) = self.reopen(id, node)
+        {
+            return Some(why);
         }
-        let emptied = r.root.only.is_none() && looks_empty(&r.root);
-        if emptied && !node.store.is_empty(id).unwrap_or(true) {
-            return Some("it became empty; nothing of it is deleted on the peer. Restore its content, or put any file into it if it is meant to be emptied".into());
-        }
-        None
+        looks_emptied(&node.root(id)?.root, &node.store).then(|| EMPTIED.into())
     }
+
+    /// Opens what stands at the path of a root now, unless that cannot follow the directory that was replicated; then it comes
+    /// back why.
+    fn reopen(&mut self, id: RootId, node: &mut Node) -> Result<(), String> {
+        let now = Moment::now();
+        let Some(r) = node.roots.get_mut(usize::from(id.0)) else {
+            return Ok(());
+        };
+        let path = match &r.root.only {
+            Some(only) => r
+                .root
+                .path
+                .join(std::ffi::OsStr::new(&*String::from_utf8_lossy(only))),
+            None => r.root.path.clone(),
+        };
+        let root = Root::open(id, &r.root.name, &path)
+            .map_err(|e| format!("{e}; nothing of it is deleted on the peer"))?;
+        let device = root.identity().ok().map(|(dev, _)| dev);
+        if device != self.device.get(&id).copied() {
+            return Err("its file system is not mounted any more; mount it again. Nothing of it is deleted on the peer".into());
+        }
+        if looks_emptied(&root, &node.store) {
+            // It may have been made for a moment; the former one is still the root.
+            return Err(EMPTIED.into());
+        }
+        let known = node.epochs.root(&root.name);
+        if let (Some(known), Some(found), Some(seen)) =
+            (known, rooting::birth(&root), self.seen.get(&id))
+            && !known.may_be_followed(seen.by_the_clock_at(&now), found)
+        {
+            return Err(format!(
+                "what stands at {} now was made before syncd saw the directory that was replicated there; most likely something is not mounted any more. Mount it; nothing of it is deleted on the peer. Only if this directory is to be the root from now on, stop syncd and run \"syncctl approve {}\", after which this node takes the other node's data",
+                root.path.display(),
+                root.name
+            ));
+        }
+        root.make_private(&PRIVATE_NAMES)
+            .map_err(|e| format!("cannot make its private directory: {e}"))?;
+        let birth = rooting::birth(&root).map(|b| (root.name.clone(), b));
+        node.epochs.note_roots(birth).map_err(|e| e.to_string())?;
+        self.seen.insert(id, now);
+        r.root = Arc::new(root);
+        Ok(())
+    }
+}
+
+/// Why a root is held that became empty.
+const EMPTIED: &str = "it became empty; nothing of it is deleted on the peer. Restore its content, or put any file into it if it is meant to be emptied";
+
+/// A moment by the clock of change times, which may be set, and by one that may not.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    tick: Timestamp,
+    /// Seconds since the host was booted.
+    uptime: u64,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self {
+            tick: clock::tick(),
+            uptime: clock::uptime(),
+        }
+    }
+
+    /// This moment by the clock as it goes at `now`: where it was set back, what was made since has times before the one that
+    /// was seen.
+    fn by_the_clock_at(self, now: &Self) -> Timestamp {
+        let passed = i64::try_from(now.uptime.saturating_sub(self.uptime)).unwrap_or(i64::MAX);
+        let then = now.tick.sec.saturating_sub(passed);
+        if then.saturating_add(STEP) < self.tick.sec {
+            Timestamp { sec: then, nsec: 0 }
+        } else {
+            self.tick
+        }
+    }
+}
+
+/// Seconds by which two clocks may differ without one of them being set: both count whole seconds, and one is slewed.
+const STEP: i64 = 5;
+
+fn looks_emptied(root: &Root, store: &Store) -> bool {
+    root.only.is_none() && looks_empty(root) && !store.is_empty(root.id).unwrap_or(true)
 }
 
 fn looks_empty(root: &Root) -> bool {
@@ -186,4 +232,26 @@ fn looks_empty(root: &Root) -> bool {
         let name = item.file_name().to_bytes();
         name == b"." || name == b".." || name == PRIVATE_DIR
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_back_moves_what_it_saw() {
+        let moment = |sec, uptime| Moment {
+            tick: Timestamp { sec, nsec: 7 },
+            uptime,
+        };
+        let seen = moment(10_000, 50);
+        for (why, now, sec) in [
+            ("it went on", moment(10_100, 150), 10_000),
+            ("it was slewed", moment(10_098, 150), 10_000),
+            ("it was set ahead", moment(13_700, 150), 10_000),
+            ("it was set back an hour", moment(6_500, 150), 6_400),
+        ] {
+            assert_eq!(seen.by_the_clock_at(&now).sec, sec, "{why}");
+        }
+    }
 }

@@ -85,7 +85,7 @@ pub(super) fn other_root(name: &str, path: &Path) -> Check {
             path.display()
         ),
         format!(
-            "most likely something is not mounted there: mount it. Only if this directory is to be the root from now on, stop syncd and run \"syncctl approve {name}\""
+            "most likely something is not mounted there: mount it. Only if this directory is to be the root from now on (a new disk), stop syncd and run \"syncctl approve {name}\", after which this node takes the other node's data"
         ),
     )
 }

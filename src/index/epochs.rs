@@ -262,23 +262,17 @@ impl Epochs {
         self.doc.roots.get(name).copied()
     }
 
-    /// Notes durably the directories of the roots, by their names.
+    /// Notes durably which directories these roots are; what is known of others stays, since a root that is taken out of the
+    /// configuration may come back.
     ///
     /// # Errors
     /// [`EpochsError::Io`] where the file cannot be written.
-    pub fn note_roots(&mut self, roots: BTreeMap<String, Birth>) -> Result<(), EpochsError> {
+    pub fn note_roots(
+        &mut self,
+        roots: impl IntoIterator<Item = (String, Birth)>,
+    ) -> Result<(), EpochsError> {
         let mut doc = self.doc.clone();
-        doc.roots = roots;
-        self.write_if_changed(doc)
-    }
-
-    /// Notes durably that another directory is a root from now on.
-    ///
-    /// # Errors
-    /// [`EpochsError::Io`] where the file cannot be written.
-    pub fn note_root(&mut self, name: &str, birth: Birth) -> Result<(), EpochsError> {
-        let mut doc = self.doc.clone();
-        doc.roots.insert(name.to_owned(), birth);
+        doc.roots.extend(roots);
         self.write_if_changed(doc)
     }
 

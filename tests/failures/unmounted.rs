@@ -178,6 +178,30 @@ fn a_bind_mount_that_is_undone_while_it_is_replicated_deletes_nothing() {
     Device::unmount(&root);
 }
 
+/// An empty directory is held, and must not pass for the root meanwhile.
+#[test]
+fn a_root_that_comes_back_after_an_empty_directory_stood_there_goes_on() {
+    let mut pair = idle(options!());
+    fill(&mut pair);
+    let root = pair.root(Side::A, "data");
+    let aside = pair.dir().join("aside");
+    fs::rename(&root, &aside).expect("set aside");
+    fs::create_dir(&root).expect("made anew");
+    pair.wait_status(LONG, "telling that it is empty", |s| {
+        s["problems"].to_string().contains("became empty")
+    })
+    .expect("told");
+    fs::remove_dir(&root).expect("removed");
+    fs::rename(&aside, &root).expect("put back");
+    wait_problem(&mut pair, "data:.", false);
+    fs::write(root.join("later"), "is watched").expect("a file");
+    wait_equal(&pair, "data");
+    assert!(has_all(&pair.root(Side::B, "data")));
+    pair.stop(Side::A);
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("it is what it was");
+}
+
 /// What stands in it is not known to be newer than what the other node has, so that comes first.
 #[test]
 fn a_person_can_have_another_directory_be_the_root() {

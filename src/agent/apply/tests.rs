@@ -380,3 +380,37 @@ fn what_could_not_be_merged_to_the_disk_is_not_done_again() {
     drop(rebooted(side, dir.path()));
     assert_eq!(fs::read(&f).expect("a file"), b"newer");
 }
+
+/// The process ends between the journal and the index, and the service writes before the next one begins.
+#[test]
+fn what_was_half_merged_is_not_done_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let f = dir.path().join("root/f");
+    let mut side = receiving(dir.path());
+    side.settle(&[], &[], history(&[1])).expect("a history");
+    side.activate().expect("noted");
+    side.checkpoint().expect("synced");
+    let before = fs::read(dir.path().join("state/index.db")).expect("the index");
+    let journal = dir.path().join("state/redo.log");
+    let taken = side.take_in(Batch {
+        number: 1,
+        head: 2,
+        ops: vec![(2, put("f", b"the peer's")), (3, put("g", &long(7)))],
+    });
+    taken.expect("taken in");
+    // The journal holds the record again, and the index does not know of it.
+    let lsn = side.lsn;
+    side.lsn -= 1;
+    apply(&mut side, 4, put("f", b"the peer's"));
+    assert_eq!(side.lsn, lsn);
+    drop(side);
+    assert!(fs::metadata(&journal).expect("a journal").len() > 48);
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(dir.path().join(format!("state/index.db{suffix}")));
+    }
+    fs::write(dir.path().join("state/index.db"), before).expect("as it was");
+    fs::write(&f, "newer").expect("written");
+    let side = receiving(dir.path());
+    assert_eq!(fs::read(&f).expect("a file"), b"newer");
+    assert!(side.node.journal.is_empty() && side.lsn >= lsn);
+}
