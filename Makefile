@@ -80,7 +80,7 @@ demo:
 	$(CARGO) build --release --bin syncd --bin syncctl
 	$(BIN)/syncctl demo
 
-# One run of each row takes 22 minutes on two cores with nothing beside it; REPEAT=3 prints medians of three.
+# One run of each row takes 24 minutes on two cores with nothing beside it; REPEAT=3 prints medians of three.
 REPEAT ?= 1
 
 bench:

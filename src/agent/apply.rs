@@ -199,7 +199,8 @@ impl Receiving {
         if self.is_durable() && batch.ops.iter().any(moves) {
             self.checkpoint()?;
         }
-        let mut prepared = Prepared::new(&batch, self.is_durable());
+        let again = self.lsn >= self.node.epochs.passed();
+        let mut prepared = Prepared::new(&batch, self.is_durable(), again);
         for (seq, op) in batch.ops {
             let path = op.path().clone();
             match self.prepare(op, &mut prepared) {

@@ -88,6 +88,16 @@ fn mended_and_told(pair: &mut Pair, root: &Path) {
     .expect("the reason");
 }
 
+/// What was replicated is mounted again, and A goes on with it.
+fn goes_on_with(device: &Device, pair: &mut Pair, root: &Path) {
+    device.mount(root);
+    start(pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(pair, "data");
+    assert!(has_all(&pair.root(Side::B, "data")));
+    Device::unmount(root);
+}
+
 fn has_all(root: &Path) -> bool {
     let is = |name: &&str| fs::read(root.join(name)).is_ok_and(|c| c == name.as_bytes());
     FILES.iter().all(is)
@@ -115,12 +125,7 @@ fn a_root_that_is_not_mounted_is_no_root_for_the_active_node() {
         code == 1 && text.contains("FAIL  root data") && text.contains("approve data"),
         "{code}: {text}"
     );
-    device.mount(&root);
-    start(&mut pair, Side::A);
-    pair.wait_in_sync(LONG).expect("in sync");
-    flushed_equal(&pair, "data");
-    assert!(has_all(&pair.root(Side::B, "data")));
-    Device::unmount(&root);
+    goes_on_with(&device, &mut pair, &root);
 }
 
 /// Nothing but the history of the node still knows which directory it was.
@@ -137,12 +142,7 @@ fn a_root_that_is_not_mounted_is_known_also_without_an_index() {
     fs::write(root.join("below"), "never meant for anybody").expect("a file");
     let (code, text) = daemon_ended(&pair, Side::A);
     assert_eq!(code, 6, "{text}");
-    device.mount(&root);
-    start(&mut pair, Side::A);
-    pair.wait_in_sync(LONG).expect("in sync");
-    flushed_equal(&pair, "data");
-    assert!(has_all(&pair.root(Side::B, "data")));
-    Device::unmount(&root);
+    goes_on_with(&device, &mut pair, &root);
 }
 
 /// The number of the file system says nothing here.

@@ -44,11 +44,13 @@ struct Carried {
 }
 
 impl Prepared {
-    pub(super) fn new(batch: &Batch, sync: bool) -> Self {
+    /// `again` says that the record of the batch is done again after a power cut.
+    pub(super) fn new(batch: &Batch, sync: bool, again: bool) -> Self {
         let inline: usize = batch.ops.iter().map(|(_, op)| op.inline_len()).sum();
         Self {
-            // Without sync there is nothing to save by writing the bytes twice.
-            inline: sync && inline <= INLINE_JOURNAL,
+            // Without sync there is nothing to save by writing the bytes twice; and what nobody does again must be on the
+            // disk before it takes its name.
+            inline: sync && again && inline <= INLINE_JOURNAL,
             sync,
             steps: Vec::with_capacity(batch.ops.len()),
             slots: Slots::default(),

@@ -351,16 +351,22 @@ fn what_an_active_node_wrote_is_not_replaced_from_its_journal() {
     drop(side);
 }
 
+/// An active node with all that it was sent on its disk.
+fn active(dir: &Path) -> Receiving {
+    let mut side = receiving(dir);
+    side.settle(&[], &[], history(&[1])).expect("a history");
+    side.activate().expect("noted");
+    side.checkpoint().expect("synced");
+    side
+}
+
 /// The other node's changes were merged into the tree of an active node whose disk failed just then.
 #[test]
 fn what_could_not_be_merged_to_the_disk_is_not_done_again() {
     use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
     let dir = tempfile::tempdir().expect("a directory");
     let f = dir.path().join("root/f");
-    let mut side = receiving(dir.path());
-    side.settle(&[], &[], history(&[1])).expect("a history");
-    side.activate().expect("noted");
-    side.checkpoint().expect("synced");
+    let mut side = active(dir.path());
     // What may only be appended to is not emptied.
     let journal = fs::File::open(dir.path().join("state/redo.log")).expect("a journal");
     let flags = ioctl_getflags(&journal).unwrap_or(IFlags::empty());
@@ -376,6 +382,9 @@ fn what_could_not_be_merged_to_the_disk_is_not_done_again() {
     ioctl_setflags(&journal, flags).expect("as it was");
     assert!(matches!(taken, Err(ApplyError::Journal(_))), "{taken:?}");
     assert_eq!(fs::read(&f).expect("a file"), b"the peer's");
+    // A power cut would leave an empty file where its content were in the journal alone.
+    let record = fs::read(dir.path().join("state/redo.log")).expect("a journal");
+    assert!(record.len() > 48 && !record.windows(10).any(|w| w == b"the peer's"));
     fs::write(&f, "newer").expect("written");
     drop(rebooted(side, dir.path()));
     assert_eq!(fs::read(&f).expect("a file"), b"newer");
@@ -386,10 +395,7 @@ fn what_could_not_be_merged_to_the_disk_is_not_done_again() {
 fn what_was_half_merged_is_not_done_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let f = dir.path().join("root/f");
-    let mut side = receiving(dir.path());
-    side.settle(&[], &[], history(&[1])).expect("a history");
-    side.activate().expect("noted");
-    side.checkpoint().expect("synced");
+    let mut side = active(dir.path());
     let before = fs::read(dir.path().join("state/index.db")).expect("the index");
     let journal = dir.path().join("state/redo.log");
     let taken = side.take_in(Batch {
