@@ -39,6 +39,8 @@ pub fn open(mut side: Receiving) -> Result<Receiving, Failure> {
     let failed = |e: &dyn std::fmt::Display| failed(e, "see syncctl check");
     side.staging.drop_parts();
     let node = &mut side.node;
+    // Its scan looks at everything, and again at what it cannot see.
+    node.unseen.clear();
     node.index_is_complete().map_err(|e| failed(&e))?;
     let history = node.epochs.history();
     if history.last().is_some_and(|e| e.node != node.name) && !node.epochs.catching_up() {

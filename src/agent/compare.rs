@@ -4,6 +4,7 @@
 //! standby are found too.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::os::fd::AsFd;
 
 use super::hashing::hash_file;
@@ -12,7 +13,7 @@ use crate::index::store::{Row, StoreError};
 use crate::model::entry::{Entry, Hash, Kind};
 use crate::model::path::TreePath;
 use crate::sys::meta::xattrs_of;
-use crate::sys::tree::{Look, list, look_at, open_regular};
+use crate::sys::tree::{Look, Seen, is_absent, list, look_at, open_regular};
 use crate::wire::message::{Differs, Named, Range};
 
 /// Most differences told.
@@ -55,19 +56,15 @@ impl Comparison {
             };
             let path = TreePath::new(dir.root, path);
             let what = match here(node, &path, self.quick)? {
-                None => vec!["missing"],
-                Some((entry, _)) if entry == named.entry && links_agree(node, &path, named) => {
+                Here::Nothing => vec!["missing-on-peer"],
+                Here::Unreadable => vec!["unreadable-on-peer"],
+                Here::There(entry) if *entry == named.entry && links_agree(node, &path, named) => {
                     continue;
                 }
-                Some((entry, _)) if entry == named.entry => vec!["links"],
-                Some((entry, _)) => differences(&entry, &named.entry),
+                Here::There(entry) if *entry == named.entry => vec!["links"],
+                Here::There(entry) => differences(&entry, &named.entry),
             };
-            let what = if what == ["missing"] {
-                "missing-on-peer".to_owned()
-            } else {
-                what.join(",")
-            };
-            self.note(path, what);
+            self.note(path, what.join(","));
         }
         let Some(range) = exact else { return Ok(()) };
         let Some(r) = node.root(dir.root) else {
@@ -77,8 +74,16 @@ impl Comparison {
         let names = r
             .root
             .open_dir(&dir.path)
-            .and_then(|fd| list(fd.as_fd(), dir.path.is_root()))
-            .unwrap_or_default();
+            .and_then(|fd| list(fd.as_fd(), dir.path.is_root()));
+        let names = match names {
+            Ok(names) => names,
+            // It was named among what is missing where it stands itself.
+            Err(e) if is_absent(&e) => return Ok(()),
+            Err(_) => {
+                self.note(dir.clone(), "unreadable-on-peer".into());
+                return Ok(());
+            }
+        };
         for name in names {
             let inside = range
                 .after
@@ -95,11 +100,15 @@ impl Comparison {
             if !inside || listed.contains(name.as_slice()) {
                 continue;
             }
-            let Ok(Look::There(seen)) = node
-                .root(dir.root)
-                .map_or(Ok(Look::Absent), |r| r.root.look(&path.path))
-            else {
-                continue;
+            let seen = match r.root.look(&path.path) {
+                Ok(Look::There(seen)) => seen,
+                Ok(_) => continue,
+                Err(e) => {
+                    if !is_absent(&e) && !node.excluded(&path, false) {
+                        self.note(path, "unreadable-on-peer".into());
+                    }
+                    continue;
+                }
             };
             if !node.excluded(&path, seen.entry.kind.is_dir()) {
                 self.paths += 1;
@@ -122,40 +131,56 @@ impl Comparison {
     }
 }
 
-/// What stands at a path of this node now, with its content hash.
+/// What was found at a path of this node.
+#[derive(Debug)]
+pub enum Here {
+    /// Nothing that is replicated.
+    Nothing,
+    /// Nobody can tell: it cannot be looked at, or its content or attributes not be read.
+    Unreadable,
+    /// This, with its content hash.
+    There(Box<Entry>),
+}
+
+/// What stands at a path of this node now. With `quick` the recorded hash of a file whose stamp did not change is trusted.
 ///
 /// # Errors
 /// [`StoreError`] where the index fails.
-pub fn here(
-    node: &mut Node,
-    path: &TreePath,
-    quick: bool,
-) -> Result<Option<(Entry, bool)>, StoreError> {
-    let row = node.store.lookup(path)?;
+pub fn here(node: &mut Node, path: &TreePath, quick: bool) -> Result<Here, StoreError> {
+    let row = if quick {
+        node.store.lookup(path)?
+    } else {
+        None
+    };
+    Ok(match read(node, path, row.as_ref()) {
+        Ok(Some(entry)) => Here::There(Box::new(entry)),
+        Ok(None) => Here::Nothing,
+        Err(e) if is_absent(&e) => Here::Nothing,
+        Err(_) => Here::Unreadable,
+    })
+}
+
+/// Reads what stands at a path; what its row says of the content is believed where the row knows what is seen.
+fn read(node: &Node, path: &TreePath, row: Option<&Row>) -> io::Result<Option<Entry>> {
     let Some(r) = node.root(path.root) else {
         return Ok(None);
     };
-    let Ok((dir, name)) = r.root.open_parent(&path.path) else {
+    let (dir, name) = r.root.open_parent(&path.path)?;
+    let Look::There(seen) = look_at(dir.as_fd(), name)? else {
         return Ok(None);
     };
-    let Ok(Look::There(seen)) = look_at(dir.as_fd(), name) else {
-        return Ok(None);
-    };
-    let mut entry = seen.entry;
-    entry.xattrs = xattrs_of(dir.as_fd(), name).unwrap_or_default();
+    let Seen { mut entry, stamp } = *seen;
+    entry.xattrs = xattrs_of(dir.as_fd(), name)?;
     let known = row
-        .as_ref()
-        .filter(|row| row.knows(&seen.stamp, entry.mtime))
+        .filter(|row| row.knows(&stamp, entry.mtime))
         .and_then(|row| row.entry.kind.hash());
     if let Kind::File { hash, .. } = &mut entry.kind {
         *hash = match known {
-            Some(known) if quick => Some(known),
-            _ => open_regular(dir.as_fd(), name)
-                .and_then(|f| hash_file(&f))
-                .ok(),
+            Some(known) => Some(known),
+            None => Some(hash_file(&open_regular(dir.as_fd(), name)?)?),
         };
     }
-    Ok(Some((entry, known.is_some())))
+    Ok(Some(entry))
 }
 
 fn links_agree(node: &Node, path: &TreePath, named: &Named) -> bool {

@@ -4,7 +4,7 @@
 //! reads and writes this state. Opening it does nothing to the tree; what an earlier process left
 //! in the journal is rolled forward by [`super::apply`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,6 +101,8 @@ pub struct Node {
     pub store: Store,
     /// The index was new when it was opened.
     pub index_fresh: bool,
+    /// Directories of which a new index does not know everything, and why: until then it is new.
+    pub unseen: BTreeMap<TreePath, String>,
     /// The epoch history.
     pub epochs: Epochs,
     /// The redo journal.
@@ -181,6 +183,7 @@ impl Node {
             roots,
             store,
             index_fresh,
+            unseen: BTreeMap::new(),
             epochs,
             journal,
             fine_times,
@@ -321,12 +324,13 @@ impl Node {
         }
     }
 
-    /// From now on the index stands for the tree: it was compared with the peer's, or this node's tree is what counts.
+    /// From now on the index stands for the tree, unless there is something in it that could not be seen: it was compared with
+    /// the peer's, or this node's tree is what counts.
     ///
     /// # Errors
     /// [`StoreError`] where the index fails.
     pub fn index_is_complete(&mut self) -> Result<(), StoreError> {
-        if self.index_fresh {
+        if self.index_fresh && self.unseen.is_empty() {
             self.store.set_number(COMPLETE, 1)?;
             self.index_fresh = false;
         }

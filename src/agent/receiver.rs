@@ -9,6 +9,7 @@ mod listing;
 mod order;
 mod signature;
 mod strays;
+mod unseen;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use std::time::Instant;
 use self::going::Going;
 use self::order::{Order, out_of_place};
 use self::strays::Missing;
+use self::unseen::SEEN;
 use super::apply::{ApplyError, Receiving};
 use super::board::Board;
 use super::compare::Comparison;
@@ -163,7 +165,9 @@ impl Receiver {
                 unread,
             } => {
                 let (gone, count) = self.going.take();
-                let outcome = self.side.settle(&gone, &unread, history)?;
+                let mut outcome = self.side.settle(&gone, &unread, history)?;
+                let (unseen, seen) = self.unseen(|_| true);
+                outcome.problems.extend(unseen);
                 self.show(&gone, &outcome);
                 self.side.node.index_is_complete()?;
                 self.side.came_whole()?;
@@ -177,9 +181,13 @@ impl Receiver {
                 });
                 self.tell();
                 self.is_live = true;
-                return Ok(Next::CaughtUp);
+                return Ok(if seen {
+                    Next::End(SEEN.into())
+                } else {
+                    Next::CaughtUp
+                });
             }
-            Message::Batch(batch) => self.batch(batch)?,
+            Message::Batch(batch) => return self.batch(batch),
             Message::Transfer {
                 id,
                 path,
@@ -351,9 +359,9 @@ impl Receiver {
         }
     }
 
-    fn batch(&mut self, batch: crate::model::batch::Batch) -> Result<(), ApplyError> {
+    fn batch(&mut self, batch: crate::model::batch::Batch) -> Result<Next, ApplyError> {
         let number = batch.number;
-        let paths = if self.board.has_problems() {
+        let paths = if self.board.has_problems() || !self.side.node.unseen.is_empty() {
             batch.ops.iter().map(|(_, op)| op.path().clone()).collect()
         } else {
             Vec::new()
@@ -368,6 +376,9 @@ impl Receiver {
                 }
                 self.report.puts += puts;
                 self.report.bytes += inline;
+                let live = self.is_live;
+                let (unseen, seen) = self.unseen(|dir| live && paths.contains(dir));
+                outcome.problems.extend(unseen);
                 self.count(&outcome);
                 self.show(&paths, &outcome);
                 self.peer.send(Message::Ack {
@@ -376,7 +387,11 @@ impl Receiver {
                     problems: outcome.problems,
                 });
                 self.tell();
-                Ok(())
+                Ok(if seen {
+                    Next::End(SEEN.into())
+                } else {
+                    Next::Go
+                })
             }
             Err(ApplyError::Stage(e)) => {
                 tracing::error!("a batch could not be staged: {e}");
@@ -385,7 +400,7 @@ impl Receiver {
                     number,
                     cause: e.to_string(),
                 });
-                Ok(())
+                Ok(Next::Go)
             }
             Err(other) => Err(other),
         }

@@ -7,20 +7,64 @@ use super::drift;
 use super::node::Node;
 use super::scan::{Differs, Scanner};
 use crate::index::store::{Row, StoreError};
-use crate::model::entry::{Entry, Xattr};
+use crate::model::entry::{Entry, Stamp, Xattr};
 use crate::model::path::{RelPath, TreePath};
 use crate::sys::meta::xattrs_of;
-use crate::sys::tree::{Look, Seen, look_at};
+use crate::sys::tree::{Look, Seen, list, look_at};
 
-/// Fills an index that knows nothing with what stands in the tree. The rows count as found here (sequence number 0): what
-/// differs from the active node's is preserved before it is replaced.
+/// Most directories noted one by one that could not be seen whole; of more, the roots are noted.
+const MAX_UNSEEN: usize = 1000;
+
+/// Fills an index that knows nothing with what stands in the tree, or that of an earlier process with what has changed since.
+/// The rows count as found here (sequence number 0): what differs from the active node's is preserved before it is replaced.
+/// What cannot be seen whole is noted in [`Node::unseen`]. Returns the number of paths taken in.
 ///
 /// # Errors
 /// [`StoreError`] where the index fails.
 pub fn adopt(node: &mut Node) -> Result<u64, StoreError> {
-    let mut count = 0;
-    let mut scanner = all(node);
     node.store.begin()?;
+    let count = adopt_below(node, all(node))?;
+    node.store.commit()?;
+    Ok(count)
+}
+
+/// Takes in what stands in a directory that could not be seen whole, in the transaction that is open.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn adopt_unseen(node: &mut Node, dir: &TreePath) -> Result<(), StoreError> {
+    if node.unseen.remove(dir).is_some() {
+        let mut scanner = Scanner::default();
+        scanner.push(dir.clone());
+        adopt_below(node, scanner)?;
+    }
+    Ok(())
+}
+
+/// Looks at every name of a directory that is replicated.
+///
+/// # Errors
+/// What the system says of the first that cannot be looked at, or of the directory.
+pub fn see(node: &Node, dir: &TreePath) -> io::Result<()> {
+    let Some(r) = node.root(dir.root) else {
+        return Ok(());
+    };
+    let fd = r.root.open_dir(&dir.path)?;
+    for name in list(fd.as_fd(), dir.path.is_root())? {
+        let Ok(path) = dir.path.join(&name) else {
+            continue;
+        };
+        let path = TreePath::new(dir.root, path);
+        match look_at(fd.as_fd(), &name) {
+            Err(e) if !node.excluded(&path, true) && !node.excluded(&path, false) => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn adopt_below(node: &mut Node, mut scanner: Scanner) -> Result<u64, StoreError> {
+    let mut count = 0;
     while !scanner.is_idle() {
         let found = scanner.step_with(node, &mut |node, _, differs| {
             // The walk enters a directory as soon as it has a row.
@@ -30,9 +74,32 @@ pub fn adopt(node: &mut Node) -> Result<u64, StoreError> {
         for path in found.differ {
             count += u64::from(adopt_one(node, &path)?);
         }
+        for path in found.missing.iter().filter(|p| !p.path.is_root()) {
+            // An earlier process took it in, and it would pass for something this node has.
+            node.store.remove(path)?;
+        }
+        for (path, cause) in found.unreadable {
+            if !node.excluded(&path, true) && !node.excluded(&path, false) {
+                let dir = path.path.parent().unwrap_or_else(RelPath::root);
+                note_unseen(node, TreePath::new(path.root, dir), cause);
+            }
+        }
+        for (dir, cause) in found.unlisted {
+            note_unseen(node, dir, cause);
+        }
     }
-    node.store.commit()?;
     Ok(count)
+}
+
+fn note_unseen(node: &mut Node, dir: TreePath, cause: String) {
+    tracing::warn!("{} cannot be seen whole: {cause}", node.show(&dir));
+    if node.unseen.len() < MAX_UNSEEN {
+        node.unseen.insert(dir, cause);
+        return;
+    }
+    let roots = node.roots.iter().map(|r| r.root.id);
+    let roots: Vec<_> = roots.map(|id| TreePath::new(id, RelPath::root())).collect();
+    node.unseen = roots.into_iter().map(|r| (r, cause.clone())).collect();
 }
 
 /// Takes in what the walk sees in a directory.
@@ -49,7 +116,8 @@ fn adopt_found(node: &mut Node, found: Differs<'_>) -> Result<bool, StoreError> 
     if node.excluded(&path, entry.kind.is_dir()) {
         return Ok(false);
     }
-    entry.xattrs = xattrs_of(dir, path.path.name().unwrap_or_default()).unwrap_or_default();
+    let read = xattrs_of(dir, path.path.name().unwrap_or_default());
+    let stamp = complete(&mut entry, read, stamp);
     node.store
         .put_over(&path, row.as_ref(), &entry, &stamp, 0)?;
     Ok(true)
@@ -78,18 +146,34 @@ pub fn take_as_it_is(node: &mut Node, path: &TreePath) -> Result<bool, StoreErro
     Ok(true)
 }
 
-/// Takes in what stands at a path the walk only named: a root, or a path that was known and is gone.
+/// Takes in what stands at a path the walk only named: where it begins.
 fn adopt_one(node: &mut Node, path: &TreePath) -> Result<bool, StoreError> {
+    if node.store.lookup(path)?.is_some_and(|row| row.seq != 0) {
+        return Ok(false);
+    }
     let Some((seen, xattrs)) = look(node, path) else {
         return Ok(false);
     };
     let mut entry = seen.entry;
-    entry.xattrs = xattrs.unwrap_or_default();
     if !path.path.is_root() && node.excluded(path, entry.kind.is_dir()) {
         return Ok(false);
     }
-    node.store.put(path, &entry, &seen.stamp, 0)?;
+    let stamp = complete(&mut entry, xattrs, seen.stamp);
+    node.store.put(path, &entry, &stamp, 0)?;
     Ok(true)
+}
+
+/// Adds the extended attributes to what was seen, and tells with which stamp the row keeps it: where they could not be read,
+/// with one that equals no other, since a row that says "none" would be believed for as long as nothing changes. (A
+/// directory is entered by its row, so it has one in any case.)
+fn complete(entry: &mut Entry, read: io::Result<Vec<Xattr>>, stamp: Stamp) -> Stamp {
+    match read {
+        Ok(xattrs) => {
+            entry.xattrs = xattrs;
+            stamp
+        }
+        Err(_) => stamp.doubted(),
+    }
 }
 
 /// What stands at a path, if anything does and can be looked at, and its extended attributes.

@@ -211,11 +211,17 @@ impl Stamp {
     /// This stamp, marked if that of another row of the file is: what was not read since does not count as read.
     #[must_use]
     pub fn as_doubted_as(self, other: &Self) -> Self {
-        if other.ctime.nsec < SECOND {
-            self
-        } else {
+        if other.is_doubted() {
             self.doubted()
+        } else {
+            self
         }
+    }
+
+    /// Whether it is marked so that it equals no stamp.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.ctime.nsec >= SECOND
     }
 
     /// Whether a kept stamp is that of the file as it was seen, marked or not.

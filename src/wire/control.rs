@@ -97,8 +97,8 @@ pub struct Difference {
     pub root: String,
     /// The path below it, escaped.
     pub path: String,
-    /// What differs: `missing-on-peer`, `missing-here`, `type`, `content`, `size`, `mode`, `owner`, `mtime`, `target`,
-    /// `xattrs`, `links`; several are joined by commas. For `resolve`: `changed-here`, `changed-on-peer`, `changed-on-both`.
+    /// What differs: `missing-on-peer`, `missing-here`, `unreadable-on-peer`, `unreadable-here`, `type`, `content`, `size`,
+    /// `mode`, `owner`, `mtime`, `target`, `xattrs`, `links`; several are joined by commas. For `resolve`: `changed-here`, `changed-on-peer`, `changed-on-both`.
     pub what: String,
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use crate::common::kinds::noise;
-use crate::common::node::Side;
+use crate::common::node::{Pair, Side};
 use crate::common::steps::{
     Immutable, LONG, Mount, activate, ctl, deactivate, flushed_equal, has_problem, idle, in_sync,
     is_preserved, is_root, start, unprivileged, until, wait_equal, wait_problem,
@@ -35,6 +35,85 @@ fn an_unreadable_file_is_a_problem_of_its_own() {
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o644)).expect("chmod");
     wait_problem(&mut pair, "data:closed", false);
     wait_equal(&pair, "data");
+}
+
+/// A standby without an index cannot tell what stands there, and says so until it can; then it is preserved, as all that only
+/// it has.
+#[test]
+fn what_a_new_standby_cannot_list_is_a_problem_until_it_can() {
+    let Some(options) = unprivileged(options!()) else {
+        return;
+    };
+    let mut pair = idle(options);
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    for (root, dirs) in [
+        (&a, &["closed", "kept"][..]),
+        (&b, &["closed", "kept", "own"]),
+    ] {
+        for dir in dirs {
+            fs::create_dir(root.join(dir)).expect("a directory");
+        }
+    }
+    for dir in ["closed", "kept", "own"] {
+        let text = format!("in {dir} on B alone");
+        fs::write(b.join(dir).join("stray"), text).expect("a file");
+        fs::set_permissions(b.join(dir), fs::Permissions::from_mode(0o0)).expect("chmod");
+    }
+    let Some(refuses) = Immutable::new(&b.join("kept")) else {
+        return;
+    };
+    activate(&pair, Side::A);
+    wait_problem(&mut pair, "data:kept", true);
+    let preserved = |pair: &Pair, dir| {
+        let text = format!("in {dir} on B alone");
+        is_preserved(pair, Side::B, "data", text.as_bytes())
+    };
+    // It got its mode with the first round.
+    assert!(until(LONG, || preserved(&pair, "closed")));
+    wait_problem(&mut pair, "data:own", true);
+    assert!(!preserved(&pair, "kept") && !preserved(&pair, "own"));
+    fs::set_permissions(b.join("own"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    assert!(until(LONG, || preserved(&pair, "own")));
+    drop(refuses);
+    assert!(until(LONG, || preserved(&pair, "kept")));
+    wait_problem(&mut pair, "data:kept", false);
+    wait_equal(&pair, "data");
+}
+
+/// What cannot be read is not told to be missing, nor to be another content.
+#[test]
+fn a_comparison_says_what_it_could_not_read() {
+    let Some(options) = unprivileged(options!()) else {
+        return;
+    };
+    let mut pair = in_sync(options);
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    let change = |at: &std::path::Path, mode| {
+        fs::set_permissions(at, fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    fs::create_dir(a.join("dir")).expect("a directory");
+    fs::write(a.join("dir/within"), "x").expect("a file");
+    fs::write(a.join("closed"), "x").expect("a file");
+    flushed_equal(&pair, "data");
+    change(&a.join("closed"), 0o0);
+    wait_problem(&mut pair, "data:closed", true);
+    change(&b.join("dir"), 0o0);
+    let (code, said) = ctl(&pair, Side::A, &["verify"]);
+    assert_eq!(code, 1, "{said}");
+    let mut lines: Vec<_> = said.lines().filter(|l| l.starts_with("data:")).collect();
+    lines.sort_unstable();
+    let expected = [
+        "data:closed  unreadable-here",
+        "data:dir  mode",
+        "data:dir  unreadable-on-peer",
+        "data:dir/within  unreadable-on-peer",
+    ];
+    assert_eq!(lines, expected, "{said}");
+    change(&a.join("closed"), 0o644);
+    wait_problem(&mut pair, "data:closed", false);
+    wait_equal(&pair, "data");
+    let (code, said) = ctl(&pair, Side::A, &["verify"]);
+    assert_eq!(code, 0, "{said}");
 }
 
 /// Whoever asks whether everything is on the peer is told that it is not, until it is.

@@ -7,7 +7,7 @@ use crate::common::node::Side;
 use crate::common::steps::{LONG, activate, deactivate, edit_config, noted, signal, until, well};
 
 use super::stage::Stage;
-use super::trees::{fill, mixed, write, write_tail};
+use super::trees::{attribute, fill, mixed, write, write_tail};
 
 /// Both in sync, A active; nothing is sent from now on.
 fn in_sync(stage: &mut Stage, planned: bool) {
@@ -34,6 +34,21 @@ pub(super) fn serve_first(stage: &mut Stage) {
 pub(super) fn daemon_first(stage: &mut Stage) {
     fill(&stage.pair.root(Side::A, "data"));
     write(&stage.pair.root(Side::B, "data"), "both", "a stranger");
+}
+
+/// Both hold the same, but for what somebody did on B, which has lost its index: an attribute of a file, and files of its own.
+pub(super) fn serve_without_index(stage: &mut Stage) {
+    serve_in_sync(stage);
+    stage.pair.cut().expect("cut");
+    stage.wait_gone(Side::B).expect("B is free");
+    let root = stage.pair.root(Side::B, "data");
+    attribute(&root.join("d/deep"));
+    fs::create_dir(root.join("own")).expect("a directory");
+    write(&root, "own/stray", "made on B");
+    write(&root, "many/stray", "made on B, too");
+    for file in ["index.db", "index.db-wal", "index.db-shm"] {
+        let _ = fs::remove_file(stage.pair.dir().join("b/state").join(file));
+    }
 }
 
 /// B lacks what A wrote last; A is down, and can be asked.

@@ -6,7 +6,7 @@ use super::points::{try_one, try_points, try_some};
 use super::prepare::{
     answer_activation, answer_merge, answer_resolve, answer_resync, before_activation,
     before_deactivation, before_merge, before_resolve, before_resync, daemon_first, daemon_in_sync,
-    serve_first, serve_in_sync,
+    serve_first, serve_in_sync, serve_without_index,
 };
 use super::stage::Stage;
 use super::trees::{append, delta, mass_delete, mixed, nothing, renames};
@@ -92,6 +92,27 @@ const TAIL: &[(Side, &str, &str)] = &[
     (Side::A, "of A", "made on A alone"),
     (Side::A, "d/deep", "apart osm1"),
 ];
+
+const FIRST_ON_ACTIVE: Scenario = Scenario {
+    name: "first-on-active",
+    first: true,
+    keeps: STRANGER,
+    target: Target::Daemon,
+    prepare: daemon_first,
+    ..PLAIN
+};
+
+const INDEX_LOST: Scenario = Scenario {
+    name: "index-lost",
+    prepare: serve_without_index,
+    keeps: &[
+        (Side::B, "d/deep", "first d/deep"),
+        (Side::B, "own/stray", "made on B"),
+        (Side::B, "many/stray", "made on B, too"),
+    ],
+    mends: true,
+    ..PLAIN
+};
 
 const ACTIVATION: Scenario = Scenario {
     name: "activation",
@@ -219,6 +240,13 @@ fn what_cannot_be_looked_at_in_an_activation_is_looked_at_once_more() {
     try_one(&ACTIVATION_ANSWERED, "EIO:4:openat file data");
 }
 
+/// An index that knew nothing took a file whose attributes could not be read for one without any, and believed it from then on.
+#[test]
+fn attributes_that_cannot_be_read_at_first_are_read_once_more() {
+    try_one(&FIRST_ON_ACTIVE, "EINTR:1:openat file data/mode");
+    try_one(&INDEX_LOST, "EINTR:1:openat file data/d/deep");
+}
+
 /// Nobody was told, and nobody looked again.
 #[test]
 fn a_directory_that_cannot_be_opened_gets_its_time_later() {
@@ -290,14 +318,12 @@ fn first_on_standby() {
 
 #[test]
 fn first_on_active() {
-    try_points(&Scenario {
-        name: "first-on-active",
-        first: true,
-        keeps: STRANGER,
-        target: Target::Daemon,
-        prepare: daemon_first,
-        ..PLAIN
-    });
+    try_points(&FIRST_ON_ACTIVE);
+}
+
+#[test]
+fn index_lost() {
+    try_points(&INDEX_LOST);
 }
 
 #[test]

@@ -43,7 +43,12 @@ pub(super) fn fill(root: &Path) {
     }
     fs::hard_link(root.join("both"), root.join("other name")).expect("a name");
     symlink("both", root.join("link")).expect("a link");
-    let file = File::open(root.join("mode")).expect("a file");
+    attribute(&root.join("mode"));
+}
+
+/// Gives a file an extended attribute.
+pub(super) fn attribute(path: &Path) {
+    let file = File::open(path).expect("a file");
     rustix::fs::fsetxattr(&file, "user.k", b"v", rustix::fs::XattrFlags::empty())
         .expect("an attribute");
 }

@@ -3,7 +3,7 @@
 //! They run beside the live stream: this node lists what stands in its tree, the peer says what differs there.
 
 use super::{Engine, EngineError};
-use crate::agent::compare::here;
+use crate::agent::compare::{Here, here};
 use crate::agent::round::Round;
 use crate::agent::session::Phase;
 use crate::model::path::TreePath;
@@ -27,7 +27,7 @@ impl Engine {
         let Some((quick, mut round)) = self.commands.take_comparison(room) else {
             return Ok(());
         };
-        let mut paths = 0;
+        let (mut paths, mut unreadable) = (0, Vec::new());
         for mut message in round.step(&mut self.side.node)? {
             if let Message::Listing { dir, entries, .. } = &mut message {
                 paths += entries.len() as u64;
@@ -36,13 +36,18 @@ impl Engine {
                     let Ok(path) = dir.path.join(&named.name) else {
                         continue;
                     };
+                    let path = TreePath::new(dir.root, path);
                     // The truth is what stands in the tree, not what the index believes.
-                    if let Some((entry, _)) =
-                        here(&mut self.side.node, &TreePath::new(dir.root, path), quick)?
-                    {
-                        named.entry = entry;
-                        fresh.push(named);
+                    match here(&mut self.side.node, &path, quick)? {
+                        Here::There(entry) => named.entry = *entry,
+                        Here::Nothing => continue,
+                        // The peer compares what it has with what was there last.
+                        Here::Unreadable => unreadable.push(Differs {
+                            path,
+                            what: "unreadable-here".into(),
+                        }),
                     }
+                    fresh.push(named);
                 }
                 *entries = fresh;
             }
@@ -52,6 +57,7 @@ impl Engine {
         }
         round.wants.clear();
         self.commands.put_comparison(round, paths);
+        self.differences(unreadable);
         Ok(())
     }
 

@@ -217,10 +217,11 @@ pub(super) fn keep_content(
     let pin = Pin::of_seen(dir, name, &have.stamp).map_err(Fault::of("open it"))?;
     now.xattrs = pin.xattrs().map_err(Fault::of("read attributes"))?;
     // A crash may have come between owner, mode and time; the content alone tells then.
-    let ours = if replay {
-        drift::holds_content(dir, name, have, &row.entry)
-    } else if row.seq == 0 {
+    let ours = if row.seq == 0 {
+        // Nothing is done to it then, so no crash leaves it halfway.
         Ok(is_found(have, row, entry))
+    } else if replay {
+        drift::holds_content(dir, name, have, &row.entry)
     } else {
         drift::is_replicated(dir, name, have, Some(row))
     };

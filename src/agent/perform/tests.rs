@@ -1,7 +1,7 @@
 //! What somebody does on this node between a look at a name and the change of it, and what a process leaves aside.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::*;
@@ -452,5 +452,37 @@ fn an_append_that_is_done_again_looks_at_what_it_finds() {
         let wanted = if done { "replicated and more" } else { now };
         assert_eq!(b.text("f"), wanted, "{case}");
         assert_eq!(b.slots(), [""; 0], "{case}");
+    }
+}
+
+/// An index that is made anew holds files that nobody compared yet: their metadata are somebody's, also when a record is done
+/// again.
+#[test]
+fn metadata_of_what_was_found_here_are_not_replaced_in_place() {
+    for replayed in [false, true] {
+        let mut b = Standby::new();
+        let row = b.side.node.store.lookup(&at("f")).expect("an index");
+        let row = row.expect("a row");
+        fs::set_permissions(b.root().join("f"), fs::Permissions::from_mode(0o600)).expect("chmod");
+        let stands = b.side.node.roots[0].root.look(&at("f").path);
+        let Ok(Look::There(seen)) = stands else {
+            panic!("{stands:?}");
+        };
+        let mut found = seen.entry;
+        found.kind = row.entry.kind.clone();
+        let store = &b.side.node.store;
+        let noted = store.update(row.id, &found, &seen.stamp, 0);
+        noted.expect("found here");
+        let planned = Planned::default();
+        let replay = replayed.then_some(Replay {
+            planned: &planned,
+            at: 1,
+        });
+        let (node, staging) = (&mut b.side.node, &mut b.side.staging);
+        let mut p = Performer::new(node, staging, replay, true);
+        let put = p.put(3, &at("f"), &file(b"replicated"), &Source::Keep, &[]);
+        assert!(matches!(put, Err(Fault::Want)), "{replayed}: {put:?}");
+        let mode = fs::metadata(b.root().join("f")).expect("f").mode();
+        assert_eq!(mode & 0o7777, 0o600, "{replayed}");
     }
 }
