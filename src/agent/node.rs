@@ -202,12 +202,19 @@ impl Node {
 
     /// A damaged index is set aside: losing it costs a rescan, nothing else.
     fn open_store(state_dir: &Path, names: &[String]) -> Result<(Store, bool), StoreError> {
-        let damaged = match Store::open(state_dir, names) {
-            Err(e) if is_damage(&e) => e,
-            other => return other,
+        let path = state_dir.join(crate::index::store::FILE);
+        let why = if Store::is_distrusted(state_dir) {
+            format!("damage was met in the index {}", path.display())
+        } else {
+            match Store::open(state_dir, names) {
+                Err(e) if e.is_damage() => e.to_string(),
+                other => return other,
+            }
         };
-        tracing::warn!("{damaged}; it is set aside and built anew by a scan");
-        let _ = Self::set_aside(&state_dir.join(crate::index::store::FILE), "damaged");
+        tracing::warn!("{why}; it is set aside and built anew by a scan");
+        let kept = |e| StoreError::Aside(path.clone(), e);
+        Self::set_aside(&path, "damaged").map_err(kept)?;
+        Store::trust(state_dir).map_err(kept)?;
         Store::open(state_dir, names)
     }
 
@@ -360,17 +367,6 @@ impl Node {
     pub fn show(&self, path: &TreePath) -> String {
         let root = self.root(path.root).map_or("?", |r| r.root.name.as_str());
         format!("{root}:{}", path.path)
-    }
-}
-
-fn is_damage(e: &StoreError) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    match e {
-        StoreError::Sql(_, e) => {
-            matches!(e.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
-        }
-        StoreError::Tables(_) => true,
-        StoreError::Newer(..) | StoreError::Row(..) | StoreError::Log(..) => false,
     }
 }
 

@@ -34,6 +34,9 @@ const VERSION: i64 = 2;
 /// Name of the file in the state directory.
 pub const FILE: &str = "index.db";
 
+/// Name of the mark beside it that tells that damage was met in it.
+const MARK: &str = "index.distrusted";
+
 /// Id of a row; ids are never used again.
 pub type NodeId = i64;
 
@@ -54,9 +57,39 @@ pub enum StoreError {
     /// The log of its changes cannot be brought to the disk.
     #[error("cannot bring {0} to the disk: {1}")]
     Log(PathBuf, #[source] std::io::Error),
+    /// A damaged file cannot be set aside.
+    #[error(
+        "the index {0} is damaged and cannot be set aside: {1}; mend the file system of state_dir, or remove the file: it is built anew by a scan"
+    )]
+    Aside(PathBuf, #[source] std::io::Error),
     /// A row cannot be decoded.
-    #[error("the index {0} has a damaged row ({1}); remove the file: it is built anew by a scan")]
+    #[error(
+        "the index {0} has a damaged row ({1}); it is set aside and built anew when it is opened next"
+    )]
     Row(PathBuf, String),
+}
+
+impl StoreError {
+    /// Whether the file holds what no version writes: it is of no use any more, and nothing but a scan is lost with it.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Sql(_, e) => is_damage(e),
+            Self::Tables(_) | Self::Row(..) => true,
+            Self::Newer(..) | Self::Log(..) | Self::Aside(..) => false,
+        }
+    }
+}
+
+fn is_damage(e: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let code = e.sqlite_error_code();
+    matches!(code, Some(DatabaseCorrupt | NotADatabase))
+        || matches!(
+            e,
+            FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..)
+        )
 }
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -171,6 +204,13 @@ fn has_our_tables(db: &Connection) -> rusqlite::Result<bool> {
     Ok(tables(db)? == tables(&ours)? && !db.query_row(odd, [], |r| r.get::<_, bool>(0))?)
 }
 
+/// Notes that there is damage in the index at `path`, for whoever opens it next.
+fn distrust(path: &Path) {
+    if let Err(e) = std::fs::File::create(path.with_file_name(MARK)) {
+        tracing::warn!("cannot note that {} is damaged: {e}", path.display());
+    }
+}
+
 impl Store {
     /// The head an index holds, without a change to the file: for those who do not own the node.
     ///
@@ -267,12 +307,35 @@ impl Store {
 
     fn sql(&self) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
         let path = self.path.clone();
-        move |e| StoreError::Sql(path.clone(), e)
+        move |e| {
+            if is_damage(&e) {
+                distrust(&path);
+            }
+            StoreError::Sql(path.clone(), e)
+        }
     }
 
     /// The failure of an index that holds what no version writes; `why` says what.
     pub(crate) fn damaged(&self, why: &str) -> StoreError {
+        distrust(&self.path);
         StoreError::Row(self.path.clone(), why.to_owned())
+    }
+
+    /// Whether a process met damage in the index below `state_dir`, which a look at its head would not show.
+    #[must_use]
+    pub fn is_distrusted(state_dir: &Path) -> bool {
+        state_dir.join(MARK).exists()
+    }
+
+    /// The index that was distrusted is not there any more.
+    ///
+    /// # Errors
+    /// The mark cannot be removed.
+    pub fn trust(state_dir: &Path) -> std::io::Result<()> {
+        match std::fs::remove_file(state_dir.join(MARK)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
     }
 
     /// Begins a transaction; every change between is kept or dropped as one.
