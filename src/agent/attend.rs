@@ -1,5 +1,6 @@
 //! What the process that owns a node does beside its work, on threads of their own: it keeps count of what is preserved and
-//! lets go of what was kept for long enough, it has hooks run, and it writes figures for Prometheus.
+//! lets go of what was kept for long enough, it has hooks run, it writes figures for Prometheus, and it gives freed memory back
+//! to the system.
 //!
 //! Nothing here holds up replication: the threads read the board and write figures to it, no more.
 
@@ -7,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::board::Board;
 use super::hooks::{Hooks, Runner};
@@ -15,10 +16,13 @@ use super::metrics::Metrics;
 use super::owner::{Site, failed};
 use super::preserved::{Keeper, Tally};
 use crate::config::HookEvent;
+use crate::sys::memory;
 use crate::wire::control::{Failure, PreservedStatus, Status};
 
 /// Time between two rounds, unless the board rings.
 const ROUND: Duration = Duration::from_secs(5);
+/// Time between two returns of freed memory to the system.
+const TRIM: Duration = Duration::from_secs(60);
 
 /// The threads; they end when this is dropped, once every hook that is due has run.
 pub struct Attendant {
@@ -43,6 +47,7 @@ impl Attendant {
             hooks: hooks.clone(),
             keeper: Keeper::new(&site.config, site.node),
             known: BTreeSet::new(),
+            trimmed: Instant::now(),
         };
         let (b, s) = (board.clone(), stop.clone());
         let work = move || {
@@ -115,6 +120,8 @@ struct Rounds {
     keeper: Keeper,
     /// Problems that were told already.
     known: BTreeSet<String>,
+    /// When freed memory went back to the system.
+    trimmed: Instant,
 }
 
 impl Rounds {
@@ -129,6 +136,10 @@ impl Rounds {
                 hooks.announce(HookEvent::Problem, text);
             }
             self.known = now.into_iter().map(|(what, _)| what).collect();
+        }
+        if self.trimmed.elapsed() >= TRIM {
+            memory::give_back();
+            self.trimmed = Instant::now();
         }
     }
 }

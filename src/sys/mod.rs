@@ -11,6 +11,7 @@ pub mod holes;
 pub mod lease;
 pub mod link;
 pub mod lock;
+pub mod memory;
 pub mod meta;
 pub mod nat;
 pub mod process;
