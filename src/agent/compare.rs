@@ -80,7 +80,10 @@ impl Comparison {
             // It was named among what is missing where it stands itself.
             Err(e) if is_absent(&e) => return Ok(()),
             Err(_) => {
-                self.note(dir.clone(), "unreadable-on-peer".into());
+                // Once, however many parts are listed.
+                if range.after.is_none() {
+                    self.note(dir.clone(), "unreadable-on-peer".into());
+                }
                 return Ok(());
             }
         };

@@ -51,6 +51,7 @@ pub mod staging;
 pub mod standby;
 pub mod survey;
 pub mod traffic;
+pub mod unseen;
 
 pub use daemon::{offline_status, run_daemon};
 pub use once::{Wish, approve_once, check_peer, other_roots, resync_once};

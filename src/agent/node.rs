@@ -4,12 +4,13 @@
 //! reads and writes this state. Opening it does nothing to the tree; what an earlier process left
 //! in the journal is rolled forward by [`super::apply`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::rooting;
+use super::unseen::Unseen;
 use crate::decide::filter::Filter;
 use crate::decide::kept::Standing;
 use crate::index::epochs::{Epochs, EpochsError};
@@ -89,6 +90,16 @@ pub struct NodeRoot {
     pub former_dev: Option<u64>,
 }
 
+/// What a new index was filled over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adopted {
+    /// Nothing.
+    Anew,
+    /// What an earlier process left, before it had compared everything. What was changed since cannot be told from what the peer
+    /// has, so the peer has to be told everything.
+    Over,
+}
+
 /// A node's opened state.
 pub struct Node {
     /// This node's name.
@@ -101,8 +112,10 @@ pub struct Node {
     pub store: Store,
     /// The index was new when it was opened.
     pub index_fresh: bool,
-    /// Directories of which a new index does not know everything, and why: until then it is new.
-    pub unseen: BTreeMap<TreePath, String>,
+    /// What a new index does not know of the tree; until then it is new.
+    pub unseen: Unseen,
+    /// Over what this process filled a new index with what stands in the tree, if it did.
+    pub adopted: Option<Adopted>,
     /// The epoch history.
     pub epochs: Epochs,
     /// The redo journal.
@@ -183,7 +196,8 @@ impl Node {
             roots,
             store,
             index_fresh,
-            unseen: BTreeMap::new(),
+            unseen: Unseen::default(),
+            adopted: None,
             epochs,
             journal,
             fine_times,
@@ -331,8 +345,8 @@ impl Node {
         }
     }
 
-    /// From now on the index stands for the tree, unless there is something in it that could not be seen: it was compared with
-    /// the peer's, or this node's tree is what counts.
+    /// From now on the index stands for the tree, unless something in that could not be seen: it was compared with the peer's,
+    /// or this node's tree is what counts.
     ///
     /// # Errors
     /// [`StoreError`] where the index fails.
@@ -342,6 +356,19 @@ impl Node {
             self.index_fresh = false;
         }
         Ok(())
+    }
+
+    /// Whether the index holds nothing but the roots.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the index fails.
+    pub fn knows_nothing(&self) -> Result<bool, StoreError> {
+        for r in &self.roots {
+            if !self.store.is_empty(r.root.id)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The open root of a path.

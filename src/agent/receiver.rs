@@ -17,13 +17,13 @@ use std::time::Instant;
 use self::going::Going;
 use self::order::{Order, out_of_place};
 use self::strays::Missing;
-use self::unseen::SEEN;
 use super::apply::{ApplyError, Receiving};
 use super::board::Board;
 use super::compare::Comparison;
 use super::incoming::Broken;
 use super::peer::Peer;
 use super::perform::Outcome;
+use super::unseen::SEEN;
 use crate::model::batch::Lacked;
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
@@ -166,8 +166,7 @@ impl Receiver {
             } => {
                 let (gone, count) = self.going.take();
                 let mut outcome = self.side.settle(&gone, &unread, history)?;
-                let (unseen, seen) = self.unseen(|_| true);
-                outcome.problems.extend(unseen);
+                outcome.problems.extend(self.unseen());
                 self.show(&gone, &outcome);
                 self.side.node.index_is_complete()?;
                 self.side.came_whole()?;
@@ -181,11 +180,7 @@ impl Receiver {
                 });
                 self.tell();
                 self.is_live = true;
-                return Ok(if seen {
-                    Next::End(SEEN.into())
-                } else {
-                    Next::CaughtUp
-                });
+                return Ok(Next::CaughtUp);
             }
             Message::Batch(batch) => return self.batch(batch),
             Message::Transfer {
@@ -376,9 +371,7 @@ impl Receiver {
                 }
                 self.report.puts += puts;
                 self.report.bytes += inline;
-                let live = self.is_live;
-                let (unseen, seen) = self.unseen(|dir| live && paths.contains(dir));
-                outcome.problems.extend(unseen);
+                let seen = self.look_again(&paths, &mut outcome)?;
                 self.count(&outcome);
                 self.show(&paths, &outcome);
                 self.peer.send(Message::Ack {

@@ -423,7 +423,7 @@ impl Round {
             .into_iter()
             .map(|(name, row)| named(node, name, &row))
             .collect::<Result<_, _>>()?;
-        let exact = Some(Range {
+        let exact = (!node.unseen.may_hide(dir)).then(|| Range {
             after: after.map(Into::into),
             upto: upto.map(Into::into),
         });
@@ -448,4 +448,34 @@ pub fn named(node: &Node, name: Vec<u8>, row: &Row) -> Result<Named, StoreError>
         entry: row.entry.clone(),
         link,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::apply::tests::{apply, at, mkdir, put, receiving};
+
+    /// The peer deletes what a listing that is exact does not name.
+    #[test]
+    fn what_could_not_be_looked_at_is_listed_without_a_claim() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut side = receiving(dir.path());
+        for (head, op) in (1..).zip([mkdir("seen"), put("seen/f", b"f"), mkdir("closed")]) {
+            apply(&mut side, head, op);
+        }
+        side.node.unseen.note(at("closed"), "closed".into());
+        let mut round = Round::new(&side.node, 0, true, &[]);
+        let mut exact = BTreeMap::new();
+        while !round.is_listed() {
+            for message in round.step(&mut side.node).expect("an index") {
+                if let Message::Listing { dir, exact: e, .. } = message {
+                    exact.insert(dir.path.to_string(), e.is_some());
+                }
+            }
+        }
+        assert_eq!(
+            (exact.get("seen"), exact.get("closed")),
+            (Some(&true), Some(&false))
+        );
+    }
 }

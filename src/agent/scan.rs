@@ -35,6 +35,8 @@ pub struct Found {
     pub unreadable: Vec<(TreePath, String)>,
     /// Directories of which not everything could be listed, and why; nothing in them is taken for deleted.
     pub unlisted: Vec<(TreePath, String)>,
+    /// Directories with names whose paths are too long, and what to do: everything else in them was compared.
+    pub too_deep: Vec<(TreePath, String)>,
     /// Directories that were listed completely, or are gone.
     pub listed: Vec<TreePath>,
     /// Names that were compared.
@@ -257,7 +259,7 @@ impl Scanner {
         }
         match too_long {
             None => found.listed.push(dir.clone()),
-            Some(name) => found.unlisted.push((
+            Some(name) => found.too_deep.push((
                 dir.clone(),
                 format!(
                     "the path of {} in it is longer than {MAX_PATH} bytes, which is not replicated; move it further up, or exclude it",

@@ -263,7 +263,7 @@ impl<'a> Standby<'a> {
                     let begins = matches!(message, Message::Begin { .. });
                     let listed = matches!(message, Message::Listed);
                     let full = matches!(message, Message::Begin { full: true, .. });
-                    if full && !receiver.side.node.index_fresh {
+                    if full {
                         self.look_over(&mut receiver.side.node)?;
                     }
                     let next = receiver.handle(message).map_err(|e| apply_failure(&e))?;
@@ -355,6 +355,14 @@ impl<'a> Standby<'a> {
 
     /// Finds what was changed here without any index knowing of it: a comparison of everything is to find that as well.
     fn look_over(&mut self, node: &mut Node) -> Result<(), Failure> {
+        if node.index_fresh {
+            return match node.adopted {
+                Some(_) => Ok(()),
+                None => survey::adopt(node)
+                    .map(drop)
+                    .map_err(|e| failed(e, "see syncctl check")),
+            };
+        }
         if std::mem::take(&mut self.looked_over) {
             return Ok(());
         }

@@ -4,102 +4,115 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::drift;
-use super::node::Node;
-use super::scan::{Differs, Scanner};
+use super::node::{Adopted, Node};
+use super::scan::{Differs, Found, Scanner};
 use crate::index::store::{Row, StoreError};
 use crate::model::entry::{Entry, Stamp, Xattr};
 use crate::model::path::{RelPath, TreePath};
 use crate::sys::meta::xattrs_of;
-use crate::sys::tree::{Look, Seen, list, look_at};
+use crate::sys::tree::{Look, Seen, look_at};
 
-/// Most directories noted one by one that could not be seen whole; of more, the roots are noted.
-const MAX_UNSEEN: usize = 1000;
-
-/// Fills an index that knows nothing with what stands in the tree, or that of an earlier process with what has changed since.
-/// The rows count as found here (sequence number 0): what differs from the active node's is preserved before it is replaced.
-/// What cannot be seen whole is noted in [`Node::unseen`]. Returns the number of paths taken in.
+/// Fills a new index with what stands in the tree, whatever an earlier process, or one before a power cut, left in it. The rows
+/// count as found here (sequence number 0): what differs from the active node's is preserved before it is replaced. What
+/// cannot be looked at is noted in [`Node::unseen`]. Returns the number of paths taken in.
 ///
 /// # Errors
 /// [`StoreError`] where the index fails.
 pub fn adopt(node: &mut Node) -> Result<u64, StoreError> {
-    node.store.begin()?;
-    let count = adopt_below(node, all(node))?;
-    node.store.commit()?;
+    let scanner = all(node);
+    let adopted = if node.knows_nothing()? {
+        Adopted::Anew
+    } else {
+        Adopted::Over
+    };
+    node.unseen.begin();
+    let count = take_in(node, scanner)?;
+    node.adopted = Some(adopted);
     Ok(count)
 }
 
-/// Takes in what stands in a directory that could not be seen whole, in the transaction that is open.
+/// Takes in what stands below a directory that could not be looked at before.
 ///
 /// # Errors
 /// [`StoreError`] where the index fails.
-pub fn adopt_unseen(node: &mut Node, dir: &TreePath) -> Result<(), StoreError> {
-    if node.unseen.remove(dir).is_some() {
-        let mut scanner = Scanner::default();
-        scanner.push(dir.clone());
-        adopt_below(node, scanner)?;
-    }
-    Ok(())
+pub fn adopt_below(node: &mut Node, dir: &TreePath) -> Result<(), StoreError> {
+    let mut scanner = Scanner::default();
+    scanner.push(dir.clone());
+    take_in(node, scanner).map(drop)
 }
 
-/// Looks at every name of a directory that is replicated.
-///
-/// # Errors
-/// What the system says of the first that cannot be looked at, or of the directory.
-pub fn see(node: &Node, dir: &TreePath) -> io::Result<()> {
-    let Some(r) = node.root(dir.root) else {
-        return Ok(());
-    };
-    let fd = r.root.open_dir(&dir.path)?;
-    for name in list(fd.as_fd(), dir.path.is_root())? {
-        let Ok(path) = dir.path.join(&name) else {
-            continue;
-        };
-        let path = TreePath::new(dir.root, path);
-        match look_at(fd.as_fd(), &name) {
-            Err(e) if !node.excluded(&path, true) && !node.excluded(&path, false) => return Err(e),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn adopt_below(node: &mut Node, mut scanner: Scanner) -> Result<u64, StoreError> {
+fn take_in(node: &mut Node, mut scanner: Scanner) -> Result<u64, StoreError> {
     let mut count = 0;
+    node.store.begin()?;
     while !scanner.is_idle() {
         let found = scanner.step_with(node, &mut |node, _, differs| {
             // The walk enters a directory as soon as it has a row.
             count += u64::from(adopt_found(node, differs)?);
             Ok(())
         })?;
-        for path in found.differ {
-            count += u64::from(adopt_one(node, &path)?);
+        note_unseen(node, &found);
+        for path in found.differ.iter().filter(|p| p.path.is_root()) {
+            count += u64::from(adopt_one(node, path)?);
         }
-        for path in found.missing.iter().filter(|p| !p.path.is_root()) {
-            // An earlier process took it in, and it would pass for something this node has.
-            node.store.remove(path)?;
-        }
-        for (path, cause) in found.unreadable {
-            if !node.excluded(&path, true) && !node.excluded(&path, false) {
-                let dir = path.path.parent().unwrap_or_else(RelPath::root);
-                note_unseen(node, TreePath::new(path.root, dir), cause);
+        for path in &found.missing {
+            // It must not pass for something that this node has.
+            if let Some(row) = node.store.lookup(path)? {
+                let stamp = row.stamp.doubted();
+                node.store.update(row.id, &row.entry, &stamp, 0)?;
             }
         }
-        for (dir, cause) in found.unlisted {
-            note_unseen(node, dir, cause);
-        }
     }
+    node.store.commit()?;
     Ok(count)
 }
 
-fn note_unseen(node: &mut Node, dir: TreePath, cause: String) {
-    tracing::warn!("{} cannot be seen whole: {cause}", node.show(&dir));
-    if node.unseen.len() < MAX_UNSEEN {
-        node.unseen.insert(dir, cause);
-        return;
+/// Looks at every name of one directory again; what keeps this node from it, if anything does.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn hides(node: &mut Node, dir: &TreePath) -> Result<Option<String>, StoreError> {
+    let mut scanner = Scanner::default();
+    scanner.push(dir.clone());
+    // The first step names the directory, the second one compares it.
+    for _ in 0..2 {
+        let found = scanner.step(node)?;
+        if let Some((_, cause)) = hidden(node, &found).next() {
+            return Ok(Some(cause.to_owned()));
+        }
     }
-    let roots = node.roots.iter().map(|r| r.root.id);
-    let roots: Vec<_> = roots.map(|id| TreePath::new(id, RelPath::root())).collect();
-    node.unseen = roots.into_iter().map(|r| (r, cause.clone())).collect();
+    Ok(None)
+}
+
+/// The directories in which a step of a scan could not look at everything, and why.
+fn hidden<'f>(
+    node: &'f Node,
+    found: &'f Found,
+) -> impl Iterator<Item = (TreePath, &'f str)> + use<'f> {
+    let replicated = |path: &TreePath| !node.excluded(path, true) && !node.excluded(path, false);
+    let names = found
+        .unreadable
+        .iter()
+        .filter(move |(path, _)| replicated(path));
+    let within = names.map(|(path, cause)| {
+        let dir = path.path.parent().unwrap_or_else(RelPath::root);
+        (TreePath::new(path.root, dir), cause.as_str())
+    });
+    let whole = found
+        .unlisted
+        .iter()
+        .filter(move |(dir, _)| dir.path.is_root() || replicated(dir));
+    within.chain(whole.map(|(dir, cause)| (dir.clone(), cause.as_str())))
+}
+
+/// Remembers the directories in which a step of a scan could not look at everything, and names them.
+pub fn note_unseen(node: &mut Node, found: &Found) -> Vec<TreePath> {
+    let hidden: Vec<_> = hidden(node, found)
+        .map(|(dir, cause)| (dir, cause.to_owned()))
+        .collect();
+    for (dir, cause) in &hidden {
+        node.unseen.note(dir.clone(), cause.clone());
+    }
+    hidden.into_iter().map(|(dir, _)| dir).collect()
 }
 
 /// Takes in what the walk sees in a directory.
@@ -146,11 +159,8 @@ pub fn take_as_it_is(node: &mut Node, path: &TreePath) -> Result<bool, StoreErro
     Ok(true)
 }
 
-/// Takes in what stands at a path the walk only named: where it begins.
+/// Takes in what stands at a path the walk only named: a root.
 fn adopt_one(node: &mut Node, path: &TreePath) -> Result<bool, StoreError> {
-    if node.store.lookup(path)?.is_some_and(|row| row.seq != 0) {
-        return Ok(false);
-    }
     let Some((seen, xattrs)) = look(node, path) else {
         return Ok(false);
     };

@@ -1,14 +1,14 @@
 //! Single paths that cannot be read here or made there, edits on the standby, a full disk.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
 use crate::common::kinds::noise;
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
     Immutable, LONG, Mount, activate, ctl, deactivate, flushed_equal, has_problem, idle, in_sync,
-    is_preserved, is_root, start, unprivileged, until, wait_equal, wait_problem,
+    is_preserved, is_root, start, state, unprivileged, until, wait_equal, wait_peer, wait_problem,
 };
 use crate::options;
 
@@ -78,6 +78,50 @@ fn what_a_new_standby_cannot_list_is_a_problem_until_it_can() {
     assert!(until(LONG, || preserved(&pair, "kept")));
     wait_problem(&mut pair, "data:kept", false);
     wait_equal(&pair, "data");
+}
+
+/// An active node whose index is made anew does not know what stands in a directory that it cannot list, and must not have it
+/// deleted on the other node.
+#[test]
+fn what_a_new_index_of_the_active_node_cannot_list_stays_on_the_standby() {
+    let Some(options) = unprivileged(options!()) else {
+        return;
+    };
+    let mut pair = in_sync(options);
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    fs::create_dir_all(a.join("closed/deeper")).expect("directories");
+    for name in ["gone", "kept", "deeper/kept"] {
+        fs::write(a.join("closed").join(name), name).expect("a file");
+    }
+    flushed_equal(&pair, "data");
+    let inode = || {
+        fs::metadata(b.join("closed/deeper/kept"))
+            .expect("a file")
+            .ino()
+    };
+    pair.stop(Side::A);
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(state(&pair, Side::A).join(format!("index.db{suffix}")));
+    }
+    fs::remove_file(a.join("closed/gone")).expect("removed");
+    let change = |mode| {
+        fs::set_permissions(a.join("closed"), fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    change(0o0);
+    let stood = inode();
+    // A further process knows no more.
+    for _ in 0..2 {
+        start(&mut pair, Side::A);
+        wait_peer(&mut pair, "in-sync", "");
+        wait_problem(&mut pair, "data:closed", true);
+        pair.stop(Side::A);
+    }
+    start(&mut pair, Side::A);
+    change(0o755);
+    wait_problem(&mut pair, "data:closed", false);
+    wait_equal(&pair, "data");
+    assert!(a.join("closed/deeper/kept").exists() && !a.join("closed/gone").exists());
+    assert_eq!(inode(), stood, "it was away");
 }
 
 /// What cannot be read is not told to be missing, nor to be another content.

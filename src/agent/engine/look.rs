@@ -9,7 +9,10 @@ use crate::agent::node::NodeRoot;
 use crate::agent::resolve::Resolver;
 use crate::agent::resolve::guard::{Stopped, judge};
 use crate::agent::roots::Fitness;
+use crate::agent::scan::Found;
 use crate::agent::session::Phase;
+use crate::agent::survey;
+use crate::agent::unseen::SEEN;
 use crate::decide::dirty::Touch;
 use crate::decide::growth::is_overdue;
 use crate::model::path::{RelPath, RootId, TreePath};
@@ -127,12 +130,13 @@ impl Engine {
     /// Scans a piece of what is to be scanned.
     pub(super) fn scan(&mut self) -> Result<(), EngineError> {
         let found = self.scanner.step(&mut self.side.node)?;
+        self.look_behind(&found)?;
         for (path, cause) in found.unreadable {
             self.board
                 .problem(&self.side.node.show(&path), "read", &cause);
             self.again.add(path, self.hints.now());
         }
-        for (dir, cause) in found.unlisted {
+        for (dir, cause) in found.unlisted.into_iter().chain(found.too_deep) {
             let shown = self.side.node.show(&dir);
             self.board.problem_within(&shown, "read", &cause);
             self.unlisted.add(dir, self.hints.now());
@@ -162,6 +166,30 @@ impl Engine {
         if self.scanner.is_idle() {
             self.scan_since = None;
             self.guard.close();
+        }
+        Ok(())
+    }
+
+    /// A new index of this node lacks what nobody could look at, so no round may tell the peer that it is not here. Once a
+    /// directory can be looked at, what stands in it is taken in, and the peer is told everything.
+    fn look_behind(&mut self, found: &Found) -> Result<(), EngineError> {
+        let node = &mut self.side.node;
+        if !node.index_fresh || node.unseen.is_empty() {
+            return Ok(());
+        }
+        let hidden = survey::note_unseen(node, found);
+        let mut seen = false;
+        for dir in found.listed.iter().filter(|dir| !hidden.contains(dir)) {
+            if node.unseen.saw(dir) {
+                survey::adopt_below(node, dir)?;
+                seen = true;
+            }
+        }
+        for dir in hidden {
+            self.unlisted.add(dir, self.hints.now());
+        }
+        if seen {
+            self.link_down(SEEN);
         }
         Ok(())
     }

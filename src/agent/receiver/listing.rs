@@ -10,7 +10,6 @@ use crate::agent::apply::{ApplyError, Receiving};
 use crate::agent::compare::hash_if_unchanged;
 use crate::agent::content::INLINE_MAX;
 use crate::agent::node::{Node, UNWRITTEN};
-use crate::agent::survey::adopt_unseen;
 use crate::index::store::{Row, StoreError, Tomb};
 use crate::model::batch::Lacked;
 use crate::model::entry::Kind;
@@ -198,7 +197,6 @@ impl Receiver {
         exact: Option<&Range>,
         entries: Vec<Named>,
     ) -> Result<(), ApplyError> {
-        adopt_unseen(&mut self.side.node, dir)?;
         let mut wanted = Vec::new();
         let dir_id = self.side.node.store.dir_id(dir)?;
         let mut extras = match (dir_id, exact) {
@@ -299,7 +297,7 @@ impl Receiver {
             None => true,
         };
         // What could not be read whole when it was found here may be anything.
-        let unread = row.seq == 0 && row.stamp.is_doubted();
+        let unread = self.side.node.index_fresh && row.seq == 0 && row.stamp.is_doubted();
         if row.entry.same_as(&named.entry) && linked && !unread {
             if row.seq == 0 {
                 // Found here, and now known to be what the active node has.

@@ -1,50 +1,51 @@
 //! What a new index does not know, since it cannot be looked at.
 //!
 //! Nothing of it is asked for or deleted, for nobody knows of it. The sender is told of each such directory as a problem,
-//! comes back to it as to every problem, and once it can be seen everything is compared anew.
+//! comes back to it as to every problem, and once one can be looked at everything is compared anew.
 
 use super::Receiver;
-use crate::agent::node::Node;
-use crate::agent::survey::see;
+use crate::agent::perform::Outcome;
+use crate::agent::survey::hides;
+use crate::index::store::StoreError;
 use crate::model::path::TreePath;
-use crate::sys::tree::Look;
 use crate::wire::message::PathProblem;
 
-/// Why the session ends then.
-pub(super) const SEEN: &str = "what could not be looked at before can be; everything is compared";
-
 impl Receiver {
-    /// The unseen directories among those asked for, as problems; those that are gone are forgotten. Whether one of them can
-    /// be seen by now comes along.
-    pub(super) fn unseen(
+    /// The directories that cannot be looked at, as problems.
+    pub(super) fn unseen(&self) -> Vec<PathProblem> {
+        let dirs = self.side.node.unseen.dirs();
+        dirs.map(|(dir, cause)| problem(dir, cause)).collect()
+    }
+
+    /// Looks again at those of them that the sender came back to: problems as before, or whether one can be looked at.
+    pub(super) fn look_again(
         &mut self,
-        is_asked: impl Fn(&TreePath) -> bool,
-    ) -> (Vec<PathProblem>, bool) {
-        let (mut problems, mut seen) = (Vec::new(), false);
-        let node: &mut Node = &mut self.side.node;
-        let asked: Vec<_> = node
-            .unseen
-            .keys()
-            .filter(|d| is_asked(d))
-            .cloned()
-            .collect();
-        for path in asked {
-            let stands = node
-                .root(path.root)
-                .is_some_and(|r| !matches!(r.root.look(&path.path), Ok(Look::Absent)));
-            if !stands {
-                node.unseen.remove(&path);
-                continue;
-            }
-            match see(node, &path) {
-                Ok(()) => seen = true,
-                Err(e) => problems.push(PathProblem {
-                    path,
-                    operation: "look at everything in it".into(),
-                    cause: e.to_string(),
-                }),
+        paths: &[TreePath],
+        outcome: &mut Outcome,
+    ) -> Result<bool, StoreError> {
+        let node = &mut self.side.node;
+        if !self.is_live || node.unseen.is_empty() {
+            return Ok(false);
+        }
+        let unseen: Vec<_> = node.unseen.dirs().map(|(dir, _)| dir.clone()).collect();
+        let mut seen = false;
+        for dir in unseen.into_iter().filter(|dir| paths.contains(dir)) {
+            if let Some(cause) = hides(node, &dir)? {
+                outcome.problems.push(problem(&dir, &cause));
+            } else {
+                node.unseen.can_be_seen(&dir);
+                node.adopted = None;
+                seen = true;
             }
         }
-        (problems, seen)
+        Ok(seen)
+    }
+}
+
+fn problem(dir: &TreePath, cause: &str) -> PathProblem {
+    PathProblem {
+        path: dir.clone(),
+        operation: "look at everything in it".into(),
+        cause: cause.to_owned(),
     }
 }
