@@ -16,11 +16,9 @@ use super::board::{Board, NOT_YET};
 use super::commands::failure;
 use super::engine::{Ended, Engine, Event, Fallen, Parts, note_pause};
 use super::hints::Hints;
-use super::node::Adopted;
 use super::owner::{Site, failed};
 use super::scrub::Scrub;
 use super::setup;
-use super::survey;
 use crate::sys::service::Watchdog;
 use crate::wire::control::{Failure, Left, Request};
 use crate::wire::message::Role;
@@ -41,12 +39,8 @@ pub fn open(mut side: Receiving) -> Result<Receiving, Failure> {
     let failed = |e: &dyn std::fmt::Display| failed(e, "see syncctl check");
     side.staging.drop_parts();
     let node = &mut side.node;
-    if node.index_fresh && node.adopted.is_none() {
-        survey::adopt(node).map_err(|e| failed(&e))?;
-    }
-    if node.adopted != Some(Adopted::Over) {
-        node.index_is_complete().map_err(|e| failed(&e))?;
-    }
+    // What it does not know is known to be unknown, also to the next process.
+    node.index_is_complete().map_err(|e| failed(&e))?;
     let history = node.epochs.history();
     if history.last().is_some_and(|e| e.node != node.name) && !node.epochs.catching_up() {
         // The peer made the newest changes itself, so it has them.

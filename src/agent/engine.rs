@@ -358,7 +358,8 @@ impl Engine {
             .filter(|_| room)
             .unwrap_or(Duration::from_secs(3600))
             .max(Duration::from_millis(1));
-        let retry = if self.in_doubt() > 0 || self.roots.any_held() {
+        let strays = self.side.node.unseen.may_hide_strays() && self.session.is_some();
+        let retry = if self.in_doubt() > 0 || self.roots.any_held() || strays {
             self.retry_at.saturating_duration_since(Instant::now())
         } else {
             Duration::from_secs(3600)
@@ -472,6 +473,7 @@ impl Engine {
         if now >= self.retry_at {
             self.retry_at = Instant::now() + RETRY;
             self.retry();
+            self.look_for_strays()?;
         }
         self.bring_to_disk(now);
         Ok(())

@@ -103,8 +103,7 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
         roots: roots.collect(),
         history: node.epochs.history().without_announced(&party.node),
         index_fresh: node.index_fresh || node.epochs.catching_up(),
-        // Rounds of a node whose new index does not know everything are no basis for later ones.
-        full: party.full || (party.role == Role::Active && node.index_fresh),
+        full: party.full,
         tombs_forgotten: node
             .store
             .number("tombs_forgotten")

@@ -90,16 +90,6 @@ pub struct NodeRoot {
     pub former_dev: Option<u64>,
 }
 
-/// What a new index was filled over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Adopted {
-    /// Nothing.
-    Anew,
-    /// What an earlier process left, before it had compared everything. What was changed since cannot be told from what the peer
-    /// has, so the peer has to be told everything.
-    Over,
-}
-
 /// A node's opened state.
 pub struct Node {
     /// This node's name.
@@ -112,10 +102,10 @@ pub struct Node {
     pub store: Store,
     /// The index was new when it was opened.
     pub index_fresh: bool,
-    /// What a new index does not know of the tree; until then it is new.
+    /// What the index may not know of the tree.
     pub unseen: Unseen,
-    /// Over what this process filled a new index with what stands in the tree, if it did.
-    pub adopted: Option<Adopted>,
+    /// This process filled a new index with what stands in the tree.
+    pub adopted: bool,
     /// The epoch history.
     pub epochs: Epochs,
     /// The redo journal.
@@ -197,7 +187,7 @@ impl Node {
             store,
             index_fresh,
             unseen: Unseen::default(),
-            adopted: None,
+            adopted: false,
             epochs,
             journal,
             fine_times,
@@ -345,30 +335,16 @@ impl Node {
         }
     }
 
-    /// From now on the index stands for the tree, unless something in that could not be seen: it was compared with the peer's,
-    /// or this node's tree is what counts.
+    /// From now on the index stands for the tree: it was compared with the peer's, or this node's tree is what counts.
     ///
     /// # Errors
     /// [`StoreError`] where the index fails.
     pub fn index_is_complete(&mut self) -> Result<(), StoreError> {
-        if self.index_fresh && self.unseen.is_empty() {
+        if self.index_fresh {
             self.store.set_number(COMPLETE, 1)?;
             self.index_fresh = false;
         }
         Ok(())
-    }
-
-    /// Whether the index holds nothing but the roots.
-    ///
-    /// # Errors
-    /// [`StoreError`] where the index fails.
-    pub fn knows_nothing(&self) -> Result<bool, StoreError> {
-        for r in &self.roots {
-            if !self.store.is_empty(r.root.id)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// The open root of a path.

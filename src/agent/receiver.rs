@@ -23,6 +23,7 @@ use super::compare::Comparison;
 use super::incoming::Broken;
 use super::peer::Peer;
 use super::perform::Outcome;
+use super::survey::note_whether_all_was_seen;
 use super::unseen::SEEN;
 use crate::model::batch::Lacked;
 use crate::model::epoch::Seq;
@@ -168,7 +169,12 @@ impl Receiver {
                 let mut outcome = self.side.settle(&gone, &unread, history)?;
                 outcome.problems.extend(self.unseen());
                 self.show(&gone, &outcome);
-                self.side.node.index_is_complete()?;
+                let node = &mut self.side.node;
+                if node.unseen.is_empty() {
+                    node.index_is_complete()?;
+                    node.unseen.looked_for_strays();
+                    note_whether_all_was_seen(node)?;
+                }
                 self.side.came_whole()?;
                 self.side.age()?;
                 self.report.deletes += count;

@@ -123,6 +123,8 @@ pub fn prepare(side: &mut Receiving) -> Result<(), Failure> {
             )
         })?;
         tracing::info!("the index is new: {found} paths found here");
+    } else {
+        survey::look_once_more(&mut side.node).map_err(|e| failed(e, "see syncctl check"))?;
     }
     Ok(())
 }

@@ -356,12 +356,10 @@ impl<'a> Standby<'a> {
     /// Finds what was changed here without any index knowing of it: a comparison of everything is to find that as well.
     fn look_over(&mut self, node: &mut Node) -> Result<(), Failure> {
         if node.index_fresh {
-            return match node.adopted {
-                Some(_) => Ok(()),
-                None => survey::adopt(node)
-                    .map(drop)
-                    .map_err(|e| failed(e, "see syncctl check")),
-            };
+            if !node.adopted {
+                survey::adopt(node).map_err(|e| failed(e, "see syncctl check"))?;
+            }
+            return Ok(());
         }
         if std::mem::take(&mut self.looked_over) {
             return Ok(());

@@ -4,13 +4,16 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::drift;
-use super::node::{Adopted, Node};
+use super::node::Node;
 use super::scan::{Differs, Found, Scanner};
 use crate::index::store::{Row, StoreError};
 use crate::model::entry::{Entry, Stamp, Xattr};
 use crate::model::path::{RelPath, TreePath};
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Look, Seen, look_at};
+
+/// Number in the index: not everything could be looked at.
+const UNSEEN: &str = "unseen";
 
 /// Fills a new index with what stands in the tree, whatever an earlier process, or one before a power cut, left in it. The rows
 /// count as found here (sequence number 0): what differs from the active node's is preserved before it is replaced. What
@@ -19,30 +22,8 @@ use crate::sys::tree::{Look, Seen, look_at};
 /// # Errors
 /// [`StoreError`] where the index fails.
 pub fn adopt(node: &mut Node) -> Result<u64, StoreError> {
-    let scanner = all(node);
-    let adopted = if node.knows_nothing()? {
-        Adopted::Anew
-    } else {
-        Adopted::Over
-    };
+    let (mut count, mut scanner) = (0, all(node));
     node.unseen.begin();
-    let count = take_in(node, scanner)?;
-    node.adopted = Some(adopted);
-    Ok(count)
-}
-
-/// Takes in what stands below a directory that could not be looked at before.
-///
-/// # Errors
-/// [`StoreError`] where the index fails.
-pub fn adopt_below(node: &mut Node, dir: &TreePath) -> Result<(), StoreError> {
-    let mut scanner = Scanner::default();
-    scanner.push(dir.clone());
-    take_in(node, scanner).map(drop)
-}
-
-fn take_in(node: &mut Node, mut scanner: Scanner) -> Result<u64, StoreError> {
-    let mut count = 0;
     node.store.begin()?;
     while !scanner.is_idle() {
         let found = scanner.step_with(node, &mut |node, _, differs| {
@@ -51,19 +32,52 @@ fn take_in(node: &mut Node, mut scanner: Scanner) -> Result<u64, StoreError> {
             Ok(())
         })?;
         note_unseen(node, &found);
-        for path in found.differ.iter().filter(|p| p.path.is_root()) {
-            count += u64::from(adopt_one(node, path)?);
+        for path in found.differ {
+            count += u64::from(adopt_one(node, &path)?);
         }
-        for path in &found.missing {
+        for path in found.missing {
             // It must not pass for something that this node has.
-            if let Some(row) = node.store.lookup(path)? {
+            if let Some(row) = node.store.lookup(&path)? {
                 let stamp = row.stamp.doubted();
                 node.store.update(row.id, &row.entry, &stamp, 0)?;
             }
         }
     }
+    note_whether_all_was_seen(node)?;
     node.store.commit()?;
+    node.adopted = true;
     Ok(count)
+}
+
+/// Looks at everything where an earlier process could not, and notes what still cannot be looked at.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn look_once_more(node: &mut Node) -> Result<(), StoreError> {
+    if node.store.number(UNSEEN)? == 0 {
+        return Ok(());
+    }
+    let mut scanner = all(node);
+    node.unseen.begin();
+    while !scanner.is_idle() {
+        let found = scanner.step(node)?;
+        note_unseen(node, &found);
+    }
+    node.unseen.was_not_empty();
+    Ok(())
+}
+
+/// Has the next process know whether there is something that could not be looked at, or where strays are to be looked for.
+///
+/// # Errors
+/// [`StoreError`] where the index fails.
+pub fn note_whether_all_was_seen(node: &Node) -> Result<(), StoreError> {
+    let unseen = &node.unseen;
+    let now = u64::from(!unseen.is_empty() || unseen.may_hide_strays());
+    if node.store.number(UNSEEN)? != now {
+        node.store.set_number(UNSEEN, now)?;
+    }
+    Ok(())
 }
 
 /// Looks at every name of one directory again; what keeps this node from it, if anything does.
@@ -126,6 +140,13 @@ fn adopt_found(node: &mut Node, found: Differs<'_>) -> Result<bool, StoreError> 
     let Some(Seen { mut entry, stamp }) = seen else {
         return Ok(false);
     };
+    if row
+        .as_ref()
+        .is_some_and(|r| r.entry.kind.is_dir() && r.stamp.dev != stamp.dev)
+    {
+        // What was mounted there may be away; its row tells, and whoever becomes active looks at it.
+        return Ok(false);
+    }
     if node.excluded(&path, entry.kind.is_dir()) {
         return Ok(false);
     }

@@ -1,8 +1,7 @@
 //! What a new index does not know, since it could not be looked at.
 //!
 //! Where every name of a directory is to be told, what nobody could look at would count as absent: the peer would delete it,
-//! or this node would keep what the peer does not have. Such directories are remembered, and the index stays new, until a
-//! process has seen everything.
+//! or this node would keep what the peer does not have. Such directories are remembered: nobody claims to know all of them.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +18,8 @@ const MAX_DIRS: usize = 1000;
 pub struct Unseen {
     dirs: BTreeMap<TreePath, String>,
     more: bool,
+    /// Some could be looked at since.
+    strays: bool,
 }
 
 impl Unseen {
@@ -36,9 +37,25 @@ impl Unseen {
         self.more |= self.dirs.remove(dir).is_some();
     }
 
-    /// Everything in `dir` can be looked at by now, and whoever says so takes it in; whether it was remembered.
-    pub fn saw(&mut self, dir: &TreePath) -> bool {
-        self.dirs.remove(dir).is_some()
+    /// Everything in `dir` was looked at, and what was found there is on its way into the index.
+    pub fn saw(&mut self, dir: &TreePath) {
+        self.strays |= self.dirs.remove(dir).is_some();
+    }
+
+    /// An earlier process could not look at everything.
+    pub fn was_not_empty(&mut self) {
+        self.strays = true;
+    }
+
+    /// Whether the peer may have what is not here, in a directory that can be looked at since.
+    #[must_use]
+    pub fn may_hide_strays(&self) -> bool {
+        self.strays
+    }
+
+    /// The peer is asked what it has.
+    pub fn looked_for_strays(&mut self) {
+        self.strays = false;
     }
 
     /// Everything is looked at from here on.
@@ -79,8 +96,10 @@ mod tests {
         let mut unseen = Unseen::default();
         unseen.note(at("d"), "closed".into());
         assert!(unseen.may_hide(&at("d")) && !unseen.may_hide(&at("e")));
-        assert!(unseen.saw(&at("d")) && !unseen.saw(&at("d")));
-        assert!(unseen.is_empty());
+        assert!(!unseen.may_hide_strays());
+        unseen.saw(&at("d"));
+        assert!(unseen.is_empty() && unseen.may_hide_strays());
+        unseen.looked_for_strays();
         unseen.note(at("d"), "closed".into());
         unseen.can_be_seen(&at("e"));
         unseen.can_be_seen(&at("d"));
@@ -99,7 +118,7 @@ mod tests {
         assert_eq!(unseen.dirs().count(), MAX_DIRS);
         assert!(unseen.may_hide(&at("any")));
         for n in 0..MAX_DIRS {
-            assert!(unseen.saw(&at(&format!("d{n}"))));
+            unseen.saw(&at(&format!("d{n}")));
         }
         assert!(!unseen.is_empty());
     }

@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::context::Globals;
 use super::exit::Exit;
 use super::term;
+use crate::sys::memory;
 use crate::sys::syslog::Syslog;
 use crate::wire::control::Failure;
 
@@ -70,6 +71,7 @@ pub(super) fn log_target(text: &str) -> Result<String, String> {
 /// Runs `syncd` with the arguments of this process.
 #[must_use]
 pub fn run() -> ExitCode {
+    memory::share();
     let cli = Cli::parse();
     let detached = cli.detached;
     let started = log_to(&cli.log).and_then(|()| {

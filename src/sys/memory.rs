@@ -1,8 +1,17 @@
 //! Memory that was freed, back to the system.
 
-/// Gives pages back that hold nothing any more. Each thread frees into an arena of its own, and the C library keeps what is
-/// not at the end of one: a burst of changes would cost its memory for good. It takes some milliseconds, and threads that
-/// ask for memory meanwhile wait for it.
+/// Has all threads share what is free. By itself the C library gives each thread an arena of its own, up to eight for each
+/// core, and the free end of such an arena is not among what [`give_back`] gives back. To be called before there are threads.
+pub fn share() {
+    // SAFETY: it takes two numbers, and there is no other thread that could ask for memory at the same time.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Gives pages back that hold nothing any more: a burst of changes would cost its memory for good. It takes some
+/// milliseconds, and threads that ask for memory meanwhile wait for it.
 pub fn give_back() {
     // SAFETY: it takes a number, and looks at nothing but what the allocator holds free, under its own locks.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

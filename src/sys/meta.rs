@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self as rfs, AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 
-use crate::model::entry::{Entry, Kind, Stamp, Timestamp, Xattr};
+use crate::model::entry::{Entry, Kind, MAX_XATTRS, Stamp, Timestamp, Xattr};
 use crate::model::path::Escaped;
 
 /// Longest list of attribute names and longest value Linux knows.
@@ -243,6 +243,12 @@ fn read_xattrs(path: &str) -> io::Result<Vec<Xattr>> {
         let mut value = vec![0u8; XATTR_MAX];
         match rfs::getxattr(path, name, &mut value[..]) {
             Ok(n) => {
+                if found.len() == MAX_XATTRS {
+                    // Nobody could read the row or the message that holds them.
+                    return Err(io::Error::other(format!(
+                        "it has more than {MAX_XATTRS} extended attributes, which are not replicated"
+                    )));
+                }
                 value.truncate(n);
                 value.shrink_to_fit();
                 found.push(Xattr {
@@ -348,6 +354,29 @@ mod tests {
             };
             assert_eq!(seen.entry, e);
         }
+    }
+
+    /// Such a row could be written and not be read again.
+    #[test]
+    fn more_attributes_than_a_row_may_have_are_refused() {
+        let tmp = tempfile::tempdir_in("/dev/shm").expect("temp dir");
+        let path = tmp.path().join("f");
+        let file = std::fs::File::create(&path).expect("a file");
+        for n in 0..=MAX_XATTRS {
+            let name = format!("user.{n}");
+            if rfs::fsetxattr(&file, name.as_str(), b"", XattrFlags::empty()).is_err() {
+                println!("skipped: this file system does not take that many attributes");
+                return;
+            }
+        }
+        let dir = std::fs::File::open(tmp.path()).expect("opens");
+        let refused = xattrs_of(dir.as_fd(), b"f").expect_err("one too many");
+        assert!(refused.to_string().contains("more than 1024"), "{refused}");
+        rfs::fremovexattr(&file, "user.0").expect("removed");
+        assert_eq!(
+            xattrs_of(dir.as_fd(), b"f").expect("read").len(),
+            MAX_XATTRS
+        );
     }
 
     #[test]

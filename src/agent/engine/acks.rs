@@ -184,7 +184,6 @@ impl Engine {
             // However this node's tree came to be what it is, both have it now.
             let noted = self.side.node.epochs.set_catching_up(false);
             noted.map_err(NodeError::from)?;
-            self.side.node.index_is_complete()?;
         }
         let stood = round.head;
         session.peer_head = stood;

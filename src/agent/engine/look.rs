@@ -12,7 +12,6 @@ use crate::agent::roots::Fitness;
 use crate::agent::scan::Found;
 use crate::agent::session::Phase;
 use crate::agent::survey;
-use crate::agent::unseen::SEEN;
 use crate::decide::dirty::Touch;
 use crate::decide::growth::is_overdue;
 use crate::model::path::{RelPath, RootId, TreePath};
@@ -170,26 +169,34 @@ impl Engine {
         Ok(())
     }
 
-    /// A new index of this node lacks what nobody could look at, so no round may tell the peer that it is not here. Once a
-    /// directory can be looked at, what stands in it is taken in, and the peer is told everything.
+    /// A round must not tell the peer that what could not be looked at is not here. Once it can be, what only the peer has
+    /// there is looked for.
     fn look_behind(&mut self, found: &Found) -> Result<(), EngineError> {
         let node = &mut self.side.node;
-        if !node.index_fresh || node.unseen.is_empty() {
+        let hidden = survey::note_unseen(node, found);
+        if node.unseen.is_empty() {
             return Ok(());
         }
-        let hidden = survey::note_unseen(node, found);
-        let mut seen = false;
-        for dir in found.listed.iter().filter(|dir| !hidden.contains(dir)) {
-            if node.unseen.saw(dir) {
-                survey::adopt_below(node, dir)?;
-                seen = true;
+        let listed = found.listed.iter();
+        for dir in listed.chain(found.too_deep.iter().map(|(dir, _)| dir)) {
+            if !hidden.contains(dir) {
+                node.unseen.saw(dir);
             }
         }
-        for dir in hidden {
-            self.unlisted.add(dir, self.hints.now());
+        Ok(survey::note_whether_all_was_seen(node)?)
+    }
+
+    /// Compares with the peer where a directory can be looked at since a while: it may hold there what is not here.
+    pub(super) fn look_for_strays(&mut self) -> Result<(), EngineError> {
+        let is_due = self.side.node.unseen.may_hide_strays();
+        if !is_due || !self.scanner.is_idle() || self.commands.is_comparing() {
+            return Ok(());
         }
-        if seen {
-            self.link_down(SEEN);
+        if let Some(round) = self.begin_compare(true) {
+            let (replies, _) = tokio::sync::mpsc::unbounded_channel();
+            self.commands.compare(true, round, replies);
+            self.side.node.unseen.looked_for_strays();
+            survey::note_whether_all_was_seen(&self.side.node)?;
         }
         Ok(())
     }

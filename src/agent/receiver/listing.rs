@@ -297,8 +297,11 @@ impl Receiver {
             None => true,
         };
         // What could not be read whole when it was found here may be anything.
-        let unread = self.side.node.index_fresh && row.seq == 0 && row.stamp.is_doubted();
-        if row.entry.same_as(&named.entry) && linked && !unread {
+        if self.side.node.index_fresh && row.seq == 0 && row.stamp.is_doubted() {
+            let whole = named.entry.kind.is_file() || named.entry.kind.is_dir();
+            return Ok(Some(if whole { Have::Nothing } else { Have::Content }));
+        }
+        if row.entry.same_as(&named.entry) && linked {
             if row.seq == 0 {
                 // Found here, and now known to be what the active node has.
                 self.side

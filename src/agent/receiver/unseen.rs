@@ -34,7 +34,7 @@ impl Receiver {
                 outcome.problems.push(problem(&dir, &cause));
             } else {
                 node.unseen.can_be_seen(&dir);
-                node.adopted = None;
+                node.adopted = false;
                 seen = true;
             }
         }
