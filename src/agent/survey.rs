@@ -140,13 +140,6 @@ fn adopt_found(node: &mut Node, found: Differs<'_>) -> Result<bool, StoreError> 
     let Some(Seen { mut entry, stamp }) = seen else {
         return Ok(false);
     };
-    if row
-        .as_ref()
-        .is_some_and(|r| r.entry.kind.is_dir() && r.stamp.dev != stamp.dev)
-    {
-        // What was mounted there may be away; its row tells, and whoever becomes active looks at it.
-        return Ok(false);
-    }
     if node.excluded(&path, entry.kind.is_dir()) {
         return Ok(false);
     }
