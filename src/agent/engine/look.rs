@@ -188,7 +188,7 @@ impl Engine {
 
     /// Compares with the peer where a directory can be looked at since a while: it may hold there what is not here.
     pub(super) fn look_for_strays(&mut self) -> Result<(), EngineError> {
-        let is_due = self.side.node.unseen.may_hide_strays();
+        let is_due = self.party.role == Role::Active && self.side.node.unseen.may_hide_strays();
         if !is_due || !self.scanner.is_idle() || self.commands.is_comparing() {
             return Ok(());
         }
