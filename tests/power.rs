@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::process::Command;
 
 use common::node::Side;
-use common::steps::{LONG, activate, preserved, until, wait_serve_gone};
+use common::steps::{LONG, activate, lose_index, preserved, until, wait_serve_gone};
 use world::{Held, World, cases, contents, held};
 
 /// The standby loses power, and then the active node is lost: what was acknowledged is there, and nothing is torn.
@@ -68,10 +68,7 @@ fn what_was_found_to_be_the_same_outlasts_a_power_cut() {
         assert!(until(LONG, empty), "the standby is idle");
         world.alone(Side::B);
         let (a, b) = (world.root(Side::A), world.root(Side::B));
-        for file in ["index.db", "index.db-wal", "index.db-shm"] {
-            let gone = fs::remove_file(world.pair.dir().join("b/state").join(file));
-            assert!(gone.is_ok() || file != "index.db", "an index: {gone:?}");
-        }
+        lose_index(&world.pair, Side::B);
         for dir in 0..3 {
             let copied = Command::new("cp")
                 .args(["-a", "--remove-destination", "--reflink=never", "--"])

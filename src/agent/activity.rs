@@ -39,7 +39,7 @@ pub fn open(mut side: Receiving) -> Result<Receiving, Failure> {
     let failed = |e: &dyn std::fmt::Display| failed(e, "see syncctl check");
     side.staging.drop_parts();
     let node = &mut side.node;
-    // What it does not know is known to be unknown, also to the next process.
+    // Directories of which it does not know everything are noted beside it.
     node.index_is_complete().map_err(|e| failed(&e))?;
     let history = node.epochs.history();
     if history.last().is_some_and(|e| e.node != node.name) && !node.epochs.catching_up() {

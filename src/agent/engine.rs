@@ -468,7 +468,7 @@ impl Engine {
         }
         if self.scrub.compare_due(now) {
             self.scan_all();
-            self.scrub_peer();
+            self.scrub_peer(false);
         }
         if now >= self.retry_at {
             self.retry_at = Instant::now() + RETRY;

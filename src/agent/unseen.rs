@@ -72,7 +72,13 @@ impl Unseen {
     /// Whether what the index has of `dir` may be less than what stands there.
     #[must_use]
     pub fn may_hide(&self, dir: &TreePath) -> bool {
-        self.more || self.dirs.contains_key(dir)
+        self.more || self.remembers(dir)
+    }
+
+    /// Whether `dir` is one of those.
+    #[must_use]
+    pub fn remembers(&self, dir: &TreePath) -> bool {
+        self.dirs.contains_key(dir)
     }
 
     /// The directories that are remembered, and why.

@@ -236,6 +236,14 @@ pub fn state(pair: &Pair, side: Side) -> PathBuf {
     pair.dir().join(["a", "b"][side as usize]).join("state")
 }
 
+/// A node, which runs nothing, loses its index.
+pub fn lose_index(pair: &Pair, side: Side) {
+    for suffix in ["", "-wal", "-shm"] {
+        let gone = fs::remove_file(state(pair, side).join(format!("index.db{suffix}")));
+        assert!(gone.is_ok() || !suffix.is_empty(), "an index: {gone:?}");
+    }
+}
+
 /// Directory of a node's socket and lock.
 pub fn run_dir(pair: &Pair, side: Side) -> PathBuf {
     pair.dir().join(["a", "b"][side as usize]).join("run")

@@ -2,15 +2,22 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::common::kinds::noise;
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
     Immutable, LONG, Mount, activate, ctl, deactivate, flushed_equal, has_problem, idle, in_sync,
-    is_preserved, is_root, start, state, unprivileged, until, wait_equal, wait_peer, wait_problem,
+    is_preserved, is_root, lose_index, start, unprivileged, until, wait_equal, wait_peer,
+    wait_problem,
 };
 use crate::options;
+
+/// Changes who may read what stands there.
+fn change(at: &Path, mode: u32) {
+    fs::set_permissions(at, fs::Permissions::from_mode(mode)).expect("chmod");
+}
 
 #[test]
 fn an_unreadable_file_is_a_problem_of_its_own() {
@@ -23,7 +30,7 @@ fn an_unreadable_file_is_a_problem_of_its_own() {
     fs::write(&closed, "not yet").expect("a file");
     pair.flush().expect("flush");
     fs::write(root.join("new.tmp"), "secret").expect("a file");
-    fs::set_permissions(root.join("new.tmp"), fs::Permissions::from_mode(0o0)).expect("chmod");
+    change(&root.join("new.tmp"), 0o0);
     fs::rename(root.join("new.tmp"), &closed).expect("replaced");
     fs::write(root.join("open"), "goes on").expect("a file");
     wait_problem(&mut pair, "data:closed", true);
@@ -32,7 +39,7 @@ fn an_unreadable_file_is_a_problem_of_its_own() {
         fs::read(other.join("open")).is_ok_and(|c| c == b"goes on")
     });
     assert!(came, "others wait for one unreadable file");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0o644)).expect("chmod");
+    change(&closed, 0o644);
     wait_problem(&mut pair, "data:closed", false);
     wait_equal(&pair, "data");
 }
@@ -57,7 +64,7 @@ fn what_a_new_standby_cannot_list_is_a_problem_until_it_can() {
     for dir in ["closed", "kept", "own"] {
         let text = format!("in {dir} on B alone");
         fs::write(b.join(dir).join("stray"), text).expect("a file");
-        fs::set_permissions(b.join(dir), fs::Permissions::from_mode(0o0)).expect("chmod");
+        change(&b.join(dir), 0o0);
     }
     let Some(refuses) = Immutable::new(&b.join("kept")) else {
         return;
@@ -72,7 +79,7 @@ fn what_a_new_standby_cannot_list_is_a_problem_until_it_can() {
     assert!(until(LONG, || preserved(&pair, "closed")));
     wait_problem(&mut pair, "data:own", true);
     assert!(!preserved(&pair, "kept") && !preserved(&pair, "own"));
-    fs::set_permissions(b.join("own"), fs::Permissions::from_mode(0o755)).expect("chmod");
+    change(&b.join("own"), 0o755);
     assert!(until(LONG, || preserved(&pair, "own")));
     drop(refuses);
     assert!(until(LONG, || preserved(&pair, "kept")));
@@ -100,14 +107,10 @@ fn what_a_new_index_of_the_active_node_cannot_list_stays_on_the_standby() {
             .ino()
     };
     pair.stop(Side::A);
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = fs::remove_file(state(&pair, Side::A).join(format!("index.db{suffix}")));
-    }
+    lose_index(&pair, Side::A);
     fs::remove_file(a.join("closed/gone")).expect("removed");
-    let change = |mode| {
-        fs::set_permissions(a.join("closed"), fs::Permissions::from_mode(mode)).expect("chmod");
-    };
-    change(0o0);
+    let closed = a.join("closed");
+    change(&closed, 0o0);
     let stood = inode();
     // A further process knows no more.
     for _ in 0..2 {
@@ -117,7 +120,7 @@ fn what_a_new_index_of_the_active_node_cannot_list_stays_on_the_standby() {
         pair.stop(Side::A);
     }
     start(&mut pair, Side::A);
-    change(0o755);
+    change(&closed, 0o755);
     wait_problem(&mut pair, "data:closed", false);
     wait_equal(&pair, "data");
     assert!(a.join("closed/deeper/kept").exists() && !a.join("closed/gone").exists());
@@ -132,9 +135,6 @@ fn a_comparison_says_what_it_could_not_read() {
     };
     let mut pair = in_sync(options);
     let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
-    let change = |at: &std::path::Path, mode| {
-        fs::set_permissions(at, fs::Permissions::from_mode(mode)).expect("chmod");
-    };
     fs::create_dir(a.join("dir")).expect("a directory");
     fs::write(a.join("dir/within"), "x").expect("a file");
     fs::write(a.join("closed"), "x").expect("a file");
@@ -171,9 +171,6 @@ fn no_flush_passes_over_what_cannot_be_read() {
     let (file, dir) = (root.join("closed"), root.join("dir"));
     fs::create_dir(&dir).expect("a directory");
     pair.flush().expect("flush");
-    let change = |at: &std::path::Path, mode| {
-        fs::set_permissions(at, fs::Permissions::from_mode(mode)).expect("chmod");
-    };
     fs::write(&file, "secret").expect("a file");
     change(&file, 0o0);
     wait_problem(&mut pair, "data:closed", true);
@@ -210,7 +207,7 @@ fn a_directory_that_cannot_be_listed_stays_a_problem_until_it_can() {
     pair.wait_in_sync(LONG).expect("in sync");
     pair.kill(Side::A);
     fs::write(closed.join("later"), "x").expect("a file");
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0o0)).expect("chmod");
+    change(&closed, 0o0);
     start(&mut pair, Side::A);
     wait_problem(&mut pair, "data:closed", true);
     // Longer than the first tries take.
@@ -219,7 +216,7 @@ fn a_directory_that_cannot_be_listed_stays_a_problem_until_it_can() {
         let status = pair.status().expect("a status");
         assert!(has_problem(&status, "data:closed"), "{status}");
     }
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0o755)).expect("chmod");
+    change(&closed, 0o755);
     let begun = Instant::now();
     wait_problem(&mut pair, "data:closed", false);
     assert!(

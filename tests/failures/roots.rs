@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::common::node::{Options, Pair, Side};
 use crate::common::steps::{
-    LONG, Mount, ctl, ctl_when_free, daemon_ended, flushed_equal, idle, in_sync, is_root, must,
-    preserved, start, state, until, wait_equal, wait_peer, wait_problem, well,
+    LONG, Mount, ctl, ctl_when_free, daemon_ended, flushed_equal, idle, in_sync, is_root,
+    lose_index, must, preserved, start, state, until, wait_equal, wait_peer, wait_problem, well,
 };
 use crate::common::tree;
 use crate::options;
@@ -337,9 +337,7 @@ fn a_full_comparison_asks_before_it_deletes() {
         fs::remove_file(a.join(format!("two/f{i}"))).expect("removed");
     }
     fs::write(a.join("two/f0"), "newer content").expect("a file");
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = fs::remove_file(state(&pair, Side::A).join(format!("index.db{suffix}")));
-    }
+    lose_index(&pair, Side::A);
     fs::write(b.join("stray"), "made by hand").expect("a file");
     start(&mut pair, Side::A);
     let status = wait_peer(&mut pair, "halted", "max_delete");

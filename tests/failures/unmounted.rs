@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, Mount, activate, ctl, daemon_ended, flushed_equal, idle, is_preserved, is_root, must,
-    start, state, until, wait_equal, wait_problem, wait_serve_gone, well,
+    LONG, Mount, activate, ctl, daemon_ended, flushed_equal, idle, is_preserved, is_root,
+    lose_index, must, start, until, wait_equal, wait_problem, wait_serve_gone, well,
 };
 use crate::options;
 
@@ -135,9 +135,7 @@ fn a_root_that_is_not_mounted_is_known_also_without_an_index() {
         return;
     };
     pair.stop(Side::A);
-    for file in ["index.db", "index.db-wal", "index.db-shm"] {
-        let _ = fs::remove_file(state(&pair, Side::A).join(file));
-    }
+    lose_index(&pair, Side::A);
     Device::unmount(&root);
     fs::write(root.join("below"), "never meant for anybody").expect("a file");
     let (code, text) = daemon_ended(&pair, Side::A);

@@ -4,7 +4,9 @@ use std::fs;
 
 use crate::common::kinds::noise;
 use crate::common::node::Side;
-use crate::common::steps::{LONG, activate, deactivate, edit_config, noted, signal, until, well};
+use crate::common::steps::{
+    LONG, activate, deactivate, edit_config, lose_index, noted, signal, until, well,
+};
 
 use super::stage::Stage;
 use super::trees::{attribute, fill, mixed, write, write_tail};
@@ -46,9 +48,7 @@ pub(super) fn serve_without_index(stage: &mut Stage) {
     fs::create_dir(root.join("own")).expect("a directory");
     write(&root, "own/stray", "made on B");
     write(&root, "many/stray", "made on B, too");
-    for file in ["index.db", "index.db-wal", "index.db-shm"] {
-        let _ = fs::remove_file(stage.pair.dir().join("b/state").join(file));
-    }
+    lose_index(&stage.pair, Side::B);
 }
 
 /// B lacks what A wrote last; A is down, and can be asked.

@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use crate::common::kinds::noise;
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, ctl, flushed_equal, idle, in_sync, is_preserved, json, noted, preserved, start, state,
-    until, wait_equal, well,
+    LONG, ctl, flushed_equal, idle, in_sync, is_preserved, json, lose_index, noted, preserved,
+    start, until, wait_equal, well,
 };
 use crate::common::tree;
 use crate::options;
@@ -110,9 +110,7 @@ fn a_lost_index_on_the_standby_sends_no_contents_again() {
     let mut pair = filled(100, 50_000);
     pair.stop(Side::A);
     assert!(until(LONG, || idle_status(&pair)), "syncd serve still runs");
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = fs::remove_file(state(&pair, Side::B).join(format!("index.db{suffix}")));
-    }
+    lose_index(&pair, Side::B);
     fs::write(pair.root(Side::A, "data").join("new"), "one change").expect("a file");
     start(&mut pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync");

@@ -80,14 +80,17 @@ impl Engine {
         }
     }
 
-    /// Compares both trees in the background; what differs is sent again and told in the log.
-    pub(super) fn scrub_peer(&mut self) {
+    /// Compares both trees in the background; what differs is sent again and told in the log. `false` where that is not
+    /// possible now.
+    pub(super) fn scrub_peer(&mut self, quick: bool) -> bool {
         if self.party.role != Role::Active || self.commands.is_comparing() {
-            return;
+            return false;
         }
-        if let Some(round) = self.begin_compare(false) {
-            let (replies, _) = tokio::sync::mpsc::unbounded_channel();
-            self.commands.compare(false, round, replies);
-        }
+        let Some(round) = self.begin_compare(quick) else {
+            return false;
+        };
+        let (replies, _) = tokio::sync::mpsc::unbounded_channel();
+        self.commands.compare(quick, round, replies);
+        true
     }
 }

@@ -188,13 +188,8 @@ impl Engine {
 
     /// Compares with the peer where a directory can be looked at since a while: it may hold there what is not here.
     pub(super) fn look_for_strays(&mut self) -> Result<(), EngineError> {
-        let is_due = self.party.role == Role::Active && self.side.node.unseen.may_hide_strays();
-        if !is_due || !self.scanner.is_idle() || self.commands.is_comparing() {
-            return Ok(());
-        }
-        if let Some(round) = self.begin_compare(true) {
-            let (replies, _) = tokio::sync::mpsc::unbounded_channel();
-            self.commands.compare(true, round, replies);
+        let is_due = self.side.node.unseen.may_hide_strays() && self.scanner.is_idle();
+        if is_due && self.scrub_peer(true) {
             self.side.node.unseen.looked_for_strays();
             survey::note_whether_all_was_seen(&self.side.node)?;
         }

@@ -27,13 +27,15 @@ impl Receiver {
         if !self.is_live || node.unseen.is_empty() {
             return Ok(false);
         }
-        let unseen: Vec<_> = node.unseen.dirs().map(|(dir, _)| dir.clone()).collect();
         let mut seen = false;
-        for dir in unseen.into_iter().filter(|dir| paths.contains(dir)) {
-            if let Some(cause) = hides(node, &dir)? {
-                outcome.problems.push(problem(&dir, &cause));
+        for dir in paths {
+            if !node.unseen.remembers(dir) {
+                continue;
+            }
+            if let Some(cause) = hides(node, dir)? {
+                outcome.problems.push(problem(dir, &cause));
             } else {
-                node.unseen.can_be_seen(&dir);
+                node.unseen.can_be_seen(dir);
                 node.adopted = false;
                 seen = true;
             }
