@@ -15,6 +15,8 @@ mod lacked;
 mod large;
 #[path = "resync/names.rs"]
 mod names;
+#[path = "resync/newindex.rs"]
+mod newindex;
 #[path = "resync/returned.rs"]
 mod returned;
 #[path = "resync/slow.rs"]

@@ -51,6 +51,8 @@ pub struct Commands {
     cookie: u64,
     /// What needs the peer, asked before it was met for the first time, and when.
     early: Vec<(Request, Replies, Instant)>,
+    /// Who waits for the end of this engine, to do by itself what it asked for.
+    after: Vec<Replies>,
 }
 
 /// An outcome that is a message and nothing else.
@@ -220,6 +222,16 @@ impl Commands {
             told: now,
             started: now,
         });
+    }
+
+    /// What somebody asked for can be done once this engine has ended: who asked sees that no answer comes.
+    pub fn await_end(&mut self, replies: Replies) {
+        self.after.push(replies);
+    }
+
+    /// Those who wait until both nodes stand at the same place.
+    pub fn take_resyncs(&mut self) -> Vec<Replies> {
+        self.resyncs.drain(..).map(|w| w.replies).collect()
     }
 
     /// The peer stands where this node stands, after it was brought this.

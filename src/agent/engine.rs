@@ -40,6 +40,7 @@ use super::divergence::Changed;
 use super::hints::{Carried, Hints};
 use super::links::Departed;
 use super::meeting::Party;
+use super::node::NodeError;
 use super::peer::Peer;
 use super::roots::Roots;
 use super::scan::Scanner;
@@ -149,8 +150,6 @@ pub struct Engine {
     given: bool,
     /// With which exit code and sentence replication was halted.
     refused: Option<(u8, String)>,
-    /// A passive engine ended its only session by itself.
-    over: bool,
     /// This engine is to end, and what it waits for.
     departure: Option<Departure>,
     flush_timeout: Duration,
@@ -211,7 +210,6 @@ impl Engine {
             apart: None,
             given: false,
             refused: None,
-            over: false,
             departure: None,
             flush_timeout,
         };
@@ -268,6 +266,7 @@ impl Engine {
             brought: self.brought,
             given: self.given,
             refused: self.refused,
+            waiting: self.commands.take_resyncs(),
             ended: departed,
         })
     }
@@ -305,7 +304,8 @@ impl Engine {
             if let Some(departed) = self.departed() {
                 return Ok(Some(departed));
             }
-            if self.over {
+            // A passive engine has one session, whatever ended it.
+            if self.party.role == Role::Standby && self.session.is_none() {
                 return Ok(None);
             }
         }
@@ -358,8 +358,7 @@ impl Engine {
             .filter(|_| room)
             .unwrap_or(Duration::from_secs(3600))
             .max(Duration::from_millis(1));
-        let strays = self.side.node.unseen.may_hide_strays() && self.session.is_some();
-        let retry = if self.in_doubt() > 0 || self.roots.any_held() || strays {
+        let retry = if self.in_doubt() > 0 || self.roots.any_held() {
             self.retry_at.saturating_duration_since(Instant::now())
         } else {
             Duration::from_secs(3600)
@@ -455,6 +454,7 @@ impl Engine {
         }
         if !self.scanned && self.scanner.is_idle() && !self.looks_once_more() {
             self.scanned = true;
+            self.side.node.forget_mounts().map_err(NodeError::from)?;
             if let Some(theirs) = self.met_early.take()
                 && self.session.is_some()
             {
@@ -473,7 +473,7 @@ impl Engine {
         if now >= self.retry_at {
             self.retry_at = Instant::now() + RETRY;
             self.retry();
-            self.look_for_strays()?;
+            self.look_for_strays();
         }
         self.bring_to_disk(now);
         Ok(())

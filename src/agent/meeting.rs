@@ -102,7 +102,7 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
         role: party.role,
         roots: roots.collect(),
         history: node.epochs.history().without_announced(&party.node),
-        index_fresh: node.index_fresh || node.epochs.catching_up(),
+        index_fresh: node.index_fresh || node.epochs.catching_up() || node.epochs.uncompared(),
         full: party.full,
         tombs_forgotten: node
             .store
@@ -113,6 +113,7 @@ pub fn hello(node: &Node, party: &Party) -> Hello {
         keep: party.keep,
         unclean: party.role == Role::Standby && node.is_unclean(),
         outage: node.epochs.outage(),
+        index_lost: node.index_lost(),
         lacks: node
             .store
             .lacked()
@@ -171,7 +172,8 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
         return Course::Refused(REFUSED, text);
     }
     let all = |since: Seq, ahead: &Hello, behind: &Hello| {
-        behind.index_fresh || ours.full || theirs.full || since < ahead.tombs_forgotten
+        let unknown = behind.index_fresh || ahead.index_lost;
+        unknown || ours.full || theirs.full || since < ahead.tombs_forgotten
     };
     match verdict(&ours.history, &theirs.history) {
         Verdict::Blank if ours.role == Role::Active => Course::Send {
@@ -232,9 +234,8 @@ pub fn judge(ours: &Hello, theirs: &Hello, party: &Party) -> Course {
                 }
             } else if theirs.role == Role::Active {
                 Course::Receive { since }
-            } else if ours.unclean != theirs.unclean {
-                // One of them may hold newer data after all, and looks.
-                if ours.unclean {
+            } else if may_hold_more(ours) != may_hold_more(theirs) {
+                if may_hold_more(ours) {
                     Course::Send {
                         since,
                         full: all(since, ours, theirs),
@@ -272,11 +273,18 @@ pub fn gave_up(ours: &Hello, theirs: &Hello) -> bool {
     )
 }
 
-/// Whether a side that stands behind made all that the other side is ahead of it: its host lost power, and its index with
-/// it the last numbers, while its disk may hold newer data than it ever sent.
+/// Whether a side whose numbers say nothing newer may hold newer data after all, and looks: it ended without order while it
+/// was active, or its own changes were the last ones and it lost their numbers with its index.
+fn may_hold_more(side: &Hello) -> bool {
+    let made_the_last = || side.history.last().is_some_and(|e| e.node == side.node);
+    side.unclean || side.index_lost && made_the_last()
+}
+
+/// Whether a side that stands behind made all that the other side is ahead of it: with the power of its host, or with its
+/// index, it lost the last numbers, while its disk may hold newer data than it ever sent.
 fn forgot_numbers(behind: &Hello, ahead: &Hello) -> bool {
     let own = behind.history.last();
-    behind.outage
+    (behind.outage || behind.index_lost)
         && ahead.role != Role::Active
         && own == ahead.history.last()
         && own.is_some_and(|e| e.node == behind.node)

@@ -27,6 +27,7 @@ pub mod links;
 pub mod meeting;
 pub mod merge;
 pub mod metrics;
+pub mod mounts;
 pub mod node;
 pub mod once;
 pub mod owner;

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::mounts::{self, Mounts};
 use super::rooting;
 use super::unseen::Unseen;
 use crate::decide::filter::Filter;
@@ -19,7 +20,7 @@ use crate::index::store::{Store, StoreError};
 use crate::model::entry::{Stamp, Timestamp};
 use crate::model::path::{RootId, TreePath};
 use crate::sys::clock;
-use crate::sys::tree::{Root, RootError};
+use crate::sys::tree::{Root, RootError, Seen};
 use crate::wire::control::Status;
 
 /// Directories the agent keeps inside a root's private directory.
@@ -44,6 +45,8 @@ pub struct RootSpec {
 
 /// Number in the index: since when the peer has been silent ([`Node::peer_silent_since`]), 0 where it is not.
 const SILENT_SINCE: &str = "silent_since_ms";
+/// Number in the index: not everything could be looked at.
+pub(super) const UNSEEN: &str = "unseen";
 /// Number in the index: 1 once the index stood for the tree.
 const COMPLETE: &str = "complete";
 
@@ -104,6 +107,8 @@ pub struct Node {
     pub index_fresh: bool,
     /// What the index may not know of the tree.
     pub unseen: Unseen,
+    /// What is not mounted in the roots and no new index knows.
+    pub mounts: Mounts,
     /// This process filled a new index with what stands in the tree.
     pub adopted: bool,
     /// The epoch history.
@@ -122,6 +127,8 @@ pub struct Node {
     pub lost_split_brain: bool,
     /// The peer of this session lost power while it was active and is back with what its disk held.
     pub peer_outage: bool,
+    /// The peer of this session lost its index, and may not know what it never had.
+    pub peer_index_lost: bool,
 }
 
 /// Seconds after which what was written is on the disk, whoever synced it or not: the kernel begins after 30 s, and may have
@@ -180,6 +187,11 @@ impl Node {
                 journal.reset()?;
             }
         }
+        let mounts = if index_fresh || store.number(UNSEEN)? != 0 {
+            Mounts::away(&roots, &epochs)
+        } else {
+            Mounts::default()
+        };
         let mut node = Self {
             name: name.to_owned(),
             state_dir: state_dir.to_owned(),
@@ -187,6 +199,7 @@ impl Node {
             store,
             index_fresh,
             unseen: Unseen::default(),
+            mounts,
             adopted: false,
             epochs,
             journal,
@@ -195,6 +208,7 @@ impl Node {
             has_tail: false,
             lost_split_brain: false,
             peer_outage: false,
+            peer_index_lost: false,
             refused: BTreeSet::new(),
         };
         if node.epochs.outage() {
@@ -288,6 +302,14 @@ impl Node {
         Ok(Some(self.store.number(SILENT_SINCE)?).filter(|ms| *ms > 0))
     }
 
+    /// Whether the index was lost, and the tree has not been compared with the peer's since: numbers do not tell what this
+    /// node has then.
+    #[must_use]
+    pub fn index_lost(&self) -> bool {
+        let known = !self.epochs.history().is_empty();
+        known && self.index_fresh || self.epochs.uncompared()
+    }
+
     /// Notes since when it has been silent; a peer that is met is not.
     ///
     /// # Errors
@@ -363,6 +385,36 @@ impl Node {
             return !path.path.is_root() && path.path.as_bytes() != only.as_slice();
         }
         r.filter.excluded(&path.path, is_dir)
+    }
+
+    /// Whether a path is in a directory whose file system is away, which a new index does not know.
+    pub fn hides(&mut self, path: &TreePath) -> bool {
+        if self.mounts.is_empty() {
+            return false;
+        }
+        let r = self.roots.get(usize::from(path.root.0));
+        r.is_some_and(|r| self.mounts.hide(r, path))
+    }
+
+    /// Notes that a file system is mounted at `path`, where one is.
+    ///
+    /// # Errors
+    /// [`EpochsError::Io`] where that cannot be noted.
+    pub fn note_mount(&mut self, path: &TreePath, seen: &Seen) -> Result<(), EpochsError> {
+        match self.roots.get(usize::from(path.root.0)) {
+            Some(r) if mounts::is_mount(r, seen) => {
+                self.epochs.note_mount(&r.root.name, &path.path)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything was looked at: what is not mounted any more is forgotten, unless that was never approved.
+    ///
+    /// # Errors
+    /// [`EpochsError::Io`] where that cannot be noted.
+    pub fn forget_mounts(&mut self) -> Result<(), EpochsError> {
+        mounts::note_what_is_left(&self.roots, &self.mounts, &mut self.epochs)
     }
 
     /// A path for people: `root:path`, escaped.

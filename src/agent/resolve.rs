@@ -17,6 +17,7 @@ pub use self::files::settle_large;
 use self::guard::Stopped;
 use super::content::INLINE_MAX;
 use super::links::{Departed, Written, changed_names, other_names, relink, stands};
+use super::mounts::AWAY;
 use super::node::Node;
 use crate::decide::guard::Guard;
 use crate::index::epochs::EpochsError;
@@ -198,6 +199,10 @@ impl<'a> Resolver<'a> {
 
     /// What stands at a path; `None` where it is not to be looked at.
     fn look(&mut self, path: TreePath) -> Option<Looked> {
+        if self.node.hides(&path) {
+            self.out.problems.push((path, "look at", AWAY.into()));
+            return None;
+        }
         let r = self.node.root(path.root)?;
         if path.path.is_root() && r.root.only.is_some() {
             return None;
@@ -258,6 +263,7 @@ impl<'a> Resolver<'a> {
         {
             return Ok(());
         }
+        self.node.note_mount(path, seen)?;
         let forced = self.force.contains_key(path);
         if !forced
             && row.as_ref().is_some_and(|r| {

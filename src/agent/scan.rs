@@ -7,6 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::mounts::AWAY;
 use super::node::Node;
 use crate::index::store::{NodeId, Row, StoreError};
 use crate::model::path::{Escaped, MAX_PATH, PathError, TreePath};
@@ -39,6 +40,8 @@ pub struct Found {
     pub too_deep: Vec<(TreePath, String)>,
     /// Directories that were listed completely, or are gone.
     pub listed: Vec<TreePath>,
+    /// Directories on which a file system is mounted, and that do not differ.
+    pub mounts: Vec<(TreePath, Seen)>,
     /// Names that were compared.
     pub seen: u64,
 }
@@ -201,6 +204,7 @@ impl Scanner {
             last: Vec::new(),
             done: false,
         };
+        let dev = root.identity().map_or(0, |(dev, _)| dev);
         let mut ahead = rows.next(node)?;
         let mut too_long = None;
         for name in names {
@@ -224,12 +228,19 @@ impl Scanner {
                 Err(_) => continue,
             };
             let (path, row) = (TreePath::new(dir.root, path), here.map(|(_, row)| row));
+            if node.hides(&path) {
+                found.unreadable.push((path, AWAY.into()));
+                continue;
+            }
             let seen = match look_at(fd.as_fd(), &name) {
                 Ok(Look::There(seen))
                     if row
                         .as_ref()
                         .is_some_and(|r| r.knows(&seen.stamp, seen.entry.mtime)) =>
                 {
+                    if seen.entry.kind.is_dir() && seen.stamp.dev != dev {
+                        found.mounts.push((path, *seen));
+                    }
                     continue;
                 }
                 Ok(Look::There(seen)) => Some(*seen),

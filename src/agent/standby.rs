@@ -20,7 +20,7 @@ use self::takeover::handed_over;
 use super::apply::Receiving;
 use super::board::Board;
 use super::divergence::{Changed, differences};
-use super::engine::{Engine, Event, Parts, Ran};
+use super::engine::{Engine, Event, Parts, Ran, Replies};
 use super::hints::Hints;
 use super::meeting::{Course, DIVERGED, Party, diverged, gave_up, hello, judge};
 use super::node::Node;
@@ -100,6 +100,8 @@ pub struct Standby<'a> {
     pub looked_over: bool,
     /// When this node last stood where its peer stood, in milliseconds of this host's clock.
     in_step: Option<u64>,
+    /// Who waits for the end of a catch-up.
+    waiting: Vec<Replies>,
     /// Told how far it is.
     pub progress: &'a mut dyn FnMut(&Progress),
 }
@@ -127,6 +129,7 @@ impl<'a> Standby<'a> {
             drift: Vec::new(),
             looked_over: false,
             in_step: None,
+            waiting: Vec::new(),
             progress,
         }
     }
@@ -162,6 +165,7 @@ impl<'a> Standby<'a> {
                     self.survey(&mut side.node)?;
                     side.node.lost_split_brain = gave_up(&ours, &theirs);
                     side.node.peer_outage = theirs.outage;
+                    side.node.peer_index_lost = theirs.index_lost;
                     let (back, end, next) = self.follow(side, &peer, since, (&ours, &theirs))?;
                     side = back;
                     if let Some(next) = next {
@@ -212,7 +216,7 @@ impl<'a> Standby<'a> {
         ours: &Hello,
         theirs: &Hello,
     ) -> Result<(End, Option<Peer>), Failure> {
-        let (mut caught_up, mut waiting) = (false, Vec::new());
+        let mut caught_up = false;
         receiver.report.direction = "receive".into();
         receiver.report.verdict = format!(
             "{} holds newer or equal data (sequence {}, here {})",
@@ -307,7 +311,7 @@ impl<'a> Standby<'a> {
                             let inactive = receiver.side.node.epochs.set_active(false);
                             inactive.map_err(|e| failed(e, "see syncctl check"))?;
                             self.in_sync();
-                            for replies in waiting.drain(..) {
+                            for replies in std::mem::take(&mut self.waiting) {
                                 let _ = mpsc::UnboundedSender::send(
                                     &replies,
                                     self.answer(
@@ -344,7 +348,7 @@ impl<'a> Standby<'a> {
                         dry_run: false,
                     },
                     replies,
-                ) if !caught_up => waiting.push(replies),
+                ) if !caught_up => self.waiting.push(replies),
                 Event::Command(request, replies) => {
                     let _ = replies.send(self.answer(&request, caught_up));
                 }
@@ -463,9 +467,10 @@ impl<'a> Standby<'a> {
         engine
             .take_over(peer, ours, theirs, !self.dialled)
             .map_err(|e| failed(e, "see syncctl check"))?;
-        engine
-            .run(self.events, &self.rt)
-            .map_err(|fallen| failed(fallen.error, "see syncctl check"))
+        let ran = engine.run(self.events, &self.rt);
+        let mut ran = ran.map_err(|fallen| failed(fallen.error, "see syncctl check"))?;
+        self.waiting.append(&mut ran.waiting);
+        Ok(ran)
     }
 }
 

@@ -4,16 +4,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::drift;
-use super::node::Node;
+use super::node::{Node, UNSEEN};
 use super::scan::{Differs, Found, Scanner};
 use crate::index::store::{Row, StoreError};
 use crate::model::entry::{Entry, Stamp, Xattr};
 use crate::model::path::{RelPath, TreePath};
 use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Look, Seen, look_at};
-
-/// Number in the index: not everything could be looked at.
-const UNSEEN: &str = "unseen";
 
 /// Fills a new index with what stands in the tree, whatever an earlier process, or one before a power cut, left in it. The rows
 /// count as found here (sequence number 0): what differs from the active node's is preserved before it is replaced. What

@@ -20,6 +20,8 @@ pub struct Unseen {
     more: bool,
     /// Some could be looked at since.
     strays: bool,
+    /// The peer was asked what it has, and has not answered.
+    asked: bool,
 }
 
 impl Unseen {
@@ -39,7 +41,10 @@ impl Unseen {
 
     /// Everything in `dir` was looked at, and what was found there is on its way into the index.
     pub fn saw(&mut self, dir: &TreePath) {
-        self.strays |= self.dirs.remove(dir).is_some();
+        if self.dirs.remove(dir).is_some() {
+            self.strays = true;
+            self.asked = false;
+        }
     }
 
     /// An earlier process could not look at everything.
@@ -54,6 +59,18 @@ impl Unseen {
     }
 
     /// The peer is asked what it has.
+    pub fn ask(&mut self) {
+        self.asked = true;
+    }
+
+    /// The peer told what it has; whether that was all there was to ask.
+    pub fn answered(&mut self) -> bool {
+        let all = std::mem::take(&mut self.asked);
+        self.strays &= !all;
+        all
+    }
+
+    /// Both sides were compared.
     pub fn looked_for_strays(&mut self) {
         self.strays = false;
     }
@@ -105,7 +122,13 @@ mod tests {
         assert!(!unseen.may_hide_strays());
         unseen.saw(&at("d"));
         assert!(unseen.is_empty() && unseen.may_hide_strays());
-        unseen.looked_for_strays();
+        // What can be seen only while the peer answers is not in its answer.
+        unseen.ask();
+        unseen.note(at("d"), "closed".into());
+        unseen.saw(&at("d"));
+        assert!(!unseen.answered() && unseen.may_hide_strays());
+        unseen.ask();
+        assert!(unseen.answered() && !unseen.may_hide_strays());
         unseen.note(at("d"), "closed".into());
         unseen.can_be_seen(&at("e"));
         unseen.can_be_seen(&at("d"));

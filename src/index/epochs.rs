@@ -5,7 +5,7 @@
 //! never given twice. Every change is written to a temporary file, synced and
 //! renamed; a torn file is never seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,9 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::decide::root_dir::Birth;
 use crate::model::epoch::{History, Seq};
+use crate::model::path::RelPath;
 
 /// Sequence numbers reserved at a time.
 const RESERVE: Seq = 1 << 20;
+/// Most mounts in one root that are noted.
+const MAX_MOUNTS: usize = 1000;
 /// Version of the file's format.
 const VERSION: u32 = 1;
 /// Name of the file in the state directory.
@@ -54,12 +57,18 @@ struct Document {
     /// The host lost power while the node was active, and the peer has not been brought to what the disk held since.
     #[serde(default)]
     outage: bool,
+    /// The node became active with an index that was never compared with the peer's, and was not since.
+    #[serde(default)]
+    uncompared: bool,
     /// Records of the redo journal up to this number are never done again.
     #[serde(default)]
     passed: u64,
     /// The directories that the history is about, by the names of their roots.
     #[serde(default)]
     roots: BTreeMap<String, Birth>,
+    /// Paths on which file systems were mounted when the tree was looked at last, by the names of their roots.
+    #[serde(default)]
+    mounts: BTreeMap<String, BTreeSet<Vec<u8>>>,
     history: History,
 }
 
@@ -97,8 +106,10 @@ impl Epochs {
                 reserved: 0,
                 catching_up: false,
                 outage: false,
+                uncompared: false,
                 passed: 0,
                 roots: BTreeMap::new(),
+                mounts: BTreeMap::new(),
                 history: History::default(),
             },
             Err(e) => return Err(EpochsError::Io("read", path, e)),
@@ -157,6 +168,23 @@ impl Epochs {
     pub fn set_outage(&mut self, on: bool) -> Result<(), EpochsError> {
         let mut doc = self.doc.clone();
         doc.outage = on;
+        self.write_if_changed(doc)
+    }
+
+    /// Whether the node became active after its index was lost, and its tree has not been compared with the peer's since: it
+    /// may lack some of what its history says, and hold what no number tells.
+    #[must_use]
+    pub fn uncompared(&self) -> bool {
+        self.doc.uncompared
+    }
+
+    /// Notes durably that the node became active with an index that was lost, or that both trees were compared.
+    ///
+    /// # Errors
+    /// [`EpochsError::Io`] where the file cannot be written.
+    pub fn set_uncompared(&mut self, on: bool) -> Result<(), EpochsError> {
+        let mut doc = self.doc.clone();
+        doc.uncompared = on;
         self.write_if_changed(doc)
     }
 
@@ -225,6 +253,7 @@ impl Epochs {
         doc.catching_up = false;
         doc.active = false;
         doc.outage = false;
+        doc.uncompared = false;
         self.due = Due::Epoch;
         self.write_if_changed(doc)
     }
@@ -260,6 +289,38 @@ impl Epochs {
     #[must_use]
     pub fn root(&self, name: &str) -> Option<Birth> {
         self.doc.roots.get(name).copied()
+    }
+
+    /// The paths in a root on which file systems were mounted when it was last noted; also where the index was lost.
+    pub fn mounts(&self, name: &str) -> impl Iterator<Item = RelPath> + use<'_> {
+        let paths = self.doc.mounts.get(name).into_iter().flatten();
+        paths.filter_map(|path| RelPath::parse(path).ok())
+    }
+
+    /// Notes durably that a file system is mounted on a path of a root; beyond [`MAX_MOUNTS`] of them none is noted.
+    ///
+    /// # Errors
+    /// [`EpochsError::Io`] where the file cannot be written.
+    pub fn note_mount(&mut self, name: &str, path: &RelPath) -> Result<(), EpochsError> {
+        let known = self.doc.mounts.get(name);
+        if known.is_some_and(|paths| paths.contains(path.as_bytes()) || paths.len() >= MAX_MOUNTS) {
+            return Ok(());
+        }
+        let mut doc = self.doc.clone();
+        let paths = doc.mounts.entry(name.to_owned()).or_default();
+        paths.insert(path.as_bytes().to_vec());
+        self.write(doc)
+    }
+
+    /// Notes durably that file systems are mounted on these paths of a root alone.
+    ///
+    /// # Errors
+    /// [`EpochsError::Io`] where the file cannot be written.
+    pub fn set_mounts(&mut self, name: &str, paths: &[RelPath]) -> Result<(), EpochsError> {
+        let mut doc = self.doc.clone();
+        let paths = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+        doc.mounts.insert(name.to_owned(), paths);
+        self.write_if_changed(doc)
     }
 
     /// Notes durably which directories these roots are; what is known of others stays, since a root that is taken out of the

@@ -75,6 +75,9 @@ pub struct Hello {
     /// Its host lost power while it was active, so that its disk may be behind what it sent; the receiver of this has not
     /// been brought to what the disk held since.
     pub outage: bool,
+    /// Its index was lost, and its tree has not been compared with the receiver's since: it may lack some of what its history
+    /// says, and hold changes that no number tells.
+    pub index_lost: bool,
     /// What it lacks although its history says otherwise: those operations could not be done.
     #[serde(deserialize_with = "list::<_, _, MAX_LACKED>")]
     pub lacks: Vec<Lacked>,

@@ -277,3 +277,64 @@ fn a_root_that_was_made_anew_on_the_standby_is_filled_again() {
     pair.wait_in_sync(LONG).expect("in sync");
     flushed_equal(&pair, "data");
 }
+
+/// A directory inside a root whose file system is away looks empty, and a new index knows nothing else; then somebody says
+/// that what was on it is not wanted any more.
+#[test]
+fn a_mount_inside_a_root_is_known_also_without_an_index() {
+    if !is_root("a mount inside a root") {
+        return;
+    }
+    // As the index was lost before the node was active, or while it was looking over its files to become active.
+    for prepares in [false, true] {
+        let mut pair = idle(options!());
+        let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+        fs::create_dir_all(a.join("d/inner")).expect("directories");
+        fs::write(a.join("beside"), "content").expect("a file");
+        let disk = Device::new(&pair, &a.join("d/inner"));
+        disk.mount(&a.join("d/inner"));
+        for name in FILES {
+            let at = a.join("d/inner").join(name);
+            fs::create_dir_all(at.parent().expect("a directory")).expect("directories");
+            fs::write(at, name).expect("a file");
+        }
+        start(&mut pair, Side::A);
+        pair.wait_in_sync(LONG).expect("in sync");
+        flushed_equal(&pair, "data");
+        pair.kill(Side::A);
+        wait_serve_gone(&pair, Side::B);
+        Device::unmount(&a.join("d/inner"));
+        lose_index(&pair, Side::A);
+        if prepares {
+            // Whom it asks first stands where it stood, and lets it go on.
+            well(&pair, Side::A, &["resync"]);
+        }
+        // What a service writes below a mount point that is bare is not what the other node is to have.
+        fs::write(a.join("d/inner/f"), "below the mount point").expect("a file");
+        for _ in 0..2 {
+            start(&mut pair, Side::A);
+            wait_problem(&mut pair, "data:d/inner", true);
+            fs::write(a.join("beside"), "changed").expect("a file");
+            let came = until(LONG, || {
+                fs::read_to_string(b.join("beside")).is_ok_and(|text| text == "changed")
+            });
+            assert!(came, "the rest goes on");
+            for name in FILES {
+                let stands = fs::read_to_string(b.join("d/inner").join(name));
+                assert_eq!(stands.ok().as_deref(), Some(name));
+            }
+            pair.kill(Side::A);
+            wait_serve_gone(&pair, Side::B);
+        }
+        start(&mut pair, Side::A);
+        if prepares {
+            disk.mount(&a.join("d/inner"));
+        } else {
+            wait_problem(&mut pair, "data:d/inner", true);
+            well(&pair, Side::A, &["approve", "data"]);
+        }
+        wait_problem(&mut pair, "data:d/inner", false);
+        wait_equal(&pair, "data");
+        assert_eq!(b.join("d/inner/d/g").exists(), prepares);
+    }
+}

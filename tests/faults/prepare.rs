@@ -35,7 +35,9 @@ pub(super) fn serve_first(stage: &mut Stage) {
 
 pub(super) fn daemon_first(stage: &mut Stage) {
     fill(&stage.pair.root(Side::A, "data"));
-    write(&stage.pair.root(Side::B, "data"), "both", "a stranger");
+    let there = stage.pair.root(Side::B, "data");
+    write(&there, "both", "a stranger");
+    write(&there, "stray", "on B alone");
 }
 
 /// Both hold the same, but for what somebody did on B, which has lost its index: an attribute of a file, and files of its own.

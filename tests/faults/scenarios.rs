@@ -87,7 +87,10 @@ const PLAIN: Scenario = Scenario {
     grows: None,
 };
 
-const STRANGER: &[(Side, &str, &str)] = &[(Side::B, "both", "a stranger")];
+const STRANGER: &[(Side, &str, &str)] = &[
+    (Side::B, "both", "a stranger"),
+    (Side::B, "stray", "on B alone"),
+];
 const TAIL: &[(Side, &str, &str)] = &[
     (Side::A, "of A", "made on A alone"),
     (Side::A, "d/deep", "apart osm1"),
@@ -99,6 +102,20 @@ const FIRST_ON_ACTIVE: Scenario = Scenario {
     keeps: STRANGER,
     target: Target::Daemon,
     prepare: daemon_first,
+    ..PLAIN
+};
+
+const BATCH_ON_STANDBY: Scenario = Scenario {
+    name: "batch-on-standby",
+    change: mixed,
+    ..PLAIN
+};
+
+const BATCH_ON_ACTIVE: Scenario = Scenario {
+    name: "batch-on-active",
+    target: Target::Daemon,
+    prepare: daemon_in_sync,
+    change: mixed,
     ..PLAIN
 };
 
@@ -247,16 +264,19 @@ fn attributes_that_cannot_be_read_at_first_are_read_once_more() {
     try_one(&INDEX_LOST, "EINTR:1:openat file data/d/deep");
 }
 
+/// A name that could not be looked at when the index was made, and could be a moment later, had its directory count as one of
+/// which not everything is known for as long as the process lived: what only the peer had in it stayed there.
+#[test]
+fn what_the_peer_alone_has_goes_once_everything_can_be_looked_at() {
+    let points = (1..5).map(|time| format!("EIO:{time}:statx file data/mode"));
+    try_some(&FIRST_ON_ACTIVE, &points.collect::<Vec<_>>());
+}
+
 /// Nobody was told, and nobody looked again.
 #[test]
 fn a_directory_that_cannot_be_opened_gets_its_time_later() {
-    let scenario = Scenario {
-        name: "batch-on-standby",
-        change: mixed,
-        ..PLAIN
-    };
     let points = (3..5).map(|time| format!("EIO:{time}:openat2 file data/many"));
-    try_some(&scenario, &points.collect::<Vec<_>>());
+    try_some(&BATCH_ON_STANDBY, &points.collect::<Vec<_>>());
 }
 
 /// What is left stands in no index but the receiver's, so nobody would ever have deleted it.
@@ -283,26 +303,14 @@ fn the_time_of_a_directory_that_could_not_be_set_comes_with_the_next_resync() {
 /// Its attributes were set and its mode was not, which passed for an edit when it was tried again.
 #[test]
 fn metadata_that_were_set_in_part_are_no_edit() {
-    let scenario = Scenario {
-        name: "batch-on-standby",
-        change: mixed,
-        ..PLAIN
-    };
-    try_one(&scenario, "EIO:1:fchmodat file data/mode");
+    try_one(&BATCH_ON_STANDBY, "EIO:1:fchmodat file data/mode");
 }
 
 /// A file changed under one of its names; whether the other one stands could not be told, which was taken for no.
 #[test]
 fn a_name_that_cannot_be_looked_at_is_not_passed_over() {
-    let scenario = Scenario {
-        name: "batch-on-active",
-        target: Target::Daemon,
-        prepare: daemon_in_sync,
-        change: mixed,
-        ..PLAIN
-    };
     let points = (1..5).map(|time| format!("EIO:{time}:openat file data"));
-    try_some(&scenario, &points.collect::<Vec<_>>());
+    try_some(&BATCH_ON_ACTIVE, &points.collect::<Vec<_>>());
 }
 
 #[test]
@@ -328,22 +336,12 @@ fn index_lost() {
 
 #[test]
 fn batch_on_standby() {
-    try_points(&Scenario {
-        name: "batch-on-standby",
-        change: mixed,
-        ..PLAIN
-    });
+    try_points(&BATCH_ON_STANDBY);
 }
 
 #[test]
 fn batch_on_active() {
-    try_points(&Scenario {
-        name: "batch-on-active",
-        target: Target::Daemon,
-        prepare: daemon_in_sync,
-        change: mixed,
-        ..PLAIN
-    });
+    try_points(&BATCH_ON_ACTIVE);
 }
 
 #[test]

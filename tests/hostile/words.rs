@@ -106,6 +106,7 @@ pub(super) fn hello(history: History) -> Hello {
         keep: Keep::Undecided,
         unclean: false,
         outage: false,
+        index_lost: false,
         lacks: Vec::new(),
     }
 }

@@ -2,8 +2,12 @@
 
 use std::fs;
 
+use crate::common::kinds::noise;
 use crate::common::node::Side;
-use crate::common::steps::{LONG, ctl, flushed_equal, in_sync, until, wait_serve_gone};
+use crate::common::steps::{
+    LONG, ctl, edit_config, flushed_equal, idle, in_sync, start, until, wait_serve_gone,
+};
+use crate::common::tree;
 use crate::options;
 
 #[test]
@@ -57,6 +61,53 @@ fn two_that_call_each_other_meet() {
         for (code, text) in &said {
             assert_eq!(*code, 0, "round {round}: {text}");
         }
+    }
+}
+
+/// The node that sends, with nobody active, is asked for a resync as well: it goes on with what it does.
+#[test]
+fn a_resync_under_way_is_asked_for_on_the_other_node_as_well() {
+    let mut pair = idle(options!());
+    edit_config(&pair, |text| {
+        text.replace("[sync]", "[sync]\nbandwidth_limit = \"4MiB/s\"")
+    });
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    for (round, asked) in [
+        &["resync"][..],
+        &["resync", "--full"],
+        &["resync", "--dry-run"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        pair.cut().expect("cut");
+        fs::write(a.join("large"), noise(8 << 20, round as u64)).expect("a file");
+        pair.wait_status(LONG, "noting it", |s| {
+            s["peer"]["state"] == "unreachable" && s["pending"]["paths"].as_u64() >= Some(1)
+        })
+        .expect("noted");
+        pair.stop(Side::A);
+        pair.restore().expect("mended");
+        wait_serve_gone(&pair, Side::B);
+        let said = std::thread::scope(|s| {
+            let pair = &pair;
+            let first = s.spawn(move || ctl(pair, Side::B, &["resync"]));
+            let sends = until(LONG, || {
+                pair.status_of(Side::A)
+                    .is_ok_and(|s| s["peer"]["state"] == "catching-up")
+            });
+            assert!(sends, "{:?}", pair.status_of(Side::A));
+            let second = ctl(pair, Side::A, asked);
+            [first.join().expect("no panic"), second]
+        });
+        for (code, text) in &said {
+            assert_eq!(*code, 0, "{asked:?}: {text}");
+        }
+        tree::assert_equal(&a, &b);
+        start(&mut pair, Side::A);
+        pair.wait_in_sync(LONG).expect("in sync");
     }
 }
 

@@ -247,7 +247,6 @@ impl Engine {
         }
         self.board.failed(text.clone());
         self.link_down(&text);
-        self.over = true;
     }
 
     /// A path the peer asked for and this node cannot read: a problem until it can.

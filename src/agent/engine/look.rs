@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::{Engine, EngineError, PIECE};
-use crate::agent::node::NodeRoot;
+use crate::agent::node::{NodeError, NodeRoot};
 use crate::agent::resolve::Resolver;
 use crate::agent::resolve::guard::{Stopped, judge};
 use crate::agent::roots::Fitness;
@@ -70,9 +70,10 @@ impl Engine {
         self.hints.pending().0 > 0
     }
 
-    /// Paths that are to be looked at again without another event.
+    /// Paths that are to be looked at again without another event, and one for those that the peer alone may have.
     pub(super) fn in_doubt(&self) -> usize {
-        self.again.waiting() + self.unlisted.waiting() + self.growth.doubted()
+        let strays = usize::from(self.side.node.unseen.may_hide_strays());
+        self.again.waiting() + self.unlisted.waiting() + self.growth.doubted() + strays
     }
 
     /// How long a file is, as the index has it.
@@ -111,7 +112,8 @@ impl Engine {
         let ids: Vec<_> = roots.map(|r| (r.root.id, r.root.name.clone())).collect();
         let mut approved = Vec::new();
         for (id, name) in ids {
-            let withheld = self.withheld.allow(id);
+            // Paths that were hidden are tried again.
+            let withheld = self.withheld.allow(id) | self.side.node.mounts.approve(id);
             if self.roots.approve(id) {
                 self.guard.approve(id);
                 approved.push(name);
@@ -130,6 +132,10 @@ impl Engine {
     pub(super) fn scan(&mut self) -> Result<(), EngineError> {
         let found = self.scanner.step(&mut self.side.node)?;
         self.look_behind(&found)?;
+        for (path, seen) in &found.mounts {
+            let noted = self.side.node.note_mount(path, seen);
+            noted.map_err(NodeError::from)?;
+        }
         for (path, cause) in found.unreadable {
             self.board
                 .problem(&self.side.node.show(&path), "read", &cause);
@@ -186,13 +192,31 @@ impl Engine {
         Ok(survey::note_whether_all_was_seen(node)?)
     }
 
+    /// A name that could not be looked at can be: so can, most likely, all of its directory.
+    fn look_beside(&mut self, path: &TreePath, since: u64) {
+        let Some(parent) = path.path.parent() else {
+            return;
+        };
+        let dir = TreePath::new(path.root, parent);
+        if self.side.node.unseen.remembers(&dir) {
+            self.scan_later(dir, since);
+        }
+    }
+
     /// Compares with the peer where a directory can be looked at since a while: it may hold there what is not here.
-    pub(super) fn look_for_strays(&mut self) -> Result<(), EngineError> {
+    pub(super) fn look_for_strays(&mut self) {
         let is_due = self.side.node.unseen.may_hide_strays() && self.scanner.is_idle();
         if is_due && self.scrub_peer(true) {
-            self.side.node.unseen.looked_for_strays();
+            self.side.node.unseen.ask();
+        }
+    }
+
+    /// The peer told everything that differs.
+    pub(super) fn compared(&mut self, paths: u64) -> Result<(), EngineError> {
+        if self.side.node.unseen.answered() {
             survey::note_whether_all_was_seen(&self.side.node)?;
         }
+        self.commands.compared(paths);
         Ok(())
     }
 
@@ -264,6 +288,9 @@ impl Engine {
             if self.board.has_problems() {
                 let shown = self.side.node.show(path);
                 self.board.solved(&shown);
+            }
+            if self.again.since(path).is_some() {
+                self.look_beside(path, since);
             }
             if !self.force.is_empty() && self.force.remove(path).is_some() {
                 self.side.node.store.settle_debt(path)?;

@@ -284,12 +284,10 @@ impl Engine {
         self.refused = None;
         self.withheld.close();
         self.side.node.store.forget_tombs(head)?;
-        // The peer holds what this node's disk held after a power cut.
-        self.side
-            .node
-            .epochs
-            .set_outage(false)
-            .map_err(NodeError::from)?;
+        // The peer holds what this node's disk held after a power cut, or without its index.
+        let epochs = &mut self.side.node.epochs;
+        epochs.set_outage(false).map_err(NodeError::from)?;
+        epochs.set_uncompared(false).map_err(NodeError::from)?;
         if self.party.role == Role::Standby
             && let Some(s) = &self.session
         {

@@ -81,7 +81,7 @@ impl Engine {
             Message::Differences { paths } if self.commands.is_comparing() => {
                 self.differences(paths);
             }
-            Message::Compared { paths } => self.commands.compared(paths),
+            Message::Compared { paths } => self.compared(paths)?,
             other => self.out_of_place(&other.kind()),
         }
         // What it led to may have ended the session.

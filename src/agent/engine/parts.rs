@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::Ended;
+use super::{Ended, Replies};
 use crate::agent::apply::{ApplyError, Receiving};
 use crate::agent::board::Board;
 use crate::agent::bulk;
@@ -53,6 +53,8 @@ pub struct Ran {
     pub given: bool,
     /// With which exit code and sentence replication was halted.
     pub refused: Option<(u8, String)>,
+    /// Who waits until both nodes stand at the same place.
+    pub waiting: Vec<Replies>,
     /// How it ended where it was asked to.
     pub ended: Option<Ended>,
 }

@@ -53,7 +53,9 @@ impl Engine {
             let sent = !scanning && behind == 0 && self.force.is_empty() && !lacks_trees;
             // What could not be looked at may have changed as well.
             let seen = self.again.waiting() + self.unlisted.waiting() == 0;
-            let quiet = there && sent && seen;
+            // What the peer alone has is no change of this node's, for which a failover would wait.
+            let equal = self.departure.is_some() || !self.side.node.unseen.may_hide_strays();
+            let quiet = there && sent && seen && equal;
             self.commands.check_flush(quiet, first);
         }
         self.commands.expire(&self.unreachable, live);

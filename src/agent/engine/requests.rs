@@ -51,6 +51,9 @@ impl Engine {
             Request::Pause | Request::Resume => {
                 self.pause(matches!(request, Request::Pause), &replies)
             }
+            Request::Resync { .. } if self.party.role == Role::Standby => {
+                self.resync_under_way(&request, replies);
+            }
             Request::Resync {
                 full,
                 checksum,
@@ -122,6 +125,24 @@ impl Engine {
         } else {
             let _ = self.down.send(());
         }
+    }
+
+    /// A node that is not active and has a session is doing what a resync does, unless more than that is asked for.
+    fn resync_under_way(&mut self, request: &Request, replies: Replies) {
+        let plain = Request::Resync {
+            full: false,
+            checksum: false,
+            dry_run: false,
+        };
+        if *request != plain {
+            return self.commands.await_end(replies);
+        }
+        let report = ResyncReport {
+            direction: "send".into(),
+            verdict: format!("{} was behind and received", self.party.peer),
+            ..ResyncReport::default()
+        };
+        self.commands.await_sync(report, replies);
     }
 
     fn resync(&mut self, full: bool, checksum: bool, dry_run: bool, replies: Replies) {

@@ -35,6 +35,7 @@ fn side(node: &str, role: Role, head: Seq) -> Hello {
         keep: Keep::Undecided,
         unclean: false,
         outage: false,
+        index_lost: false,
         lacks: Vec::new(),
     }
 }
@@ -164,6 +165,45 @@ fn a_node_that_lost_power_made_what_the_other_one_is_ahead() {
     });
     on.history = History::new(epochs, 5).expect("in order");
     assert_eq!(judge(&outage("a", sb, 3), &on, &party()), behind);
+}
+
+/// Numbers that went with an index say nothing: whoever may have newer data is asked, and nobody who stands behind such a
+/// node gets only what has a number.
+#[test]
+fn a_node_without_its_index_is_compared_whoever_sends() {
+    let (act, sb) = (Role::Active, Role::Standby);
+    let lost = |name, role, head| Hello {
+        index_lost: true,
+        index_fresh: true,
+        ..side(name, role, head)
+    };
+    let mut there = party();
+    (there.node, there.peer) = ("b".into(), "a".into());
+    // "a" made the epoch of both.
+    for (role, ours, theirs) in [(sb, 3, 5), (sb, 5, 5), (sb, 5, 3), (act, 5, 5), (act, 5, 3)] {
+        let since = theirs.min(ours);
+        let (a, b) = (lost("a", role, ours), side("b", sb, theirs));
+        assert_eq!(judge(&a, &b, &party()), Course::Send { since, full: true });
+        assert_eq!(judge(&b, &a, &there), Course::Receive { since });
+    }
+    // The other node made the last changes, or is active.
+    let receive = Course::Receive { since: 3 };
+    assert_eq!(judge(&lost("b", sb, 3), &side("a", sb, 5), &there), receive);
+    assert_eq!(
+        judge(&lost("a", sb, 3), &side("b", act, 5), &party()),
+        receive
+    );
+    assert_eq!(
+        judge(&lost("b", sb, 5), &side("a", sb, 5), &there),
+        Course::Idle
+    );
+    assert_eq!(
+        judge(&lost("a", sb, 5), &lost("b", sb, 5), &party()),
+        Course::Send {
+            since: 5,
+            full: true
+        }
+    );
 }
 
 #[test]

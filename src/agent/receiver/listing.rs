@@ -103,6 +103,12 @@ impl Receiver {
         for Lacked { path, tree } in self.side.node.store.lacked()?.iter() {
             self.ask_for_lacked(path, *tree)?;
         }
+        if self.side.node.peer_index_lost {
+            // Everything is compared, and what differs may be what the other node failed to take, which it has forgotten.
+            self.side.node.store.disown_all()?;
+            self.side.checkpoint()?;
+            self.side.node.store.sync()?;
+        }
         let node = &mut self.side.node;
         let owed = node.store.owes_any()?;
         let since = if node.peer_outage {

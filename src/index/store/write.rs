@@ -262,6 +262,17 @@ impl Store {
         Ok(())
     }
 
+    /// Everything counts as found here.
+    ///
+    /// # Errors
+    /// [`StoreError::Sql`](super::StoreError::Sql).
+    pub fn disown_all(&self) -> Result<()> {
+        self.db
+            .execute("UPDATE node SET seq=0", [])
+            .map_err(self.sql())
+            .map(|_| ())
+    }
+
     /// Drops the row at a path and every row below it; returns how many.
     ///
     /// # Errors
