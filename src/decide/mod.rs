@@ -22,3 +22,4 @@ pub mod retries;
 pub mod root_dir;
 pub mod snat;
 pub mod split_brain;
+pub mod steady;

@@ -187,7 +187,8 @@ fn record_at(bytes: &[u8], at: u64) -> Option<&[u8]> {
 }
 
 /// The id of this boot, or zeros where the kernel does not tell.
-fn boot_id() -> [u8; 36] {
+#[must_use]
+pub fn boot_id() -> [u8; 36] {
     let mut id = [b'0'; 36];
     if let Ok(text) = std::fs::read("/proc/sys/kernel/random/boot_id") {
         let n = text.len().min(36);

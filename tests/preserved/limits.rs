@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -52,6 +53,14 @@ fn preserved_long_ago() -> Pair {
         "oldest first"
     );
     pair
+}
+
+/// As where the clock has gone steadily since the day before.
+fn watched_for_a_day(clock: &Path) {
+    let noted = fs::read(clock).expect("the clock");
+    let mut noted: Value = serde_json::from_slice(&noted).expect("JSON");
+    noted["steady"] = (24 * 3600).into();
+    fs::write(clock, noted.to_string()).expect("noted");
 }
 
 fn stop(pair: &mut Pair) {
@@ -139,6 +148,15 @@ fn age_and_size_are_enforced_by_the_process_that_owns_the_node() {
         });
     };
     set(&pair, "preserve_days = 5");
+    // A clock that nobody has watched for a day may have been set wrong.
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    let clock = state(&pair, Side::B).join("clock.json");
+    assert!(until(LONG, || clock.exists()), "{}", pair.log(Side::A));
+    // Whoever looked has done what it was about to do.
+    stop(&mut pair);
+    assert_eq!(paths(&pair), ["old", "older", "recent", "new"]);
+    watched_for_a_day(&clock);
     start(&mut pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync");
     let gone = until(LONG, || paths(&pair) == ["recent", "new"]);

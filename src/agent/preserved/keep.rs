@@ -5,17 +5,22 @@
 //! more than it may. What goes and what stays is decided in `decide::kept`.
 
 use std::collections::HashSet;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use super::notes::Mark;
 use super::{Item, Notes, Preserved, note_failed};
 use crate::config::Config;
 use crate::decide::kept::{Kept, Limits, expired};
+use crate::decide::steady::Steady;
+use crate::index::journal::boot_id;
 use crate::sys::clock;
 use crate::wire::control::Failure;
 
 /// Longest time between two looks through the directories.
 const LOOK: Duration = Duration::from_secs(3600);
+/// Name of the file in the state directory that tells for how long the clock has gone steadily.
+const CLOCK: &str = "clock.json";
 /// Shortest time between two looks that the limit of size calls for: what is too young to go stays for a while.
 const AGAIN: Duration = Duration::from_secs(300);
 
@@ -141,6 +146,22 @@ impl Keeper {
         Ok(items)
     }
 
+    /// Whether the clock has gone steadily for long enough to tell how old something is; this look at it is noted.
+    fn believes_clock(&self) -> bool {
+        let path = self.config.state_dir(self.node).join(CLOCK);
+        let noted = fs::read(&path).ok();
+        let mut steady: Steady = noted
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
+        let boot = String::from_utf8_lossy(&boot_id()).into_owned();
+        steady.look(&boot, clock::uptime(), clock::unix_ms() / 1000);
+        let told = serde_json::to_vec(&steady).map_err(std::io::Error::other);
+        if let Err(e) = told.and_then(|bytes| fs::write(&path, bytes)) {
+            tracing::warn!("cannot note the clock in {}: {e}", path.display());
+        }
+        steady.is_believed()
+    }
+
     /// Removes what is due; whether anything was.
     fn let_go(
         &self,
@@ -155,7 +176,15 @@ impl Keeper {
         let kept: Vec<Kept> = items.iter().map(kept).collect();
         let due = expired(&kept, clock::unix_ms(), self.limits());
         let due: Vec<Item> = due.into_iter().map(|i| items[i].clone()).collect();
+        let believed = self.believes_clock();
         if due.is_empty() {
+            return Ok(false);
+        }
+        if !believed {
+            tracing::info!(
+                "{} preserved versions are old enough to be removed by this host's clock; they stay until it has gone steadily for a day",
+                due.len()
+            );
             return Ok(false);
         }
         for item in &due {
