@@ -32,6 +32,9 @@ const LASTING: Duration = Duration::from_secs(60);
 const REMEDY: &str =
     "free space on the file system of state_dir, or mend it; replication goes on by itself then";
 
+/// What to do before something can be approved.
+const APPROVE: &str = "stop the agent on this node first: move the service to the other node, or \"syncctl deactivate\"; then run the command again";
+
 /// From here on this node's tree is what counts, and its changes are what the peer is brought to.
 ///
 /// # Errors
@@ -227,6 +230,10 @@ impl Activity<'_> {
                 Ok(Some(Event::Command(request @ (Request::Pause | Request::Resume), replies))) => {
                     let why = format!("{why}; {REMEDY}");
                     note_pause(self.board, request == Request::Pause, Some(&why), &replies);
+                    continue;
+                }
+                Ok(Some(Event::Command(Request::Approve { .. }, replies))) => {
+                    let _ = replies.send(failure(6, why, APPROVE));
                     continue;
                 }
                 Ok(Some(Event::Command(_, replies))) => {
