@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,7 +14,7 @@ use std::process::Command;
 pub struct Image {
     /// Where it is mounted.
     pub at: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Image {
@@ -31,7 +32,52 @@ impl Image {
         fs::create_dir(&at).map_err(|e| e.to_string())?;
         run(Command::new(make).arg("-q").arg(&image))?;
         mount(&image, &at, "loop")?;
-        Ok(Self { at, _dir: dir })
+        Ok(Self { at, dir })
+    }
+}
+
+impl Image {
+    /// A bit of a file goes bad on the disk: nobody touched the file, and nothing but its content says so.
+    ///
+    /// # Errors
+    /// Why that cannot be done here.
+    pub fn rot(&self, file: &Path) -> Result<(), String> {
+        const SECTOR: u64 = 512;
+        let text = |e: io::Error| e.to_string();
+        let open = File::open(file).map_err(text)?;
+        open.sync_all().map_err(text)?;
+        let out = Command::new("filefrag")
+            .args(["-v", "-b512"])
+            .arg(file)
+            .output()
+            .map_err(text)?;
+        let told = String::from_utf8_lossy(&out.stdout);
+        // "0:  0..  9:  1234..  1243:  10: last,eof"
+        let first = told.lines().find_map(|line| line.trim().strip_prefix("0:"));
+        let place = first.and_then(|line| {
+            line.split(':')
+                .nth(1)?
+                .split("..")
+                .next()?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        });
+        let place =
+            place.ok_or_else(|| format!("where {} lies is not told: {told}", file.display()))?;
+        let image = self.dir.path().join("image");
+        let disk = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(image)
+            .map_err(text)?;
+        let mut byte = [0];
+        disk.read_exact_at(&mut byte, place * SECTOR)
+            .map_err(text)?;
+        disk.write_all_at(&[byte[0] ^ 1], place * SECTOR)
+            .map_err(text)?;
+        // What was read before is not what the disk has.
+        rustix::fs::fadvise(&open, 0, None, rustix::fs::Advice::DontNeed).map_err(|e| e.to_string())
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
+use crate::common::disk::Image;
 use crate::common::kinds::noise;
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
@@ -53,6 +54,35 @@ fn verify_finds_and_mends_silent_damage() {
     assert_ne!(code, 0, "{said}");
     assert!(said.contains("d/f7"), "{said}");
     wait_equal(&pair, "data");
+    let (code, said) = ctl(&pair, Side::A, &["verify"]);
+    assert_eq!(code, 0, "{said}");
+}
+
+/// Neither time nor size tells of it, nor anything else that is not the content.
+#[test]
+fn verify_finds_bits_that_rotted() {
+    let image = match Image::new("mkfs.ext4", 128 << 20) {
+        Ok(image) => image,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let mut options = options!();
+    options.parent.clone_from(&image.at);
+    let pair = in_sync(options);
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    fill(&a, 20, 5000);
+    flushed_equal(&pair, "data");
+    for (side, name) in [(&b, "d/f7"), (&a, "d/f8")] {
+        let before = fs::read(side.join(name)).expect("a file");
+        let stamp = |m: fs::Metadata| (m.ctime(), m.ctime_nsec(), m.ino());
+        let stood = stamp(fs::metadata(side.join(name)).expect("a file"));
+        image.rot(&side.join(name)).expect("a bit goes bad");
+        assert_ne!(fs::read(side.join(name)).expect("a file"), before);
+        assert_eq!(stamp(fs::metadata(side.join(name)).expect("a file")), stood);
+        let (code, said) = ctl(&pair, Side::A, &["verify"]);
+        assert!(code != 0 && said.contains(name), "{said}");
+        // What the active node has is what counts, as nobody can tell which one is good.
+        wait_equal(&pair, "data");
+    }
     let (code, said) = ctl(&pair, Side::A, &["verify"]);
     assert_eq!(code, 0, "{said}");
 }
