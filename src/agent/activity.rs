@@ -16,7 +16,6 @@ use super::board::{Board, NOT_YET};
 use super::commands::failure;
 use super::engine::{Ended, Engine, Event, Fallen, Parts, note_pause};
 use super::hints::Hints;
-use super::node::Node;
 use super::owner::{Site, failed};
 use super::scrub::Scrub;
 use super::setup;
@@ -43,23 +42,18 @@ pub fn open(mut side: Receiving) -> Result<Receiving, Failure> {
     let failed = |e: &dyn std::fmt::Display| failed(e, "see syncctl check");
     side.staging.drop_parts();
     let node = &mut side.node;
-    let own = |node: &Node| {
-        node.epochs
-            .history()
-            .last()
-            .is_some_and(|e| e.node == node.name)
-    };
-    if node.index_lost() && !own(node) {
+    let last = node.epochs.history().last();
+    let peer_was_last = last.is_some_and(|e| e.node != node.name);
+    if peer_was_last && node.index_lost() {
         // The other node's changes were the last ones, and nobody knows which of them are here, or what was done to them.
         let noted = node.epochs.set_uncompared(true);
         noted.map_err(|e| failed(&e))?;
     }
     // Directories of which it does not know everything are noted beside it.
     node.index_is_complete().map_err(|e| failed(&e))?;
-    let history = node.epochs.history();
-    if history.last().is_some_and(|e| e.node != node.name) && !node.epochs.catching_up() {
-        // The peer made the newest changes itself, so it has them.
-        let head = history.head();
+    if peer_was_last && !node.epochs.catching_up() {
+        // It made the newest changes itself, so it has them.
+        let head = node.epochs.history().head();
         let acked = node.store.number("acked").map_err(|e| failed(&e))?;
         let noted = node.store.set_number("acked", acked.max(head));
         noted.map_err(|e| failed(&e))?;

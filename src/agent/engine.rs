@@ -454,7 +454,10 @@ impl Engine {
         }
         if !self.scanned && self.scanner.is_idle() && !self.looks_once_more() {
             self.scanned = true;
-            self.side.node.forget_mounts().map_err(NodeError::from)?;
+            // A root is held where a mount in it is away: that one stays noted.
+            if !self.roots.any_held() {
+                self.side.node.forget_mounts().map_err(NodeError::from)?;
+            }
             if let Some(theirs) = self.met_early.take()
                 && self.session.is_some()
             {

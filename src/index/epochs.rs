@@ -20,7 +20,7 @@ use crate::model::path::RelPath;
 /// Sequence numbers reserved at a time.
 const RESERVE: Seq = 1 << 20;
 /// Most mounts in one root that are noted.
-const MAX_MOUNTS: usize = 1000;
+pub const MAX_MOUNTS: usize = 1000;
 /// Version of the file's format.
 const VERSION: u32 = 1;
 /// Name of the file in the state directory.

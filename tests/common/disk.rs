@@ -34,9 +34,7 @@ impl Image {
         mount(&image, &at, "loop")?;
         Ok(Self { at, dir })
     }
-}
 
-impl Image {
     /// A bit of a file goes bad on the disk: nobody touched the file, and nothing but its content says so.
     ///
     /// # Errors

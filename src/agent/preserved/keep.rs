@@ -5,7 +5,6 @@
 //! more than it may. What goes and what stays is decided in `decide::kept`.
 
 use std::collections::HashSet;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use super::notes::Mark;
@@ -15,6 +14,7 @@ use crate::decide::kept::{Kept, Limits, expired};
 use crate::decide::steady::Steady;
 use crate::index::journal::boot_id;
 use crate::sys::clock;
+use crate::sys::replace::{former, replace};
 use crate::wire::control::Failure;
 
 /// Longest time between two looks through the directories.
@@ -149,14 +149,11 @@ impl Keeper {
     /// Whether the clock has gone steadily for long enough to tell how old something is; this look at it is noted.
     fn believes_clock(&self) -> bool {
         let path = self.config.state_dir(self.node).join(CLOCK);
-        let noted = fs::read(&path).ok();
-        let mut steady: Steady = noted
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
+        let mut steady: Steady = serde_json::from_str(&former(&path)).unwrap_or_default();
         let boot = String::from_utf8_lossy(&boot_id()).into_owned();
         steady.look(&boot, clock::uptime(), clock::unix_ms() / 1000);
         let told = serde_json::to_vec(&steady).map_err(std::io::Error::other);
-        if let Err(e) = told.and_then(|bytes| fs::write(&path, bytes)) {
+        if let Err(e) = told.and_then(|bytes| replace(&path, &bytes)) {
             tracing::warn!("cannot note the clock in {}: {e}", path.display());
         }
         steady.is_believed()
