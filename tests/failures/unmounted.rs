@@ -336,5 +336,9 @@ fn a_mount_inside_a_root_is_known_also_without_an_index() {
         wait_problem(&mut pair, "data:d/inner", false);
         wait_equal(&pair, "data");
         assert_eq!(b.join("d/inner/d/g").exists(), prepares);
+        pair.kill(Side::A);
+        if prepares {
+            Device::unmount(&a.join("d/inner"));
+        }
     }
 }
