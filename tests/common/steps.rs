@@ -80,13 +80,17 @@ pub fn in_sync(options: Options) -> Pair {
 }
 
 /// Asks again and again until `is` holds; `false` when `limit` is over.
+///
+/// The pauses grow: to ask is mostly to start a process, which takes the processor from those that are waited for.
 pub fn until(limit: Duration, mut is: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;
+    let mut pause = Duration::from_millis(15);
     while Instant::now() < end {
         if is() {
             return true;
         }
-        std::thread::sleep(Duration::from_millis(30));
+        std::thread::sleep(pause);
+        pause = (pause * 3 / 2).min(Duration::from_millis(200));
     }
     is()
 }

@@ -342,3 +342,44 @@ fn a_mount_inside_a_root_is_known_also_without_an_index() {
         }
     }
 }
+
+/// While the root of such a mount is held, the rest is looked over, which ends with what is mounted; the index is lost after that.
+#[test]
+fn a_mount_that_is_away_stays_known_while_its_root_is_held() {
+    if !is_root("a mount inside a root") {
+        return;
+    }
+    let mut options = options!();
+    options.roots.push(("more".into(), "/more".into()));
+    let mut pair = idle(options);
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    let inner = a.join("inner");
+    fs::create_dir_all(&inner).expect("directories");
+    let disk = Device::new(&pair, &inner);
+    disk.mount(&inner);
+    fs::write(inner.join("f"), "f").expect("a file");
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(LONG).expect("in sync");
+    flushed_equal(&pair, "data");
+    pair.kill(Side::A);
+    wait_serve_gone(&pair, Side::B);
+    Device::unmount(&inner);
+    start(&mut pair, Side::A);
+    wait_problem(&mut pair, "data:.", true);
+    fs::write(pair.root(Side::A, "more").join("beside"), "content").expect("a file");
+    wait_equal(&pair, "more");
+    pair.kill(Side::A);
+    wait_serve_gone(&pair, Side::B);
+    lose_index(&pair, Side::A);
+    start(&mut pair, Side::A);
+    wait_problem(&mut pair, "data:inner", true);
+    fs::write(a.join("beside"), "content").expect("a file");
+    let came = until(LONG, || b.join("beside").exists());
+    assert!(came, "the rest goes on");
+    assert_eq!(fs::read(b.join("inner/f")).expect("it is kept"), b"f");
+    disk.mount(&inner);
+    wait_problem(&mut pair, "data:inner", false);
+    wait_equal(&pair, "data");
+    pair.kill(Side::A);
+    Device::unmount(&inner);
+}

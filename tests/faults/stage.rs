@@ -197,6 +197,8 @@ impl Stage {
     pub(crate) fn settle(&mut self, side: Side, crash: bool) -> Result<(), String> {
         let end = Instant::now() + LONG;
         let mut restarts = 0;
+        // A process for each question: who asks all the time takes the processor from those that are to answer.
+        let mut pause = Duration::from_millis(20);
         loop {
             if self.restart_ended(side, crash)? {
                 restarts += 1;
@@ -226,7 +228,8 @@ impl Stage {
                 let status = status.map(|s| s.to_string()).unwrap_or_default();
                 return Err(format!("not in sync: {status}\n{log}"));
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(pause);
+            pause = (pause * 3 / 2).min(Duration::from_millis(250));
         }
     }
 
