@@ -179,6 +179,10 @@ fn after_crash(
         // The other node may have dialled anew just before, and that session goes on.
         stage.pair.kill_serve(receiver);
     }
+    if stopped && stage.hit().is_some_and(|h| h.starts_with("execve")) {
+        // What was killed is what a process had just made: that one dials anew.
+        stage.pair.cut().expect("cut");
+    }
     if stopped {
         stage.wait_gone(receiver)?;
     }

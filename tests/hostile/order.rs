@@ -1,13 +1,15 @@
 //! Messages that come when they have no place, come twice, or say that time runs backwards.
 
+use std::fs;
+
 use osm_failover::model::batch::Op;
 use osm_failover::model::entry::Hash;
 use osm_failover::model::path::RootId;
 use osm_failover::wire::message::{Form, MAX_UNREAD, Message};
 
 use super::peer::Served;
-use super::words::{DATA, at, batch, file, hello, history, put};
-use super::world::{Attack, HEAD, play};
+use super::words::{DATA, at, batch, file, hello, history, plain, put};
+use super::world::{Attack, HEAD, World, faults_of, play};
 
 /// After hello, before anything has begun.
 fn unbegun(s: &mut Served, message: Message) {
@@ -238,4 +240,49 @@ fn what_has_no_place_ends_the_session() {
             },
         },
     ]);
+}
+
+/// A whole session of the active node as it went over the stream: one file, and what settles it.
+fn session(from: u64, content: &[u8]) -> Vec<u8> {
+    let to = from + 1;
+    let messages = [
+        Message::Hello(Box::new(hello(history(to)))),
+        Message::Begin {
+            full: false,
+            since: from,
+            dry_run: false,
+        },
+        batch(1, to, vec![put(at(DATA, "f"), content)]),
+        Message::Settle {
+            number: 2,
+            history: history(to),
+            unread: Vec::new(),
+        },
+    ];
+    messages.iter().flat_map(plain).collect()
+}
+
+/// Each byte of it was good once.
+#[test]
+fn a_former_session_that_is_played_again_changes_nothing() {
+    let world = World::new();
+    let before = world.around();
+    let sessions = [session(HEAD, b"former"), session(HEAD + 1, b"latest")];
+    for bytes in &sessions {
+        let mut s = world.serve();
+        s.listen();
+        assert!(s.raw(bytes), "it takes the session");
+        assert!(s.acked(2).is_some(), "the round is settled");
+        assert_eq!(s.end().code, Some(0));
+    }
+    let [former, _] = sessions;
+    let mut s = world.serve();
+    s.listen();
+    s.raw(&former);
+    let mut faults = faults_of(&s.end(), "");
+    let stands = fs::read(world.data().join("f")).expect("the file");
+    assert_eq!(stands, b"latest");
+    faults.extend(world.untouched(&before));
+    faults.extend(world.honest("honest").err());
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
