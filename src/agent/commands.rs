@@ -104,18 +104,18 @@ impl Commands {
             .unwrap_or(Duration::from_secs(3600))
     }
 
-    /// The peer was not dialled yet: whoever needs it waits until it is met, or for a while.
+    /// The peer is dialled: whoever needs it waits until it is met, or for a while.
     pub(super) fn wait_for_meeting(&mut self, request: Request, replies: Replies) {
         self.early.push((request, replies, Instant::now()));
     }
 
-    /// Whether somebody waits for the first meeting.
+    /// Whether somebody waits for a meeting.
     #[must_use]
     pub fn has_early(&self) -> bool {
         !self.early.is_empty()
     }
 
-    /// Those who waited for the first meeting: all of them once the peer is `met`, else those who waited long enough.
+    /// Those who waited for a meeting: all of them once the peer is `met`, else those who waited long enough.
     pub(super) fn take_early(&mut self, met: bool) -> Vec<(Request, Replies)> {
         let due =
             |(_, _, asked): &mut (Request, Replies, Instant)| met || asked.elapsed() >= PATIENCE;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, activate, ctl, deactivate, edit_config, idle, signal, until, well,
+    LONG, activate, ctl, deactivate, edit_config, idle, signal, until, wait_peer, well,
 };
 use crate::options;
 
@@ -62,6 +62,22 @@ fn what_needs_the_peer_waits_until_it_is_met() {
     activate(&pair, Side::A);
     let (code, text) = ctl(&pair, Side::A, &["resync"]);
     assert_eq!(code, 4, "{text}");
+    deactivate(&pair, Side::A);
+}
+
+/// The last attempt to reach the peer tells nothing of a link that was mended after it.
+#[test]
+fn who_mended_the_link_is_not_told_that_it_is_cut() {
+    let mut pair = idle(options!());
+    pair.cut().expect("cut");
+    activate(&pair, Side::A);
+    // The pauses between attempts are the longest ones then.
+    let tried = || pair.log(Side::A).matches("the link is cut").count() >= 8;
+    assert!(until(LONG, tried), "{}", pair.log(Side::A));
+    wait_peer(&mut pair, "unreachable", "the link is cut");
+    pair.restore().expect("mended");
+    let text = well(&pair, Side::A, &["resync"]);
+    assert!(text.contains("up to date"), "{text}");
     deactivate(&pair, Side::A);
 }
 

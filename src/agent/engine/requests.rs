@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Engine, Replies};
-use crate::agent::board::{Board, NOT_YET};
+use crate::agent::board::Board;
 use crate::agent::commands::{done, failure};
 use crate::agent::divergence::{Changed, differences};
 use crate::agent::once::apart;
@@ -25,7 +25,9 @@ impl Engine {
             request,
             Request::Resync { .. } | Request::Resolve { .. } | Request::Verify { .. }
         );
-        if needs_peer && self.unreachable == NOT_YET && !self.has_met() && !self.paused {
+        if needs_peer && !self.has_met() && !self.paused {
+            // Whoever asks may have mended just now what the last attempt failed of.
+            let _ = self.down.send(());
             return self.commands.wait_for_meeting(request, replies);
         }
         match request {
@@ -92,17 +94,17 @@ impl Engine {
         }
     }
 
-    /// What was asked for before the nodes had met for the first time is answered now, if they have, or do not meet soon.
+    /// What was asked for while the nodes were apart is answered now, if they have met, or do not meet soon.
     pub(super) fn answer_early(&mut self) {
         if !self.commands.has_early() {
             return;
         }
         let met = self.has_met();
         for (request, replies) in self.commands.take_early(met) {
-            if self.unreachable == NOT_YET && !met {
-                let _ = replies.send(self.no_session());
-            } else {
+            if met {
                 self.command(request, replies);
+            } else {
+                let _ = replies.send(self.no_session());
             }
         }
     }
