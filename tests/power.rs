@@ -6,6 +6,8 @@
 mod common;
 #[path = "power/forgotten.rs"]
 mod forgotten;
+#[path = "power/middle.rs"]
+mod middle;
 #[path = "power/world.rs"]
 mod world;
 

@@ -199,6 +199,20 @@ impl World {
         self.disks[side as usize].cut().expect("cut");
     }
 
+    /// A node does this, and so long after it began the power of some goes, which it outlives until they are booted.
+    pub(crate) fn cut_while(&mut self, hit: &[Side], after: Duration, side: Side, args: &[&str]) {
+        let Self { pair, disks, .. } = self;
+        std::thread::scope(|scope| {
+            let runs = scope.spawn(|| ctl(pair, side, args));
+            std::thread::sleep(after);
+            for side in hit {
+                disks[*side as usize].cut().expect("cut");
+            }
+            let (code, text) = runs.join().expect("it ends");
+            println!("{hit:?} after {after:?} of {args:?}: {code}: {text}");
+        });
+    }
+
     /// Whatever runs on a node ends at once; what its disk held at the cut is what is left.
     pub(crate) fn reboot(&mut self, side: Side) {
         self.pair.kill_daemon(side);
