@@ -26,7 +26,7 @@ const STEPS: u64 = 16;
 /// Histories after each of which it is told how far they are.
 const TOLD: u64 = 100;
 /// Histories at a time.
-const AT_A_TIME: usize = 4;
+const AT_A_TIME: usize = 6;
 
 fn seeds() -> std::ops::RangeInclusive<u64> {
     let number = |name| std::env::var(name).ok().and_then(|s| s.parse().ok());

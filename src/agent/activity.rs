@@ -242,6 +242,7 @@ impl Activity<'_> {
             };
             return Err(Box::new(Ended {
                 left: Left::of(&self.board.snapshot().pending, why.to_owned()),
+                noted: false,
                 peer: None,
                 waiting,
             }));

@@ -24,6 +24,8 @@ struct Flush {
     cookies: BTreeSet<u64>,
     /// When the last cookie was seen (ms of the engine's clock): everything noticed up to then must be on the peer.
     upto: Option<u64>,
+    /// Whether all of that is in the index.
+    noted: bool,
 }
 
 struct Waiting {
@@ -134,10 +136,17 @@ impl Commands {
         }
     }
 
-    /// Whether every flush knows what it waits for: its cookies came back.
+    /// Everything was looked at that was noticed before `oldest`.
+    pub fn looked_at(&mut self, oldest: Option<u64>) {
+        for f in &mut self.flushes {
+            f.noted |= f.upto.is_some_and(|upto| oldest.is_none_or(|o| o > upto));
+        }
+    }
+
+    /// Whether the index tells of everything for which a flush waits.
     #[must_use]
-    pub fn is_barrier_seen(&self) -> bool {
-        self.flushes.iter().all(|f| f.upto.is_some())
+    pub fn is_noted(&self) -> bool {
+        self.flushes.iter().all(|f| f.noted)
     }
 
     /// Ends flushes whose changes are all on the peer; `oldest` is the oldest change that is not.
@@ -374,6 +383,7 @@ impl Commands {
             deadline: Instant::now() + timeout,
             cookies,
             upto,
+            noted: false,
         });
     }
 }

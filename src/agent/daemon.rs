@@ -143,6 +143,7 @@ fn close_activity(
     // Without a flush there may be changes that nobody noted: then it ended as in a crash, and is looked over.
     let Some(Ended {
         left,
+        noted,
         peer,
         waiting,
     }) = ended
@@ -153,10 +154,14 @@ fn close_activity(
         attendant.announce(HookEvent::Deactivated);
         return Ok(());
     };
-    let noted = match side {
+    let closed = match side.filter(|_| noted) {
         Some(mut side) => side.node.epochs.set_active(false),
-        // It ended as in a crash: whoever uses the state next looks for changes that nobody noted.
-        None => Ok(()),
+        None => {
+            tracing::warn!(
+                "not all that was changed was looked at; whoever needs it has all looked over first"
+            );
+            Ok(())
+        }
     };
     attendant.say_stopped();
     drop(owner);
@@ -190,7 +195,7 @@ fn close_activity(
         // It is closed once the answer was written.
         rt.block_on(async { tokio::time::timeout(TELL, replies.closed()).await.ok() });
     }
-    noted.map_err(|e| failed(e, "see syncctl check"))
+    closed.map_err(|e| failed(e, "see syncctl check"))
 }
 
 fn start_watch(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
-    LONG, activate, ctl, deactivate, edit_config, idle, signal, until, wait_peer, well,
+    LONG, activate, ctl, deactivate, edit_config, idle, json, signal, until, wait_peer, well,
 };
 use crate::options;
 
@@ -164,6 +164,41 @@ fn a_start_that_cannot_be_says_why() {
     let (code, text) = ctl(&pair, Side::A, &["activate"]);
     assert_eq!(code, 2, "{text}");
     assert!(text.contains("clutser"), "{text}");
+}
+
+/// Whoever stops a node writes to the last moment, and the next process does not look for what this one was told of and did
+/// not look at.
+#[test]
+fn what_was_changed_just_before_a_stop_without_a_peer_is_taken_over() {
+    // Where there is no time to look at all of it, the end is one as in a crash.
+    let ways = [("inotify", "30s"), ("auto", "30s"), ("auto", "1ms")];
+    for (watcher, timeout) in ways {
+        let mut options = options!();
+        options.watcher = watcher.into();
+        let mut pair = idle(options);
+        activate(&pair, Side::A);
+        fs::write(pair.root(Side::A, "data").join("always"), "there").expect("a file");
+        pair.wait_in_sync(LONG).expect("in sync");
+        pair.flush().expect("flushed");
+        pair.cut().expect("cut");
+        wait_peer(&mut pair, "unreachable", "the link is cut");
+        for n in 0..300 {
+            let dir = pair.root(Side::A, "data").join(format!("d{n}/e/f"));
+            fs::create_dir_all(&dir).expect("directories");
+            fs::write(dir.join("g"), n.to_string()).expect("a file");
+        }
+        let done = json(&pair, Side::A, &["deactivate", "--timeout", timeout]);
+        let left = done["left"]["paths"].as_u64();
+        assert!(left >= Some(1200) || timeout == "1ms", "{done}");
+        pair.restore().expect("mended");
+        activate(&pair, Side::B);
+        for n in 0..300 {
+            let at = pair.root(Side::B, "data").join(format!("d{n}/e/f/g"));
+            let found = fs::read_to_string(at).ok();
+            assert_eq!(found, Some(n.to_string()), "{watcher} {timeout}");
+        }
+        deactivate(&pair, Side::B);
+    }
 }
 
 #[test]

@@ -22,12 +22,17 @@ pub(super) struct Departure {
     waiting: Vec<Replies>,
     /// Why there is nothing to wait for.
     hopeless: Option<String>,
+    /// Whether what was changed before is in the index.
+    noted: bool,
 }
 
 /// How an engine that was asked to end has ended.
 pub struct Ended {
     /// What is not on the peer.
     pub left: Left,
+    /// Whether the index tells of all that was changed before; else the end is one as in a crash, after which the trees are
+    /// looked over.
+    pub noted: bool,
     /// The peer that asked for it, to be told.
     pub peer: Option<Peer>,
     /// Commands to be answered once the process did the rest.
@@ -56,6 +61,7 @@ impl Engine {
                 peer: None,
                 waiting: Vec::new(),
                 hopeless: None,
+                noted: false,
             });
             match &self.session {
                 None => {
@@ -101,20 +107,40 @@ impl Engine {
         self.departure.is_some() && self.session.is_none() && behind == 0
     }
 
+    /// Keeps in mind whether what was changed before the end was asked for is in the index.
+    pub(super) fn note_departure(&mut self) {
+        if let Some(departure) = &mut self.departure {
+            departure.noted |= self.commands.is_noted();
+        }
+    }
+
+    /// Whether a flush that cannot come to its end may be given up: an engine that is to end notes first what was changed.
+    pub(super) fn may_end(&self) -> bool {
+        self.departure.as_ref().is_none_or(|d| d.noted)
+    }
+
     /// How an engine that was asked to end has ended, once it has.
     pub(super) fn departed(&mut self) -> Option<Ended> {
-        let barrier = self.commands.is_barrier_seen();
         let departure = self.departure.as_mut()?;
         let why = match departure.flushed.try_recv() {
-            Ok(Answer::Done(_)) => String::new(),
+            Ok(Answer::Done(_)) => {
+                departure.noted = true;
+                String::new()
+            }
             Ok(Answer::Error(f)) => f.message,
-            // Before that nobody knows what is left.
-            _ => departure.hopeless.clone().filter(|_| barrier)?,
+            // Before that nobody knows what is left, and the next process would not look for it.
+            _ => departure.hopeless.clone().filter(|_| departure.noted)?,
         };
-        let Departure { peer, waiting, .. } = self.departure.take()?;
+        let Departure {
+            peer,
+            waiting,
+            noted,
+            ..
+        } = self.departure.take()?;
         let left = self.left(why);
         Some(Ended {
             left,
+            noted,
             peer,
             waiting,
         })
@@ -125,6 +151,7 @@ impl Engine {
         let Departure { waiting, .. } = self.departure.take()?;
         Some(Ended {
             left: self.left(why.to_owned()),
+            noted: false,
             peer: None,
             waiting,
         })

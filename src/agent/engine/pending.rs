@@ -40,15 +40,24 @@ impl Engine {
                     self.read_large(path, false, since);
                 }
             }
+            let unlooked = [self.hints.pending().1, self.carried.oldest()];
+            let unlooked = unlooked.into_iter().flatten().min();
+            if !scanning || self.roots.all_held() {
+                let reading = self.jobs.values().map(|r| r.since).min();
+                let first = [unlooked, reading].into_iter().flatten().min();
+                self.commands.looked_at(first);
+            }
+            self.note_departure();
             // Nothing of a held root is sent, so no flush can promise anything about it.
-            if let Some(why) = self.look_at_roots() {
-                self.commands.refuse_flush(&why);
+            if self.may_end() {
+                if let Some(why) = self.look_at_roots() {
+                    self.commands.refuse_flush(&why);
+                }
+                if let Some(why) = self.withheld.why() {
+                    self.commands.refuse_flush(why);
+                }
             }
-            if let Some(why) = self.withheld.why() {
-                self.commands.refuse_flush(why);
-            }
-            let first = [oldest, self.hints.pending().1, self.carried.oldest()];
-            let first = first.into_iter().flatten().min();
+            let first = [oldest, unlooked].into_iter().flatten().min();
             let there = live || self.leaves_nothing(behind);
             let sent = !scanning && behind == 0 && self.force.is_empty() && !lacks_trees;
             // What could not be looked at may have changed as well.
