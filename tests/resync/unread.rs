@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
     LONG, activate, flushed_equal, in_sync, is_preserved, json, unprivileged, wait_equal,
-    wait_serve_gone, well,
+    wait_problem, wait_serve_gone, well,
 };
 use crate::options;
 
@@ -97,4 +97,28 @@ fn an_activation_without_the_peer_tells_what_this_node_never_got() {
     wait_equal(&pair, "data");
     assert!(is_preserved(&pair, Side::A, "data", b"the newest"));
     assert_eq!(fs::read(&f).expect("a file"), b"written later");
+}
+
+/// Nobody could be told of it, and the next process of the node does not know that there was anything.
+#[test]
+fn what_could_not_be_read_before_a_stop_without_a_peer_is_looked_for() {
+    let Some(options) = unprivileged(options!()) else {
+        return;
+    };
+    let mut pair = in_sync(options);
+    let root = pair.root(Side::A, "data");
+    fs::write(root.join("f"), "on both").expect("a file");
+    flushed_equal(&pair, "data");
+    pair.cut().expect("cut");
+    fs::write(root.join("new"), "the newest").expect("a file");
+    let mode = fs::Permissions::from_mode(0o0);
+    fs::set_permissions(root.join("new"), mode).expect("chmod");
+    fs::rename(root.join("new"), root.join("f")).expect("renamed");
+    wait_problem(&mut pair, "data:f", true);
+    json(&pair, Side::A, &["deactivate"]);
+    pair.launch_plainly();
+    pair.restore().expect("mended");
+    activate(&pair, Side::B);
+    assert_all(&pair, &one(), "the newest");
+    wait_equal(&pair, "data");
 }

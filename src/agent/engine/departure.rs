@@ -138,9 +138,11 @@ impl Engine {
             ..
         } = self.departure.take()?;
         let left = self.left(why);
+        // The next process knows nothing of what could not be looked at.
+        let hidden = self.again.waiting() + self.unlisted.waiting() > 0;
         Some(Ended {
             left,
-            noted,
+            noted: noted && !hidden,
             peer,
             waiting,
         })
