@@ -106,19 +106,19 @@ fn what_could_not_be_read_before_a_stop_without_a_peer_is_looked_for() {
         return;
     };
     let mut pair = in_sync(options);
-    let root = pair.root(Side::A, "data");
-    fs::write(root.join("f"), "on both").expect("a file");
-    flushed_equal(&pair, "data");
     pair.cut().expect("cut");
-    fs::write(root.join("new"), "the newest").expect("a file");
-    let mode = fs::Permissions::from_mode(0o0);
-    fs::set_permissions(root.join("new"), mode).expect("chmod");
-    fs::rename(root.join("new"), root.join("f")).expect("renamed");
-    wait_problem(&mut pair, "data:f", true);
+    // Made beside the root, where nobody looks into it before it cannot be.
+    let new = pair.dir().join("new");
+    fs::create_dir(&new).expect("a directory");
+    fs::write(new.join("f"), "the newest").expect("a file");
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o0)).expect("chmod");
+    let root = pair.root(Side::A, "data");
+    fs::rename(&new, root.join("d")).expect("renamed");
+    wait_problem(&mut pair, "data:d", true);
     json(&pair, Side::A, &["deactivate"]);
     pair.launch_plainly();
     pair.restore().expect("mended");
     activate(&pair, Side::B);
-    assert_all(&pair, &one(), "the newest");
+    assert_all(&pair, &["d/f".to_owned()], "the newest");
     wait_equal(&pair, "data");
 }
