@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::pauses::until;
 use common::sshd::{self, Options, Sshd};
 use nix::sys::signal::Signal;
 use osm_failover::sys::link::{Link, LinkError, LinkErrorKind, SshTarget, Target, begin, connect};
@@ -85,7 +86,7 @@ async fn bytes_go_both_ways_and_nothing_is_left_after_close() {
     throughput(&mut link).await;
     link.close(Duration::from_secs(5)).await.expect("code 0");
     let run = s.run.path().to_str().expect("utf-8").to_owned();
-    assert!(sshd::until(Duration::from_secs(5), || {
+    assert!(until(Duration::from_secs(5), || {
         control_dirs(s.run.path()).is_empty() && sshd::processes_with(&run).is_empty()
     }));
 }
@@ -99,11 +100,11 @@ async fn a_login_that_went_ahead_serves_once_and_again_after_it_ended() {
     let ahead = || begin(&to, s.run.path(), Duration::from_secs(10));
     let logins = |n: usize| {
         let there = || s.sshd.log().matches("Accepted publickey").count() == n;
-        assert!(sshd::until(Duration::from_secs(20), there), "{n} logins");
+        assert!(until(Duration::from_secs(20), there), "{n} logins");
     };
     let over = || {
         let none = || s.sshd.session_pids().is_empty();
-        assert!(sshd::until(Duration::from_secs(20), none), "no session");
+        assert!(until(Duration::from_secs(20), none), "no session");
     };
     // It has ended when it is needed: a master without a session does, or the peer closed it.
     let opening = ahead();
@@ -113,7 +114,7 @@ async fn a_login_that_went_ahead_serves_once_and_again_after_it_ended() {
             .iter()
             .any(|d| d.join("master").exists())
     };
-    assert!(sshd::until(Duration::from_secs(20), socket), "logged in");
+    assert!(until(Duration::from_secs(20), socket), "logged in");
     s.sshd.signal_sessions(Signal::SIGKILL);
     over();
     let mut link = opening.finish().await.expect("dials again");
@@ -132,7 +133,7 @@ async fn a_login_that_went_ahead_serves_once_and_again_after_it_ended() {
     logins(4);
     drop(opening);
     let run = s.run.path().to_str().expect("utf-8").to_owned();
-    assert!(sshd::until(Duration::from_secs(20), || {
+    assert!(until(Duration::from_secs(20), || {
         control_dirs(s.run.path()).is_empty() && sshd::processes_with(&run).is_empty()
     }));
 }
@@ -264,7 +265,7 @@ async fn a_port_where_nothing_listens_is_refused_and_a_silent_one_times_out() {
     let e = s.error(target(s.sshd.dir(), port, "cat")).await;
     assert_eq!(e.kind, LinkErrorKind::Refused, "{e:?}");
     let run = s.run.path().to_str().expect("utf-8").to_owned();
-    assert!(sshd::until(Duration::from_secs(5), || {
+    assert!(until(Duration::from_secs(5), || {
         sshd::processes_with(&run).is_empty()
     }));
     assert!(control_dirs(s.run.path()).is_empty());
@@ -381,7 +382,7 @@ async fn a_killed_process_leaves_nothing_for_long() {
     );
 
     let start = Instant::now();
-    let gone = sshd::until(Duration::from_secs(14), || {
+    let gone = until(Duration::from_secs(14), || {
         sshd::processes_with(&run).is_empty()
     });
     assert!(gone, "the ssh of a killed process must end by itself");

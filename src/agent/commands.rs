@@ -51,7 +51,7 @@ pub struct Commands {
     resyncs: Vec<Waiting>,
     comparing: Option<Comparing>,
     cookie: u64,
-    /// What needs the peer, asked before it was met for the first time, and when.
+    /// What needs the peer, asked while the nodes were apart, and when.
     early: Vec<(Request, Replies, Instant)>,
     /// Who waits for the end of this engine, to do by itself what it asked for.
     after: Vec<Replies>,

@@ -10,6 +10,7 @@ pub mod history;
 pub mod kinds;
 pub mod netns;
 pub mod node;
+pub mod pauses;
 pub mod random;
 pub mod sshd;
 pub mod steps;

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::pauses::Pauses;
+
 /// Names of the two nodes in every configuration written here.
 pub const NODES: [&str; 2] = ["osm1", "osm2"];
 /// How long a process may take to end after a polite signal.
 pub(super) const STOP_TIMEOUT: Duration = Duration::from_secs(15);
-/// Between two looks at the status.
-const POLL: Duration = Duration::from_millis(50);
 
 /// One of the two nodes; A is `osm1`, B is `osm2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +150,8 @@ impl Pair {
         self.dir().join("config.toml")
     }
 
-    fn home(&self, side: Side) -> PathBuf {
+    /// What belongs to a node: its roots, its state and its run directory.
+    pub fn home(&self, side: Side) -> PathBuf {
         self.dir().join(side.letter())
     }
 
@@ -413,6 +414,7 @@ impl Pair {
         good: impl Fn(&serde_json::Value) -> bool,
     ) -> Result<(), String> {
         let until = Instant::now() + timeout;
+        let mut pauses = Pauses::new();
         loop {
             let status = self.status();
             if status.as_ref().is_ok_and(&good) {
@@ -429,7 +431,7 @@ impl Pair {
                 let log = tail(&self.log(Side::A));
                 return Err(format!("not {what} after {timeout:?}: {last}\n{log}"));
             }
-            std::thread::sleep(POLL);
+            pauses.wait();
         }
     }
 

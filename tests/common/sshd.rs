@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
@@ -304,16 +304,4 @@ pub fn processes_with(text: &str) -> Vec<i32> {
         }
     }
     found
-}
-
-/// Asks again and again until `is` holds; `false` when `limit` is over.
-pub fn until(limit: Duration, mut is: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + limit;
-    while Instant::now() < end {
-        if is() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    is()
 }

@@ -6,11 +6,12 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::node::{Options, Pair, Side, tail};
+pub use super::pauses::until;
 use super::tree;
 
 /// How long anything may take that takes milliseconds on a quiet machine.
@@ -77,22 +78,6 @@ pub fn in_sync(options: Options) -> Pair {
     start(&mut pair, Side::A);
     pair.wait_in_sync(LONG).expect("in sync");
     pair
-}
-
-/// Asks again and again until `is` holds; `false` when `limit` is over.
-///
-/// The pauses grow: to ask is mostly to start a process, which takes the processor from those that are waited for.
-pub fn until(limit: Duration, mut is: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + limit;
-    let mut pause = Duration::from_millis(15);
-    while Instant::now() < end {
-        if is() {
-            return true;
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 3 / 2).min(Duration::from_millis(200));
-    }
-    is()
 }
 
 /// Starts `syncd` of a node.

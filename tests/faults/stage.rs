@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::common::node::{Pair, Side, tail};
+use crate::common::pauses::Pauses;
 use crate::common::steps::{LONG, ctl, until};
 use crate::common::tree::{self, Snapshot};
 
@@ -197,8 +198,7 @@ impl Stage {
     pub(crate) fn settle(&mut self, side: Side, crash: bool) -> Result<(), String> {
         let end = Instant::now() + LONG;
         let mut restarts = 0;
-        // A process for each question: who asks all the time takes the processor from those that are to answer.
-        let mut pause = Duration::from_millis(20);
+        let mut pauses = Pauses::new();
         loop {
             if self.restart_ended(side, crash)? {
                 restarts += 1;
@@ -228,8 +228,7 @@ impl Stage {
                 let status = status.map(|s| s.to_string()).unwrap_or_default();
                 return Err(format!("not in sync: {status}\n{log}"));
             }
-            std::thread::sleep(pause);
-            pause = (pause * 3 / 2).min(Duration::from_millis(250));
+            pauses.wait();
         }
     }
 

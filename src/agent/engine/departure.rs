@@ -115,7 +115,7 @@ impl Engine {
     }
 
     /// Whether a flush that cannot come to its end may be given up: an engine that is to end notes first what was changed.
-    pub(super) fn may_end(&self) -> bool {
+    pub(super) fn may_give_up(&self) -> bool {
         self.departure.as_ref().is_none_or(|d| d.noted)
     }
 

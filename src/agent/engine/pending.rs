@@ -8,9 +8,12 @@ use crate::agent::session::Phase;
 impl Engine {
     /// Tells the board what would be lost now, and whether somebody's flush is done.
     pub(super) fn after_work(&mut self) {
+        if self.commands.is_flushing() {
+            self.read_doubted();
+        }
         let flights = self.session.iter().flat_map(|s| s.flights.values());
-        let reading = self.jobs.values().map(|r| r.since);
-        let (mut paths, mut bytes, mut oldest) = (self.jobs.len() as u64, 0, reading.min());
+        let reading = self.jobs.values().map(|r| r.since).min();
+        let (mut paths, mut bytes, mut oldest) = (self.jobs.len() as u64, 0, reading);
         for f in flights {
             paths += f.paths.len() as u64;
             bytes += f.bytes;
@@ -33,23 +36,15 @@ impl Engine {
             s.pending.scanning = scanning;
         });
         if self.commands.is_flushing() {
-            for (path, since) in self.growth.take_doubted() {
-                if self.jobs.contains_key(&path) {
-                    self.growth.doubt(path, since);
-                } else {
-                    self.read_large(path, false, since);
-                }
-            }
             let unlooked = [self.hints.pending().1, self.carried.oldest()];
             let unlooked = unlooked.into_iter().flatten().min();
             if !scanning || self.roots.all_held() {
-                let reading = self.jobs.values().map(|r| r.since).min();
                 let first = [unlooked, reading].into_iter().flatten().min();
                 self.commands.looked_at(first);
             }
             self.note_departure();
             // Nothing of a held root is sent, so no flush can promise anything about it.
-            if self.may_end() {
+            if self.may_give_up() {
                 if let Some(why) = self.look_at_roots() {
                     self.commands.refuse_flush(&why);
                 }
@@ -69,6 +64,17 @@ impl Engine {
         }
         self.commands.expire(&self.unreachable, live);
         self.answer_early();
+    }
+
+    /// A flush waits for files of which only the end was read: they are read whole.
+    fn read_doubted(&mut self) {
+        for (path, since) in self.growth.take_doubted() {
+            if self.jobs.contains_key(&path) {
+                self.growth.doubt(path, since);
+            } else {
+                self.read_large(path, false, since);
+            }
+        }
     }
 
     /// What the index holds and the peer has not acknowledged counts as pending while no session is live.
