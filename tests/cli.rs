@@ -56,23 +56,24 @@ impl Node {
         }
     }
 
-    /// Answers one request with these bytes and tells what was asked.
-    fn owner(&self, answer: Vec<u8>) -> JoinHandle<Request> {
+    /// Answers one request after the other with these bytes and tells what was asked.
+    fn owners(&self, answers: Vec<Vec<u8>>) -> JoinHandle<Vec<Request>> {
         let run = self.dir.path().join("run");
         std::fs::create_dir_all(&run).expect("made");
         let socket = run.join("control.sock");
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(socket).expect("bound");
-        std::thread::spawn(move || {
+        let answer = move |bytes: Vec<u8>| {
             let (stream, _) = listener.accept().expect("a client");
             let mut line = String::new();
             BufReader::new(&stream)
                 .read_line(&mut line)
                 .expect("a request");
             // A client that refuses an answer closes before it is all written.
-            let _ = (&stream).write_all(&answer);
+            let _ = (&stream).write_all(&bytes);
             serde_json::from_str(&line).expect("a known request")
-        })
+        };
+        std::thread::spawn(move || answers.into_iter().map(answer).collect())
     }
 
     /// Runs a command against an owner that gives these answers.
@@ -80,9 +81,9 @@ impl Node {
         let lines = answers
             .iter()
             .map(|a| serde_json::to_string(a).expect("encodes") + "\n");
-        let owner = self.owner(lines.collect::<String>().into_bytes());
+        let owner = self.owners(vec![lines.collect::<String>().into_bytes()]);
         let ran = self.run(args);
-        (ran, owner.join().expect("the owner was asked"))
+        (ran, owner.join().expect("the owner was asked").remove(0))
     }
 }
 
@@ -134,13 +135,8 @@ fn status_of_a_running_node() {
 #[test]
 fn watch_ends_when_nobody_reads() {
     let node = Node::new();
-    let owner = node.owner(
-        serde_json::to_vec(&status("in-sync"))
-            .expect("encodes")
-            .into_iter()
-            .chain(*b"\n")
-            .collect(),
-    );
+    let answer = serde_json::to_string(&status("in-sync")).expect("encodes") + "\n";
+    let owner = node.owners(vec![answer.into_bytes()]);
     let mut child = Command::new(env!("CARGO_BIN_EXE_syncctl"))
         .args(["status", "--watch", "--json", "--node", "osm1", "--config"])
         .arg(node.config())
@@ -314,7 +310,7 @@ fn failures_of_the_owner_keep_their_code_message_and_hint() {
 fn answers_that_break() {
     let node = Node::new();
     let broken = |answer: &[u8], code: i32, words: &str| {
-        let owner = node.owner(answer.to_vec());
+        let owner = node.owners(vec![answer.to_vec()]);
         let ran = node.run("pause");
         owner.join().expect("asked");
         assert_eq!(ran.code, code);
@@ -326,6 +322,25 @@ fn answers_that_break() {
     broken(b"hello\n", 1, "expected value");
     broken(b"{\"finished\":{}}\n", 1, "unknown variant `finished`");
     broken(&vec![b' '; MAX_LINE + 1], 1, "the answer is too long");
+}
+
+/// Somebody asks a process that is just ending; what it wants of the node is done by the next one, or said of none.
+#[test]
+fn an_owner_that_ends_before_it_answers_is_asked_once_more() {
+    let node = Node::new();
+    let done = serde_json::to_vec(&done("replication is paused")).expect("encodes");
+    let owners = node.owners(vec![Vec::new(), [done, b"\n".to_vec()].concat()]);
+    let ran = node.run("pause");
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    let asked = owners.join().expect("both were asked");
+    assert_eq!(asked, [Request::Pause, Request::Pause]);
+
+    let owners = node.owners(vec![Vec::new(), Vec::new()]);
+    let ran = node.run("status --json");
+    assert_eq!((ran.code, ran.err.as_str()), (3, ""));
+    let status: Status = serde_json::from_str(&ran.out).expect("a status");
+    assert_eq!(status.role, "stopped");
+    owners.join().expect("both were asked");
 }
 
 #[test]

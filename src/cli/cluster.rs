@@ -61,29 +61,16 @@ fn state(globals: &Globals) -> Result<Status, Failure> {
         Ok(ctx) => ctx,
         Err(_) => return state_at(Path::new(DEFAULT_RUN_DIR)),
     };
-    match asked(&ctx.config.run_dir(ctx.node)) {
-        Ok(Some(status)) => Ok(status),
-        // It ended while it was asked.
-        Ok(None) | Err(Failure { code: ENDED, .. }) => {
-            Ok(crate::agent::offline_status(&ctx.config, ctx.node))
-        }
-        Err(f) => Err(f),
-    }
+    let status = asked(&ctx.config.run_dir(ctx.node))?;
+    Ok(status.unwrap_or_else(|| crate::agent::offline_status(&ctx.config, ctx.node)))
 }
-
-/// Code of [`Exit::NotRunning`].
-const ENDED: u8 = Exit::NotRunning.code();
 
 fn state_at(run_dir: &Path) -> Result<Status, Failure> {
     let stopped = || Status {
         role: "stopped".into(),
         ..Status::default()
     };
-    match asked(run_dir) {
-        Ok(status) => Ok(status.unwrap_or_else(stopped)),
-        Err(Failure { code: ENDED, .. }) => Ok(stopped()),
-        Err(f) => Err(f),
-    }
+    Ok(asked(run_dir)?.unwrap_or_else(stopped))
 }
 
 fn asked(run_dir: &Path) -> Result<Option<Status>, Failure> {

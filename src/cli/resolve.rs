@@ -84,9 +84,10 @@ fn decide(
             }
             Ok(())
         })?;
-        return answered.ok_or_else(|| {
-            Exit::NotRunning.failure("the process of this node has just ended", "run it again")
-        });
+        // Where it ended meanwhile, this command does what is asked by itself, as for a node that is not active.
+        if let Some(outcome) = answered {
+            return Ok(outcome);
+        }
     }
     let keep = match args.keep {
         // A dry run asks nothing of the peer.

@@ -13,9 +13,6 @@ use crate::wire::control::{Failure, Request, Status};
 /// How often `--watch` asks.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Code of [`Exit::NotRunning`].
-const STOPPED: u8 = Exit::NotRunning.code();
-
 /// Is the other node in step, and what would be lost if not?
 ///
 /// The first line is the answer, the rest says why. Ends with 0 while a process runs for this node, with 3 when none
@@ -71,14 +68,9 @@ pub fn run(args: &Args, ctx: &Context) -> Result<Exit, Failure> {
 }
 
 fn fetch(ctx: &Context) -> Result<(Status, Exit), Failure> {
-    let outcome = match ask(ctx, &Request::Status, SHORT_WAIT, &mut ignore) {
-        Ok(Some(outcome)) => outcome,
-        // None runs, or the one that was asked ended before it answered.
-        Ok(None) | Err(Failure { code: STOPPED, .. }) => {
-            let status = crate::agent::offline_status(&ctx.config, ctx.node);
-            return Ok((status, Exit::NotRunning));
-        }
-        Err(e) => return Err(e),
+    let Some(outcome) = ask(ctx, &Request::Status, SHORT_WAIT, &mut ignore)? else {
+        let status = crate::agent::offline_status(&ctx.config, ctx.node);
+        return Ok((status, Exit::NotRunning));
     };
     let status = outcome.status.ok_or_else(|| {
         let hint = "syncctl and the running process are of different versions: restart it";

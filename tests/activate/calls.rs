@@ -1,8 +1,13 @@
 //! Calls that come twice, at the same time, at the wrong time, or to a process that does not answer.
 
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use crate::common::node::{Pair, Side};
 use crate::common::steps::{
@@ -141,6 +146,36 @@ fn a_process_that_hangs_is_ended() {
     activate(&pair, Side::A);
     let pid = pair.daemon(Side::A).expect("it runs");
     signal(i32::try_from(pid).expect("a pid"), "STOP");
+    let (code, text) = ctl(&pair, Side::A, &["deactivate", "--timeout", "1s"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("did not answer"), "{text}");
+    assert_eq!(pair.daemon(Side::A), None);
+    activate(&pair, Side::A);
+}
+
+/// Connects and goes until the kernel would have a further one wait.
+fn fill_queue(path: &Path) {
+    let to = UnixAddr::new(path).expect("an address");
+    loop {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None).expect("a socket");
+        match connect(socket.as_raw_fd(), &to) {
+            Ok(()) => {}
+            Err(Errno::EAGAIN) => return,
+            Err(e) => panic!("{}: {e}", path.display()),
+        }
+    }
+}
+
+/// Monitors go on asking a process that hangs, and each connection stays in its queue. Once that is full the kernel has whoever
+/// connects wait.
+#[test]
+fn a_process_that_hangs_with_a_full_queue_is_ended() {
+    let pair = idle(options!());
+    activate(&pair, Side::A);
+    let pid = pair.daemon(Side::A).expect("it runs");
+    signal(i32::try_from(pid).expect("a pid"), "STOP");
+    fill_queue(&pair.home(Side::A).join("run/control.sock"));
     let (code, text) = ctl(&pair, Side::A, &["deactivate", "--timeout", "1s"]);
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("did not answer"), "{text}");

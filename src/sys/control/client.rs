@@ -10,7 +10,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, sendmsg,
+};
 
 use super::SOCKET_NAME;
 use crate::wire::control::{Answer, MAX_LINE, Request};
@@ -25,12 +28,19 @@ pub struct ControlClient {
 }
 
 impl ControlClient {
-    /// Connects to the owner of the node with this run-time directory.
+    /// Connects to the owner of the node with this run-time directory, without waiting: what hangs accepts nobody, and once
+    /// its queue is full a plain connect would hang as well.
     ///
     /// # Errors
-    /// One for which [`ControlClient::not_running`] holds if no owner listens, or another from the system.
+    /// One for which [`ControlClient::not_running`] holds if no owner listens, `WouldBlock` where its queue is full, or another
+    /// from the system.
     pub fn connect(run_dir: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(run_dir.join(SOCKET_NAME))?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let address = SocketAddrUnix::new(run_dir.join(SOCKET_NAME))?;
+        rustix::net::connect(&fd, &address)?;
+        let stream = UnixStream::from(fd);
+        stream.set_nonblocking(false)?;
         stream.set_write_timeout(Some(Duration::from_secs(5)))?;
         Ok(Self {
             stream: BufReader::new(stream),
@@ -43,6 +53,17 @@ impl ControlClient {
         matches!(
             error.kind(),
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        )
+    }
+
+    /// Whether a conversation broke because the owner ended.
+    #[must_use]
+    pub fn has_ended(error: &io::Error) -> bool {
+        matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::BrokenPipe
         )
     }
 
@@ -92,27 +113,25 @@ impl ControlClient {
     /// The next line of the answer.
     ///
     /// # Errors
-    /// `UnexpectedEof` if the owner closed the connection, `WouldBlock` or `TimedOut` when the time set is over,
-    /// `InvalidData` for a line that is no answer or is too long.
+    /// One for which [`ControlClient::has_ended`] holds if the owner closed the connection before the end of a line,
+    /// `WouldBlock` or `TimedOut` when the time set is over, `InvalidData` for a line that is no answer or is too long.
     pub fn next_answer(&mut self) -> io::Result<Answer> {
         let mut line = Vec::new();
         let limit = u64::try_from(MAX_LINE + 1).unwrap_or(u64::MAX);
-        let n = (&mut self.stream)
+        (&mut self.stream)
             .take(limit)
             .read_until(b'\n', &mut line)?;
-        if n == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the daemon closed the control connection without an answer",
-            ));
+        let bad = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+        if line.last() == Some(&b'\n') {
+            return serde_json::from_slice(&line).map_err(|e| bad(e.to_string()));
         }
-        if line.pop() != Some(b'\n') {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the daemon's answer is cut off or too long",
-            ));
+        if line.len() > MAX_LINE {
+            return Err(bad("the answer is too long".into()));
         }
-        Ok(serde_json::from_slice(&line)?)
+        Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the process closed the control connection before it answered",
+        ))
     }
 }
 
@@ -132,12 +151,17 @@ mod tests {
         let (mut server, mut client) = pair();
         server.write_all(b"{}\n{\"done\"").expect("write");
         drop(server);
+        let e = client.next_answer().expect_err("no answer");
+        assert_eq!(e.kind(), io::ErrorKind::InvalidData);
         for _ in 0..2 {
-            let e = client.next_answer().expect_err("no answer");
-            assert_eq!(e.kind(), io::ErrorKind::InvalidData);
+            let e = client.next_answer().expect_err("cut off");
+            assert!(ControlClient::has_ended(&e));
         }
-        let e = client.next_answer().expect_err("closed");
-        assert_eq!(e.kind(), io::ErrorKind::UnexpectedEof);
+
+        let (mut server, mut client) = pair();
+        server.write_all(b"{\n").expect("write");
+        let e = client.next_answer().expect_err("half an object");
+        assert_eq!(e.kind(), io::ErrorKind::InvalidData);
 
         let (mut server, mut client) = pair();
         let writer = std::thread::spawn(move || {
