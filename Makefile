@@ -26,9 +26,9 @@ test:
 	tests/run
 
 # Every call of the main scenarios fails once, and a process is killed at each: hours. FAULTS=30s takes a share of 30 s of
-# each scenario, evenly spread.
+# each scenario, evenly spread. JOBS at a time, each on a file system of its own in memory.
 faults:
-	OSM_FAULTS=$(FAULTS) $(CARGO) test --test faults -- --nocapture
+	FAULTS=$(FAULTS) JOBS=$(JOBS) CARGO=$(CARGO) tests/faults/run
 
 # Random histories of two nodes against a model of what may be where; about three a second on two cores.
 HISTORIES ?= 10000

@@ -3,7 +3,7 @@
 //!
 //! The real programs run, under a filter that has one of their system calls fail (`faults/launcher.rs`). Each scenario is
 //! run once to count its points; `cargo test` then tries a share of them, evenly spread, and says how many;
-//! `make faults` (`OSM_FAULTS=all`) tries all. A point that fails is printed with the command that replays it.
+//! `make faults` (`faults/run`, `OSM_FAULTS=all`) tries all. A point that fails is printed with the command that replays it.
 
 mod common;
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,8 @@ use super::judge::run;
 use super::scenarios::Scenario;
 use crate::common::steps::is_slow;
 
-/// Environment variable: `all`, the seconds for the share of each scenario as `30s`, or one point as
-/// `SCENARIO:FAULT:TIME:CALL`. A share is another one with each `OSM_SEED`.
+/// Environment variable: `all`, a part of all as `all:K/N` with K below N, the seconds for the share of each scenario as `30s`,
+/// or one point as `SCENARIO:FAULT:TIME:CALL`. A share is another one with each `OSM_SEED`.
 const CHOICE: &str = "OSM_FAULTS";
 /// Time for the share of one scenario, without and with the slow parts; the latter is more than a minute for all.
 const SHARE: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(6)];
@@ -31,16 +32,18 @@ pub(crate) fn try_points(scenario: &Scenario) {
         println!("{name}:{order}: met: {}; good", hit.is_some());
         return;
     }
+    let part = choice.strip_prefix("all").map(part_of);
     let seconds = choice.strip_suffix('s').and_then(|n| n.parse().ok());
     let share = seconds.map_or(SHARE[usize::from(is_slow())], Duration::from_secs);
-    if !choice.is_empty() && choice != "all" && seconds.is_none() {
+    if !choice.is_empty() && part.is_none() && seconds.is_none() {
         return;
     }
     // The peer may dial first, and what the command was to do is done by the process that answers it.
     let mut counts = (0..3).map(|_| count(scenario));
     let counted = counts.find(|(calls, _)| *calls > 0);
-    let (calls, points) = counted.unwrap_or_else(|| panic!("{name}: nothing was counted"));
-    let order = if choice == "all" {
+    let (calls, mut points) = counted.unwrap_or_else(|| panic!("{name}: nothing was counted"));
+    let order = if let Some((k, n)) = part {
+        points.retain(|p| hash(p) % n == k);
         (0..points.len()).collect()
     } else {
         let seed = std::env::var("OSM_SEED").ok();
@@ -54,7 +57,7 @@ pub(crate) fn try_points(scenario: &Scenario) {
     let begun = Instant::now();
     let (mut tried, mut missed, mut failed) = (0, 0, Vec::new());
     for at in order {
-        if choice != "all" && begun.elapsed() > share {
+        if part.is_none() && begun.elapsed() > share {
             break;
         }
         let point = &points[at];
@@ -77,6 +80,28 @@ pub(crate) fn try_points(scenario: &Scenario) {
         "{}\nand {more} more",
         told.join("\n----\n")
     );
+}
+
+/// What comes after `all`: which of how many parts.
+fn part_of(text: &str) -> (u64, u64) {
+    let parse = || {
+        let (k, n) = text.strip_prefix(':')?.split_once('/')?;
+        Some((k.parse().ok()?, n.parse().ok()?))
+    };
+    if text.is_empty() {
+        return (0, 1);
+    }
+    parse()
+        .filter(|(k, n)| k < n)
+        .expect("all:K/N with K below N")
+}
+
+/// Each part counts for itself, and not quite the same calls: which part a point belongs to is said by what it is, not by its
+/// place among the others.
+fn hash(point: &Order) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    point.to_string().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Whether the point was met; the failure with the command that makes it again.

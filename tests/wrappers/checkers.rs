@@ -12,7 +12,12 @@ const SCRIPTS: [&str; 4] = [
     "keepalived/notify.sh",
     "ocf/osm-failover",
 ];
-const BASH: [&str; 3] = ["tests/run", "tests/install", "tests/cluster/run"];
+const BASH: [&str; 4] = [
+    "tests/run",
+    "tests/install",
+    "tests/cluster/run",
+    "tests/faults/run",
+];
 
 #[test]
 fn shellcheck_is_silent() {
