@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use osm_failover::model::path::MAX_PATH;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use common::node::{Pair, Side};
+use common::node::{Options, Pair, Side};
 use common::steps::{Immutable, idle, in_sync, is_root, is_slow, must, start, until, well};
 
 /// Time for anything here, and with `make limits`.
@@ -169,6 +169,34 @@ fn a_directory_of_a_million_files_is_like_any_other() {
     assert_same(&pair);
     fs::rename(&dir, dir.with_file_name("moved")).expect("renamed");
     assert_same(&pair);
+    memory_is_bounded(&pair);
+}
+
+/// Single files that go while the standby is away, from directories that stay.
+#[test]
+fn any_number_of_files_goes_from_directories_that_stay() {
+    let files = extent(3_000, 110_000, 2_500_000);
+    let mut pair = idle(Options {
+        sync_lines: "max_delete = \"100%\"".to_owned(),
+        ..options!()
+    });
+    let a = pair.root(Side::A, "data");
+    let at = |n: u32| a.join(format!("dir {}/file {n}", n % 7));
+    (0..7).for_each(|n| fs::create_dir(a.join(format!("dir {n}"))).expect("a directory"));
+    for n in 0..files {
+        fs::write(at(n), "").expect("a file");
+    }
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(patience()).expect("in sync");
+    pair.cut().expect("cut");
+    for n in (0..files).filter(|n| n % 1000 != 0) {
+        fs::remove_file(at(n)).expect("removed");
+    }
+    fs::write(a.join("dir 0/new"), "comes before they go").expect("written");
+    pair.restore().expect("mended");
+    pair.wait_in_sync(patience()).expect("in sync again");
+    assert_same(&pair);
+    assert_eq!(listing(&a).len(), 7 + (files as usize).div_ceil(1000) + 1);
     memory_is_bounded(&pair);
 }
 

@@ -5,6 +5,7 @@
 //! A record is dropped only after tree and index were synced, so power loss at any instant leaves a
 //! tree that can be brought to the end of a batch.
 
+mod open;
 mod prepare;
 mod tell;
 
@@ -16,11 +17,11 @@ use super::aging::Aging;
 use super::hooks::Hooks;
 use super::incoming::Incoming;
 use super::node::{Node, NodeError, NodeRoot};
-use super::perform::{Fault, Outcome, Performer, Planned, Replay};
+use super::perform::{Fault, Outcome, Performer, Replay};
 use super::redo::{Record, Step};
 use super::staging::{Slots, Staging};
 use crate::index::epochs::EpochsError;
-use crate::index::journal::{JournalError, Left};
+use crate::index::journal::JournalError;
 use crate::index::store::StoreError;
 use crate::model::batch::{Batch, Lacked, Op};
 use crate::model::epoch::{History, Seq};
@@ -75,120 +76,7 @@ pub struct Receiving {
     aging: Aging,
 }
 
-/// What an earlier process left, and what that says of the tree.
-#[derive(Default)]
-struct Again {
-    records: Vec<Record>,
-    /// So many of them, the first ones, are not done again: what the node wrote since is newer.
-    passed: usize,
-    planned: Planned,
-    /// Batches were not synced: a power cut may have taken more than the journal can tell, and may have left files of the
-    /// right size and time whose bytes never reached the disk.
-    torn: bool,
-    /// Everything is to be compared with the peer.
-    doubtful: bool,
-}
-
 impl Receiving {
-    /// Takes over an opened node: records of an earlier process are rolled forward, left-over slots removed.
-    ///
-    /// # Errors
-    /// [`ApplyError`] where that is impossible; the records stay.
-    pub fn open(mut node: Node, sync: bool) -> Result<Self, ApplyError> {
-        let staging = Staging::open(&node).map_err(ApplyError::Stage)?;
-        let lsn = node.store.number("lsn")?.max(node.epochs.passed());
-        let left = std::mem::take(&mut node.left);
-        let aging = Aging::open(&node, left.rebooted, clock::uptime())?;
-        let mut this = Self {
-            node,
-            staging,
-            incoming: Incoming::new(sync),
-            sync,
-            first: false,
-            lsn,
-            unsynced: !left.records.is_empty(),
-            hooks: None,
-            aging,
-        };
-        let Again {
-            records,
-            passed,
-            planned,
-            torn,
-            mut doubtful,
-        } = this.still_to_do(&left);
-        let planned = &planned;
-        let rescuer = Replay { planned, at: 0 };
-        Performer::new(&mut this.node, &mut this.staging, Some(rescuer), sync).rescue(&records)?;
-        let mut at = 0;
-        for record in records.into_iter().skip(passed) {
-            let outcome = this.perform(&record, Some(Replay { planned, at }))?;
-            at += record.steps.len() as u64;
-            tracing::info!(
-                "rolled forward {} steps of batch {} after a crash",
-                record.steps.len(),
-                record.lsn
-            );
-            for path in outcome
-                .wants
-                .iter()
-                .chain(outcome.problems.iter().map(|p| &p.path))
-            {
-                tracing::warn!(
-                    "{} was not as the journal left it; everything is compared with the peer",
-                    this.node.show(path)
-                );
-                doubtful = true;
-            }
-        }
-        if torn {
-            this.node.store.forget_hashes()?;
-        }
-        if doubtful {
-            this.node.epochs.set_catching_up(true)?;
-        }
-        this.checkpoint()?;
-        this.staging.sweep().map_err(ApplyError::Stage)?;
-        Ok(this)
-    }
-
-    /// The records that an earlier process left, and which of them are to be done again.
-    fn still_to_do(&mut self, left: &Left) -> Again {
-        let mut again = Again::default();
-        let passed = self.node.epochs.passed();
-        for body in &left.records {
-            let Ok(record) = postcard::from_bytes::<Record>(body) else {
-                tracing::error!(
-                    "a record of the redo journal cannot be read and is left out; everything is compared with the peer"
-                );
-                again.doubtful = true;
-                continue;
-            };
-            // A slot of that name made now would be taken for the one of the record, should this process crash as well.
-            for (_, name) in record.steps.iter().filter_map(|(_, step)| step.slot()) {
-                self.staging.pass(name);
-            }
-            if record.lsn <= passed {
-                again.passed += 1;
-                again.records.push(record);
-            } else if record.lsn > self.lsn || left.rebooted {
-                // (Without a reboot the kernel still holds every write, so what the index has is done.)
-                again.planned.add(&record.steps);
-                again.records.push(record);
-            }
-        }
-        if again.passed > 0 && left.rebooted {
-            tracing::warn!(
-                "{} records of the redo journal could not be brought to the disk while this node was active, and are left out: what it wrote since is newer",
-                again.passed
-            );
-        }
-        let unsynced = !self.sync || self.node.index_fresh;
-        again.torn = left.rebooted && left.records.len() > again.passed && unsynced;
-        again.doubtful |= again.torn;
-        again
-    }
-
     /// Applies a batch: when this returns, it is done as far as `durability` promises.
     ///
     /// # Errors
@@ -241,9 +129,7 @@ impl Receiving {
             let last = record.steps.iter().rfind(|(_, s)| *s.path() == p.path);
             matches!(last, Some((_, Step::Lack { .. })))
         });
-        outcome.wants.extend(done.wants);
-        outcome.problems.extend(done.problems);
-        outcome.preserved += done.preserved;
+        outcome.add(done);
         self.tell(noted, &outcome);
         if self.node.journal.len() > CHECKPOINT {
             self.checkpoint()?;
@@ -278,6 +164,35 @@ impl Receiving {
         Ok(Step::Lack { path, wanted })
     }
 
+    /// Deletes, at the end of a round that began at `since`, a part of what the sender at `head` has no more: there is more than
+    /// one record is to hold. A crash before the round is settled has it begin anew, which finds the rest.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub fn delete(
+        &mut self,
+        gone: &[TreePath],
+        since: Seq,
+        head: Seq,
+    ) -> Result<Outcome, ApplyError> {
+        self.all_is_here()?;
+        let delete = |path: &TreePath| (head, Op::Delete { path: path.clone() });
+        self.apply(Batch {
+            number: 0,
+            head: since,
+            ops: gone.iter().map(delete).collect(),
+        })
+    }
+
+    /// Everything new is in place, and is on the disk before anything goes.
+    fn all_is_here(&mut self) -> Result<(), ApplyError> {
+        if self.first {
+            self.checkpoint()?;
+            self.first = false;
+        }
+        Ok(())
+    }
+
     /// Ends a round of comparing: removes `gone`, then this node's data is `history`'s but for `unread`, which the sender
     /// could not read.
     ///
@@ -289,10 +204,7 @@ impl Receiving {
         unread: &[TreePath],
         history: History,
     ) -> Result<Outcome, ApplyError> {
-        if self.first {
-            self.checkpoint()?;
-            self.first = false;
-        }
+        self.all_is_here()?;
         let head = history.head();
         let gone = gone.iter().cloned().map(|path| Step::Delete { path });
         let lacked = unread.iter().cloned().map(|path| Step::Lack {

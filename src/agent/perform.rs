@@ -89,6 +89,16 @@ pub struct Outcome {
     pub lacks_more: bool,
 }
 
+impl Outcome {
+    /// What came of further steps.
+    pub fn add(&mut self, further: Self) {
+        self.wants.extend(further.wants);
+        self.problems.extend(further.problems);
+        self.preserved += further.preserved;
+        self.lacks_more |= further.lacks_more;
+    }
+}
+
 /// Does the steps of one record.
 pub struct Performer<'a> {
     pub(super) node: &'a mut Node,

@@ -26,7 +26,7 @@ use super::perform::Outcome;
 use super::survey::note_whether_all_was_seen;
 use super::unseen::SEEN;
 use crate::model::batch::Lacked;
-use crate::model::epoch::Seq;
+use crate::model::epoch::{History, Seq};
 use crate::model::path::TreePath;
 use crate::wire::control::ResyncReport;
 use crate::wire::message::{Message, Named, Range};
@@ -75,7 +75,8 @@ impl Receiver {
     /// Begins; `since` is the last sequence number both share.
     #[must_use]
     pub fn new(side: Receiving, peer: Peer, board: Arc<Board>, since: Seq) -> Self {
-        let (going, comparison, report) = (Going::default(), None, ResyncReport::default());
+        let (comparison, report) = (None, ResyncReport::default());
+        let going = Going::new(&side.node.state_dir);
         let order = Order::new(since);
         Self {
             side,
@@ -165,10 +166,10 @@ impl Receiver {
                 history,
                 unread,
             } => {
-                let (gone, count) = self.going.take();
-                let mut outcome = self.side.settle(&gone, &unread, history)?;
+                let count = self.going.count();
+                let mut outcome = self.settle(&unread, history)?;
                 outcome.problems.extend(self.unseen());
-                self.show(&gone, &outcome);
+                self.show(&[], &outcome);
                 let node = &mut self.side.node;
                 if node.unseen.is_empty() {
                     node.index_is_complete()?;
@@ -226,6 +227,22 @@ impl Receiver {
             other => return Ok(Next::End(out_of_place(&other))),
         }
         Ok(Next::Go)
+    }
+
+    /// Ends a round: what is to go is deleted, then this node's data is `history`'s.
+    fn settle(&mut self, unread: &[TreePath], history: History) -> Result<Outcome, ApplyError> {
+        let mut going = self.going.take().map_err(ApplyError::Stage)?;
+        let mut all = Outcome::default();
+        while let Some(page) = going.next().map_err(ApplyError::Stage)? {
+            let done = self.side.delete(&page, self.since, history.head())?;
+            self.show(&page, &done);
+            all.add(done);
+        }
+        let last = going.last();
+        let done = self.side.settle(&last, unread, history)?;
+        self.show(&last, &done);
+        all.add(done);
+        Ok(all)
     }
 
     fn count(&mut self, outcome: &Outcome) {
@@ -290,7 +307,7 @@ impl Receiver {
         self.since = since;
         self.is_live = false;
         self.dry_run = dry_run;
-        self.going.take();
+        self.going.clear();
         self.missing = full.then(Missing::default);
         self.comparison = None;
         self.board.update(|s| s.peer.state = "catching-up".into());
@@ -318,7 +335,7 @@ impl Receiver {
                 if let Some(missing) = &mut self.missing {
                     missing.told(&path);
                 }
-                self.going.add(path);
+                self.going.add(path).map_err(ApplyError::Stage)?;
             }
         }
         Ok(())

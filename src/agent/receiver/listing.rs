@@ -257,7 +257,7 @@ impl Receiver {
             {
                 continue;
             }
-            self.going.add(path);
+            self.going.add(path).map_err(ApplyError::Stage)?;
         }
         Ok(())
     }
