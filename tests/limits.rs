@@ -4,18 +4,18 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use osm_failover::model::path::MAX_PATH;
 use rustix::fs::{AtFlags, Mode, OFlags};
 
 use common::node::{Options, Pair, Side};
-use common::steps::{Immutable, idle, in_sync, is_root, is_slow, must, start, until, well};
+use common::steps::{Immutable, ctl, idle, in_sync, is_root, is_slow, must, start, until, well};
 
 /// Time for anything here, and with `make limits`.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(120), Duration::from_secs(3600)];
@@ -197,6 +197,58 @@ fn any_number_of_files_goes_from_directories_that_stay() {
     pair.wait_in_sync(patience()).expect("in sync again");
     assert_same(&pair);
     assert_eq!(listing(&a).len(), 7 + (files as usize).div_ceil(1000) + 1);
+    memory_is_bounded(&pair);
+}
+
+/// Whoever compares is told of every difference, however many there are and however slowly they are read. What is not mended
+/// at once is counted, and mended by the next comparison.
+#[test]
+fn any_number_of_differences_is_told() {
+    let files = extent(5_000, 30_000, 1_000_000);
+    let mut pair = idle(options!());
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    for dir in 0..7 {
+        fs::create_dir(a.join(format!("dir {dir}"))).expect("a directory");
+    }
+    for n in 0..files {
+        fs::write(a.join(format!("dir {}/file {n}", n % 7)), "").expect("a file");
+    }
+    start(&mut pair, Side::A);
+    pair.wait_in_sync(patience()).expect("in sync");
+    for dir in 0..7 {
+        let dir = b.join(format!("dir {dir}"));
+        must("chmod", &["-R", "g+w", &dir.display().to_string()]);
+    }
+    let wanted = u64::from(files) + 7;
+    let mut asked = Command::new(env!("CARGO_BIN_EXE_syncctl"));
+    asked.arg("--config").arg(pair.config());
+    asked.args(["--node", "osm1", "--json", "verify"]);
+    let mut asked = asked.stdout(Stdio::piped()).spawn().expect("syncctl");
+    let mut lines = BufReader::new(asked.stdout.take().expect("piped")).lines();
+    lines.next().expect("a line").expect("read");
+    // Nobody reads for a while: what is not taken is not found yet, and everything else goes on.
+    fs::write(a.join("meanwhile"), "changed").expect("written");
+    let there = || b.join("meanwhile").exists();
+    assert!(until(patience(), there));
+    let lines: Vec<_> = lines.map(|l| l.expect("read")).collect();
+    assert_eq!(asked.wait().expect("it ends").code(), Some(1));
+    assert_eq!(
+        lines.len() as u64,
+        wanted,
+        "with the last line, without the first"
+    );
+    let last: serde_json::Value =
+        serde_json::from_str(lines.last().expect("a line")).expect("JSON");
+    assert_eq!(last["done"]["differences"], wanted, "{last}");
+    let left = last["done"]["message"]
+        .as_str()
+        .is_some_and(|m| m.contains("run it again"));
+    well(&pair, Side::A, &["flush", "--timeout", "1h"]);
+    let (code, text) = ctl(&pair, Side::A, &["verify"]);
+    assert!(code == 0 || left, "{last}: {text}");
+    well(&pair, Side::A, &["flush", "--timeout", "1h"]);
+    well(&pair, Side::A, &["verify"]);
+    assert_same(&pair);
     memory_is_bounded(&pair);
 }
 

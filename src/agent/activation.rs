@@ -263,7 +263,7 @@ async fn told_to_end(events: &mut mpsc::Receiver<Event>) {
                     message: "this node is about to become active".into(),
                     hint: "try again in a moment".into(),
                 };
-                let _ = replies.send(Answer::Error(f));
+                replies.send(Answer::Error(f));
             }
             Some(_) => {}
         }

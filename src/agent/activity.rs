@@ -227,11 +227,11 @@ impl Activity<'_> {
                     continue;
                 }
                 Ok(Some(Event::Command(Request::Approve { .. }, replies))) => {
-                    let _ = replies.send(failure(6, why, APPROVE));
+                    replies.send(failure(6, why, APPROVE));
                     continue;
                 }
                 Ok(Some(Event::Command(_, replies))) => {
-                    let _ = replies.send(failure(6, why, REMEDY));
+                    replies.send(failure(6, why, REMEDY));
                     continue;
                 }
                 Ok(Some(Event::LinkUp(peer) | Event::Dialled(peer))) => {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::engine::Replies;
+use super::replies::Replies;
 use super::round::Round;
 use super::session::Brought;
 use crate::sys::tree::Root;
@@ -14,6 +14,12 @@ use crate::wire::control::{Answer, Failure, Outcome, Progress, Request, ResyncRe
 
 /// Time between two progress lines.
 const PROGRESS: Duration = Duration::from_millis(500);
+
+/// Answers that nobody took yet, beyond which a comparison does not go on.
+const MAX_UNTAKEN: usize = 10_000;
+
+/// Time after which somebody who takes answers slowly may have taken some.
+const SLOW: Duration = Duration::from_millis(20);
 
 /// How long a command that needs the peer goes on trying to reach it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,8 +46,16 @@ struct Comparing {
     quick: bool,
     round: Option<Round>,
     found: u64,
+    /// Of these, how many are not sent again.
+    left: u64,
     paths: u64,
     told: Instant,
+}
+
+impl Comparing {
+    fn has_room(&self) -> bool {
+        self.replies.untaken() < MAX_UNTAKEN
+    }
 }
 
 /// The commands under way.
@@ -84,7 +98,8 @@ impl Commands {
     /// Whether a comparison can go on.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.comparing.as_ref().is_some_and(|c| c.round.is_some())
+        let goes_on = |c: &Comparing| c.round.is_some() && c.has_room();
+        self.comparing.as_ref().is_some_and(goes_on)
     }
 
     /// How long until something times out.
@@ -98,7 +113,11 @@ impl Commands {
             .min();
         let early = self.early.iter();
         let early = early.map(|(.., asked)| (*asked + PATIENCE).saturating_duration_since(now));
-        let progress = (!self.resyncs.is_empty() || self.comparing.is_some()).then_some(PROGRESS);
+        let progress = match &self.comparing {
+            Some(c) if !c.has_room() => Some(SLOW),
+            Some(_) => Some(PROGRESS),
+            None => (!self.resyncs.is_empty()).then_some(PROGRESS),
+        };
         [flush, early.min(), progress]
             .into_iter()
             .flatten()
@@ -154,7 +173,7 @@ impl Commands {
         self.flushes.retain(|f| {
             let Some(upto) = f.upto else { return true };
             if quiet && oldest.is_none_or(|o| o > upto) {
-                let _ = f.replies.send(Answer::Done(done(
+                f.replies.send(Answer::Done(done(
                     "everything changed before this command is on the peer",
                 )));
                 return false;
@@ -167,7 +186,7 @@ impl Commands {
     pub fn refuse_flush(&mut self, why: &str) {
         for f in self.flushes.drain(..) {
             let hint = "mend the cause; syncctl status shows when it goes on";
-            let _ = f.replies.send(failure(6, why, hint));
+            f.replies.send(failure(6, why, hint));
         }
     }
 
@@ -194,7 +213,7 @@ impl Commands {
                     "see syncctl check",
                 )
             };
-            let _ = f.replies.send(answer);
+            f.replies.send(answer);
             false
         });
         self.resyncs.retain_mut(|w| {
@@ -203,7 +222,7 @@ impl Commands {
             }
             if w.told.elapsed() >= PROGRESS {
                 w.told = now;
-                let _ = w.replies.send(Answer::Progress(Progress {
+                w.replies.send(Answer::Progress(Progress {
                     phase: "waiting".into(),
                     ..Progress::default()
                 }));
@@ -214,7 +233,7 @@ impl Commands {
             && c.told.elapsed() >= PROGRESS
         {
             c.told = now;
-            let _ = c.replies.send(Answer::Progress(Progress {
+            c.replies.send(Answer::Progress(Progress {
                 phase: "comparing".into(),
                 paths: c.paths,
                 ..Progress::default()
@@ -252,7 +271,7 @@ impl Commands {
                 resync: Some(report),
                 ..done("the peer is up to date")
             };
-            let _ = w.replies.send(Answer::Done(outcome));
+            w.replies.send(Answer::Done(outcome));
         }
     }
 
@@ -264,7 +283,7 @@ impl Commands {
                 return true;
             }
             let text = format!("the peer cannot be reached: {why}");
-            let _ = w.replies.send(failure(4, text, "see syncctl check"));
+            w.replies.send(failure(4, text, "see syncctl check"));
             false
         });
     }
@@ -272,14 +291,14 @@ impl Commands {
     /// Replication halted.
     pub fn halted(&mut self, code: u8, text: &str) {
         for w in self.resyncs.drain(..) {
-            let _ = w.replies.send(failure(code, text, "see syncctl status"));
+            w.replies.send(failure(code, text, "see syncctl status"));
         }
     }
 
     /// The session ended.
     pub fn session_ended(&mut self, why: &str) {
         if let Some(c) = self.comparing.take() {
-            let _ = c.replies.send(failure(
+            c.replies.send(failure(
                 4,
                 format!("the session with the peer ended: {why}"),
                 "try again once it is in sync",
@@ -294,7 +313,7 @@ impl Commands {
         let comparing = self.comparing.take().map(|c| c.replies);
         let early = self.early.drain(..).map(|(_, replies, _)| replies);
         for replies in flushes.chain(resyncs).chain(comparing).chain(early) {
-            let _ = replies.send(failure(6, why, "see syncctl status"));
+            replies.send(failure(6, why, "see syncctl status"));
         }
     }
 
@@ -311,6 +330,7 @@ impl Commands {
             quick,
             round: Some(round),
             found: 0,
+            left: 0,
             paths: 0,
             told: Instant::now(),
         });
@@ -320,19 +340,29 @@ impl Commands {
     pub fn difference(&mut self, answer: Answer) {
         if let Some(c) = &mut self.comparing {
             c.found += 1;
-            let _ = c.replies.send(answer);
+            c.replies.send(answer);
+        }
+    }
+
+    /// What was found last is not sent again: too much is, already.
+    pub fn not_mended(&mut self) {
+        if let Some(c) = &mut self.comparing {
+            c.left += 1;
         }
     }
 
     /// The comparison is over.
     pub fn compared(&mut self, paths: u64) {
         if let Some(c) = self.comparing.take() {
-            let message = match c.found {
-                0 => format!("{paths} paths compared, both nodes are equal"),
-                n => format!("{paths} paths compared, {n} differ"),
+            let message = match (c.found, c.left) {
+                (0, _) => format!("{paths} paths compared, both nodes are equal"),
+                (n, 0) => format!("{paths} paths compared, {n} differ"),
+                (n, left) => format!(
+                    "{paths} paths compared, {n} differ, of which {left} are not sent again yet: run it again"
+                ),
             };
             tracing::info!("{message}");
-            let _ = c.replies.send(Answer::Done(Outcome {
+            c.replies.send(Answer::Done(Outcome {
                 differences: Some(c.found),
                 ..done(message)
             }));
@@ -342,7 +372,7 @@ impl Commands {
     /// The comparison's listing, to go on with it.
     pub fn take_comparison(&mut self, room: bool) -> Option<(bool, Round)> {
         let c = self.comparing.as_mut()?;
-        if room {
+        if room && c.has_room() {
             c.round.take().map(|r| (c.quick, r))
         } else {
             None
@@ -369,7 +399,7 @@ impl Commands {
             cookies.insert(n);
             if let Err(e) = set_cookie(root, n) {
                 let hint = "the root must be writable for syncd";
-                let _ = replies.send(failure(
+                replies.send(failure(
                     1,
                     format!("root \"{}\": cannot make a cookie file: {e}", root.name),
                     hint,

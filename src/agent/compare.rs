@@ -16,9 +16,6 @@ use crate::sys::meta::xattrs_of;
 use crate::sys::tree::{Look, Seen, is_absent, list, look_at, open_regular};
 use crate::wire::message::{Differs, Named, Range};
 
-/// Most differences told.
-const MAX_DIFFERS: usize = 100_000;
-
 /// A comparison under way.
 #[derive(Debug)]
 pub struct Comparison {
@@ -122,15 +119,18 @@ impl Comparison {
     }
 
     fn note(&mut self, path: TreePath, what: String) {
-        if self.differs.len() < MAX_DIFFERS {
-            self.differs.push(Differs { path, what });
-        }
+        self.differs.push(Differs { path, what });
     }
 
-    /// Paths compared, and the differences.
+    /// The differences found since they were taken last.
+    pub fn take(&mut self) -> Vec<Differs> {
+        std::mem::take(&mut self.differs)
+    }
+
+    /// How many paths were compared.
     #[must_use]
-    pub fn finish(self) -> (u64, Vec<Differs>) {
-        (self.paths, self.differs)
+    pub fn paths(&self) -> u64 {
+        self.paths
     }
 }
 

@@ -185,7 +185,7 @@ fn close_activity(
         ),
     };
     for replies in &waiting {
-        let _ = replies.send(Answer::Done(Outcome {
+        replies.send(Answer::Done(Outcome {
             message: message.clone(),
             left: Some(left.clone()),
             ..Outcome::default()

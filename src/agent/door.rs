@@ -10,6 +10,7 @@ use super::board::Board;
 use super::engine::Event;
 use super::owner::{Site, failed};
 use super::peer::{self, Style};
+use super::replies::replies;
 use crate::sys::control::{Conn, ControlServer, Socket};
 use crate::sys::link;
 use crate::wire::control::{Answer, Failure, Outcome, Request};
@@ -173,7 +174,7 @@ async fn serve_one(mut conn: Conn, door: Door) {
             let _ = conn.answer(&answer).await;
         }
         (request, _) => {
-            let (replies, mut answers) = mpsc::unbounded_channel();
+            let (replies, mut answers) = replies();
             if events.send(Event::Command(request, replies)).await.is_err() {
                 return;
             }

@@ -42,6 +42,7 @@ use super::links::Departed;
 use super::meeting::Party;
 use super::node::NodeError;
 use super::peer::Peer;
+use super::replies::Replies;
 use super::roots::Roots;
 use super::scan::Scanner;
 use super::scrub::Scrub;
@@ -50,16 +51,13 @@ use crate::decide::{dirty::DirtySet, growth::Growth, guard::Guard, retries::Retr
 use crate::model::epoch::Seq;
 use crate::model::path::TreePath;
 use crate::sys::service::Watchdog;
-use crate::wire::control::{Answer, Request};
+use crate::wire::control::Request;
 use crate::wire::message::{Hello, Message, Role};
 
 /// Hints resolved at a time.
 const PIECE: usize = 1024;
 /// Time after which paths with problems, unsteady files and doubtful ones are looked at again.
 const RETRY: Duration = Duration::from_secs(2);
-
-/// Where the answers to a command go.
-pub type Replies = mpsc::UnboundedSender<Answer>;
 
 /// What the engine is told.
 pub enum Event {

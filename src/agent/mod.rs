@@ -38,6 +38,7 @@ pub mod pool;
 pub mod preserved;
 pub mod receiver;
 pub mod redo;
+pub mod replies;
 pub mod resolve;
 pub mod rooting;
 pub mod roots;

@@ -267,13 +267,18 @@ impl Receiver {
                 .map_err(ApplyError::from),
             None => self.listing(dir, exact, entries),
         };
-        match done {
-            Ok(()) => Ok(self.side.node.store.commit()?),
-            Err(e) => {
-                self.side.node.store.rollback();
-                Err(e)
-            }
+        if let Err(e) = done {
+            self.side.node.store.rollback();
+            return Err(e);
         }
+        self.side.node.store.commit()?;
+        let found = self.comparison.as_mut().map(Comparison::take);
+        for page in found.unwrap_or_default().chunks(PAGE) {
+            self.peer.send(Message::Differences {
+                paths: page.to_vec(),
+            });
+        }
+        Ok(())
     }
 
     /// Shows what could not be done, and no longer what now was.
@@ -343,13 +348,7 @@ impl Receiver {
 
     fn listed(&mut self) -> Result<(), ApplyError> {
         if let Some(c) = self.comparison.take() {
-            let (paths, differs) = c.finish();
-            for page in differs.chunks(PAGE) {
-                self.peer.send(Message::Differences {
-                    paths: page.to_vec(),
-                });
-            }
-            self.peer.send(Message::Compared { paths });
+            self.peer.send(Message::Compared { paths: c.paths() });
             return Ok(());
         }
         let deletes = self.going.count();

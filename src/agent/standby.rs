@@ -20,13 +20,14 @@ use self::takeover::handed_over;
 use super::apply::Receiving;
 use super::board::Board;
 use super::divergence::{Changed, differences};
-use super::engine::{Engine, Event, Parts, Ran, Replies};
+use super::engine::{Engine, Event, Parts, Ran};
 use super::hints::Hints;
 use super::meeting::{Course, DIVERGED, Party, diverged, gave_up, hello, judge};
 use super::node::Node;
 use super::owner::{apply_failure, failed, refusal};
 use super::peer::Peer;
 use super::receiver::{Next, Receiver};
+use super::replies::Replies;
 use super::scrub::Scrub;
 use super::setup::spawn_bulk;
 use super::survey;
@@ -312,17 +313,14 @@ impl<'a> Standby<'a> {
                             inactive.map_err(|e| failed(e, "see syncctl check"))?;
                             self.in_sync();
                             for replies in std::mem::take(&mut self.waiting) {
-                                let _ = mpsc::UnboundedSender::send(
-                                    &replies,
-                                    self.answer(
-                                        &Request::Resync {
-                                            full: false,
-                                            checksum: false,
-                                            dry_run: false,
-                                        },
-                                        true,
-                                    ),
-                                );
+                                replies.send(self.answer(
+                                    &Request::Resync {
+                                        full: false,
+                                        checksum: false,
+                                        dry_run: false,
+                                    },
+                                    true,
+                                ));
                             }
                             if self.until == Until::CaughtUp && hands_over.is_none() {
                                 return Ok((End::Done(receiver.report.clone()), None));
@@ -350,7 +348,7 @@ impl<'a> Standby<'a> {
                     replies,
                 ) if !caught_up => self.waiting.push(replies),
                 Event::Command(request, replies) => {
-                    let _ = replies.send(self.answer(&request, caught_up));
+                    replies.send(self.answer(&request, caught_up));
                 }
                 _ => {}
             }
@@ -426,7 +424,7 @@ impl<'a> Standby<'a> {
                     return Ok(End::Lost(why));
                 }
                 Ok(Some(Event::Command(request, replies))) => {
-                    let _ = replies.send(self.answer(&request, false));
+                    replies.send(self.answer(&request, false));
                 }
                 Ok(Some(_)) => {}
             }

@@ -4,11 +4,15 @@
 
 use super::{Engine, EngineError};
 use crate::agent::compare::{Here, here};
+use crate::agent::replies::replies;
 use crate::agent::round::Round;
 use crate::agent::session::Phase;
 use crate::model::path::TreePath;
 use crate::wire::control::{Answer, Difference};
 use crate::wire::message::{Differs, Message, Role};
+
+/// Most paths that were found to differ and are to be sent again, at any time; the next comparison finds the others.
+const MAX_MENDED: usize = 100_000;
 
 impl Engine {
     /// Starts a comparison of both trees.
@@ -74,6 +78,10 @@ impl Engine {
                 path: path.path.to_string(),
                 what,
             }));
+            if self.force.len() >= MAX_MENDED {
+                self.commands.not_mended();
+                continue;
+            }
             // Looking again at what differs mends it.
             self.send_whole(path.clone(), self.hints.now());
             self.again.add(path, self.hints.now());
@@ -89,7 +97,7 @@ impl Engine {
         let Some(round) = self.begin_compare(quick) else {
             return false;
         };
-        let (replies, _) = tokio::sync::mpsc::unbounded_channel();
+        let (replies, _) = replies();
         self.commands.compare(quick, round, replies);
         true
     }

@@ -5,17 +5,16 @@
 
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
-use super::{Engine, Replies};
+use super::Engine;
 use crate::agent::peer::Peer;
+use crate::agent::replies::{self, Answers, Replies};
 use crate::agent::session::Phase;
 use crate::wire::control::{Answer, Left, Progress, Request};
 
 /// An engine that is to end.
 pub(super) struct Departure {
     /// Where the flush tells how it went.
-    flushed: mpsc::UnboundedReceiver<Answer>,
+    flushed: Answers,
     /// The peer that asked for it.
     peer: Option<Peer>,
     /// Commands that wait for the end.
@@ -53,7 +52,7 @@ impl Engine {
                 self.paused = false;
                 self.board.update(|s| s.paused = false);
             }
-            let (sender, flushed) = mpsc::unbounded_channel();
+            let (sender, flushed) = replies::replies();
             let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
             self.command(Request::Flush { timeout_ms: ms }, sender);
             self.departure = Some(Departure {
@@ -72,7 +71,7 @@ impl Engine {
             }
         }
         if let (Some(departure), Some(replies)) = (&mut self.departure, replies) {
-            let _ = replies.send(Answer::Progress(Progress {
+            replies.send(Answer::Progress(Progress {
                 phase: "flushing".into(),
                 ..Progress::default()
             }));

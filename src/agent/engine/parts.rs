@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{Ended, Replies};
+use super::Ended;
 use crate::agent::apply::{ApplyError, Receiving};
 use crate::agent::board::Board;
 use crate::agent::bulk;
 use crate::agent::hints::Hints;
 use crate::agent::meeting::Party;
 use crate::agent::node::NodeError;
+use crate::agent::replies::Replies;
 use crate::agent::resolve::ResolveError;
 use crate::agent::scrub::Scrub;
 use crate::agent::session::Brought;

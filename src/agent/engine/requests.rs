@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
-use super::{Engine, Replies};
+use super::Engine;
 use crate::agent::board::Board;
 use crate::agent::commands::{done, failure};
 use crate::agent::divergence::{Changed, differences};
 use crate::agent::once::apart;
 use crate::agent::owner::no_such_root;
+use crate::agent::replies::Replies;
 use crate::agent::session::Phase;
 use crate::model::epoch::Keep;
 use crate::wire::control::{Answer, Outcome, Request, ResyncReport};
@@ -33,7 +34,7 @@ impl Engine {
         match request {
             Request::Status => {
                 let status = Box::new(self.board.snapshot());
-                let _ = replies.send(Answer::Done(Outcome {
+                replies.send(Answer::Done(Outcome {
                     status: Some(status),
                     ..Outcome::default()
                 }));
@@ -74,7 +75,7 @@ impl Engine {
                         names.join(", ")
                     ))),
                 };
-                let _ = replies.send(answer);
+                replies.send(answer);
             }
             Request::Resolve {
                 keep_local,
@@ -85,7 +86,7 @@ impl Engine {
                 self.depart(Duration::from_millis(timeout_ms), Some(replies));
             }
             Request::Serve | Request::Yield => {
-                let _ = replies.send(failure(
+                replies.send(failure(
                     1,
                     "this request is not for the engine",
                     "report this as a defect",
@@ -104,7 +105,7 @@ impl Engine {
             if met {
                 self.command(request, replies);
             } else {
-                let _ = replies.send(self.no_session());
+                replies.send(self.no_session());
             }
         }
     }
@@ -150,15 +151,15 @@ impl Engine {
     fn resync(&mut self, full: bool, checksum: bool, dry_run: bool, replies: Replies) {
         // Who dials during a pause is greeted, and no more.
         if (self.session.is_none() || self.paused) && !(dry_run && self.paused) {
-            let _ = replies.send(self.no_session());
+            replies.send(self.no_session());
             return;
         }
         if dry_run {
-            let _ = replies.send(self.would_send(full || checksum));
+            replies.send(self.would_send(full || checksum));
             return;
         }
         if checksum && let Err(e) = self.side.node.store.forget_hashes() {
-            let _ = replies.send(failure(1, e.to_string(), "see syncctl check"));
+            replies.send(failure(1, e.to_string(), "see syncctl check"));
             return;
         }
         self.scan_all();
@@ -240,23 +241,23 @@ impl Engine {
                 // Whether there is anything to decide shows when the nodes meet.
                 _ => self.no_session(),
             };
-            let _ = replies.send(answer);
+            replies.send(answer);
             return;
         };
         if dry_run {
             let here = match Changed::here(&self.side.node, *since) {
                 Ok(here) => here,
                 Err(e) => {
-                    let _ = replies.send(failure(1, e.to_string(), "see syncctl check"));
+                    replies.send(failure(1, e.to_string(), "see syncctl check"));
                     return;
                 }
             };
             let (found, more) = differences(&self.side.node, &here, there);
             let text = apart(&found, more, node, peer);
             for difference in found {
-                let _ = replies.send(Answer::Difference(difference));
+                replies.send(Answer::Difference(difference));
             }
-            let _ = replies.send(Answer::Done(done(text)));
+            replies.send(Answer::Done(done(text)));
             return;
         }
         if !keep_local {
@@ -264,7 +265,7 @@ impl Engine {
             let hint = format!(
                 "deactivate {node} first: move the service to {peer}, or run \"syncctl deactivate\""
             );
-            let _ = replies.send(failure(6, text, hint));
+            replies.send(failure(6, text, hint));
             return;
         }
         let verdict =
@@ -288,12 +289,12 @@ impl Engine {
                 "{} is not active; a comparison is run by the active node",
                 self.party.node
             );
-            let _ = replies.send(failure(2, text, format!("run it on {}", self.party.peer)));
+            replies.send(failure(2, text, format!("run it on {}", self.party.peer)));
             return;
         }
         let live = matches!(self.session.as_ref().map(|s| &s.phase), Some(Phase::Live));
         if !live || self.commands.is_comparing() {
-            let _ = replies.send(if live {
+            replies.send(if live {
                 failure(1, "another comparison is under way", "see syncctl status")
             } else if self.session.is_none() {
                 self.no_session()
@@ -321,5 +322,5 @@ pub fn note_pause(board: &Board, on: bool, halted: Option<&str>, replies: &Repli
         (true, Some(why)) => format!("replication is paused, and it is halted: {why}"),
         (false, Some(why)) => format!("replication is no longer paused, but it is halted: {why}"),
     };
-    let _ = replies.send(Answer::Done(done(message)));
+    replies.send(Answer::Done(done(message)));
 }

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::{End, HELLO, Standby};
 use crate::agent::apply::Receiving;
-use crate::agent::engine::{Event, Replies};
+use crate::agent::engine::Event;
 use crate::agent::owner::refusal;
 use crate::agent::peer::Peer;
+use crate::agent::replies::Replies;
 use crate::decide::crossing::{Call, Errand, prevails};
 use crate::wire::control::{Answer, Failure, Request};
 use crate::wire::message::{Hello, Message, Role};
@@ -90,7 +91,7 @@ impl Standby<'_> {
         } else {
             self.answer(request, false)
         };
-        let _ = replies.send(answer);
+        replies.send(answer);
     }
 
     /// Waits for the peer's hello, on the stream that the session is to be.

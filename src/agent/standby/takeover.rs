@@ -69,7 +69,7 @@ impl Standby<'_> {
                     return handed_over(ResyncReport::default(), name, left, &why);
                 }
                 Ok(Some(Event::Command(request, replies))) => {
-                    let _ = replies.send(self.answer(&request, false));
+                    replies.send(self.answer(&request, false));
                 }
                 Ok(Some(_)) => {}
             }

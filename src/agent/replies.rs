@@ -1,0 +1,105 @@
+//! Where the answers to a command go.
+//!
+//! Whoever answers never waits for whoever asked; who has many answers looks how many are not taken yet, and goes on later.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+
+use crate::wire::control::Answer;
+
+/// The answering end.
+#[derive(Debug, Clone)]
+pub struct Replies {
+    to: mpsc::UnboundedSender<Answer>,
+    untaken: Arc<AtomicUsize>,
+}
+
+/// The end at which answers are taken.
+#[derive(Debug)]
+pub struct Answers {
+    from: mpsc::UnboundedReceiver<Answer>,
+    untaken: Arc<AtomicUsize>,
+}
+
+/// Both ends.
+#[must_use]
+pub fn replies() -> (Replies, Answers) {
+    let (to, from) = mpsc::unbounded_channel();
+    let untaken = Arc::<AtomicUsize>::default();
+    let answers = Answers {
+        from,
+        untaken: untaken.clone(),
+    };
+    (Replies { to, untaken }, answers)
+}
+
+impl Replies {
+    /// Answers, if somebody still waits for it.
+    pub fn send(&self, answer: Answer) {
+        self.untaken.fetch_add(1, Ordering::Relaxed);
+        // Whoever went away needs no answer.
+        let _ = self.to.send(answer);
+    }
+
+    /// Whether nobody waits for answers any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.to.is_closed()
+    }
+
+    /// Returns once nobody waits for answers any more.
+    pub async fn closed(&self) {
+        self.to.closed().await;
+    }
+
+    /// How many answers are not taken yet; none where nobody will.
+    #[must_use]
+    pub fn untaken(&self) -> usize {
+        if self.to.is_closed() {
+            return 0;
+        }
+        self.untaken.load(Ordering::Relaxed)
+    }
+}
+
+impl Answers {
+    /// Waits for the next answer; `None` where none will come.
+    pub async fn recv(&mut self) -> Option<Answer> {
+        let answer = self.from.recv().await?;
+        self.untaken.fetch_sub(1, Ordering::Relaxed);
+        Some(answer)
+    }
+
+    /// The next answer, if there is one.
+    ///
+    /// # Errors
+    /// There is none yet, or none will come.
+    pub fn try_recv(&mut self) -> Result<Answer, TryRecvError> {
+        let answer = self.from.try_recv()?;
+        self.untaken.fetch_sub(1, Ordering::Relaxed);
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::control::Outcome;
+
+    #[test]
+    fn answers_are_counted_until_they_are_taken_or_nobody_will() {
+        let (replies, mut answers) = replies();
+        let answer = || Answer::Done(Outcome::default());
+        (0..5).for_each(|_| replies.send(answer()));
+        assert_eq!(replies.untaken(), 5);
+        answers.try_recv().expect("one of them");
+        assert_eq!(replies.clone().untaken(), 4);
+        drop(answers);
+        assert_eq!((replies.untaken(), replies.is_closed()), (0, true));
+        replies.send(answer());
+        assert_eq!(replies.untaken(), 0);
+    }
+}
