@@ -25,7 +25,7 @@ build:
 test:
 	tests/run
 
-# Every call of the main scenarios fails once, and a process is killed at each: hours. FAULTS=30s takes a share of 30 s of
+# Every call of the main scenarios fails once, and a process is killed at each: an hour and a half on two cores. FAULTS=30s takes a share of 30 s of
 # each scenario, evenly spread. JOBS at a time, each on a file system of its own in memory.
 faults:
 	FAULTS=$(FAULTS) JOBS=$(JOBS) CARGO=$(CARGO) tests/faults/run
