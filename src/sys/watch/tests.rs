@@ -373,7 +373,7 @@ fn lost_events_end_in_a_subtree_and_the_watch_goes_on() {
             let started = inotify::start(vec![root], exclude, sink, 500);
             b.watcher = Some(Box::new(started.expect("starts")));
         }
-        b.sink.block(true);
+        b.sink.block();
         b.write("first");
         b.sink.wait("blocked", |s| s.waiting);
         let mut files = Vec::new();
@@ -386,7 +386,7 @@ fn lost_events_end_in_a_subtree_and_the_watch_goes_on() {
         }
         fs::create_dir_all(b.at("late/meanwhile")).expect("made");
         files.push(b.write("late/meanwhile/f"));
-        b.sink.block(false);
+        b.sink.unblock();
         b.settle();
         b.assert_covered(&files);
         {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::super::*;
@@ -47,8 +47,14 @@ impl Recorder {
         self.seen.lock().expect("no test thread panicked")
     }
 
-    pub(super) fn block(&self, blocked: bool) {
-        self.lock().blocked = blocked;
+    pub(super) fn block(&self) {
+        self.lock().blocked = true;
+    }
+
+    /// Works after a panic, too.
+    pub(super) fn unblock(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.blocked = false;
         self.changed.notify_all();
     }
 
@@ -118,6 +124,13 @@ pub(super) struct Bench {
     pub(super) watcher: Option<Box<dyn Watcher>>,
     cookies: std::cell::Cell<u64>,
     _tmp: tempfile::TempDir,
+}
+
+/// A test that failed while the sink was blocked would wait for its watcher's thread without end.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.sink.unblock();
+    }
 }
 
 impl Bench {
