@@ -1,116 +1,19 @@
 //! `syncctl` as its users meet it: a process with arguments, output, exit code, and an owner process that answers,
 //! fails, falls silent or is not there.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::thread::JoinHandle;
 
 use osm_failover::cli::{client, context::Globals};
 use osm_failover::wire::control::{
-    Answer, Difference, Failure, MAX_LINE, Outcome, PeerStatus, Progress, Request, ResyncReport,
-    Status,
+    Answer, Difference, Failure, MAX_LINE, Outcome, Progress, Request, ResyncReport, Status,
 };
 
-/// A configuration in a folder of its own.
-struct Node {
-    dir: tempfile::TempDir,
-}
+#[path = "cli/owner.rs"]
+mod owner;
 
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Node {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a folder");
-        std::fs::create_dir(dir.path().join("srv")).expect("made");
-        let at = dir.path().display();
-        let text = format!(
-            "[cluster]\nname = 'c'\n[[node]]\nname = 'osm1'\ncommand = ['/bin/false']\nroot_prefix = '{at}'\n\
-             state_dir = '{at}/state'\nrun_dir = '{at}/run'\n[[node]]\nname = 'osm2'\ncommand = ['/bin/false']\n\
-             [[root]]\nname = 'r'\npath = '/srv'\n"
-        );
-        std::fs::write(dir.path().join("c.toml"), text).expect("written");
-        Self { dir }
-    }
-
-    fn config(&self) -> PathBuf {
-        self.dir.path().join("c.toml")
-    }
-
-    fn run(&self, args: &str) -> Ran {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_syncctl"));
-        command
-            .args(args.split(' '))
-            .env("OSM_CONFIG", self.config())
-            .env("OSM_NODE", "osm1");
-        let out = command.stdin(Stdio::null()).output().expect("syncctl runs");
-        Ran {
-            code: out.status.code().expect("an exit code"),
-            out: String::from_utf8(out.stdout).expect("text"),
-            err: String::from_utf8(out.stderr).expect("text"),
-        }
-    }
-
-    /// Answers one request after the other with these bytes and tells what was asked.
-    fn owners(&self, answers: Vec<Vec<u8>>) -> JoinHandle<Vec<Request>> {
-        let run = self.dir.path().join("run");
-        std::fs::create_dir_all(&run).expect("made");
-        let socket = run.join("control.sock");
-        let _ = std::fs::remove_file(&socket);
-        let listener = UnixListener::bind(socket).expect("bound");
-        let answer = move |bytes: Vec<u8>| {
-            let (stream, _) = listener.accept().expect("a client");
-            let mut line = String::new();
-            BufReader::new(&stream)
-                .read_line(&mut line)
-                .expect("a request");
-            // A client that refuses an answer closes before it is all written.
-            let _ = (&stream).write_all(&bytes);
-            serde_json::from_str(&line).expect("a known request")
-        };
-        std::thread::spawn(move || answers.into_iter().map(answer).collect())
-    }
-
-    /// Runs a command against an owner that gives these answers.
-    fn ask(&self, args: &str, answers: &[Answer]) -> (Ran, Request) {
-        let lines = answers
-            .iter()
-            .map(|a| serde_json::to_string(a).expect("encodes") + "\n");
-        let owner = self.owners(vec![lines.collect::<String>().into_bytes()]);
-        let ran = self.run(args);
-        (ran, owner.join().expect("the owner was asked").remove(0))
-    }
-}
-
-fn done(message: &str) -> Answer {
-    Answer::Done(Outcome {
-        message: message.into(),
-        ..Outcome::default()
-    })
-}
-
-fn status(peer: &str) -> Answer {
-    let peer = PeerStatus {
-        name: "osm2".into(),
-        state: peer.into(),
-        ..PeerStatus::default()
-    };
-    let status = Status {
-        node: "osm1".into(),
-        role: "active".into(),
-        peer,
-        ..Status::default()
-    };
-    Answer::Done(Outcome {
-        status: Some(Box::new(status)),
-        ..Outcome::default()
-    })
-}
+use owner::{Node, done, status};
 
 #[test]
 fn status_of_a_running_node() {
@@ -341,6 +244,23 @@ fn an_owner_that_ends_before_it_answers_is_asked_once_more() {
     let status: Status = serde_json::from_str(&ran.out).expect("a status");
     assert_eq!(status.role, "stopped");
     owners.join().expect("both were asked");
+}
+
+/// What was told already would be told twice, and be counted twice.
+#[test]
+fn an_owner_that_breaks_off_is_not_asked_again() {
+    let node = Node::new();
+    let found = Answer::Difference(Difference {
+        root: "data".into(),
+        path: "f".into(),
+        what: "content".into(),
+    });
+    let found = serde_json::to_vec(&found).expect("encodes");
+    let owners = node.owners(vec![[found, b"\n".to_vec()].concat()]);
+    let ran = node.run("verify");
+    assert_eq!((ran.code, ran.out.lines().count()), (3, 1), "{}", ran.out);
+    assert!(ran.err.contains("this is not all"), "{}", ran.err);
+    owners.join().expect("asked once");
 }
 
 #[test]

@@ -10,16 +10,26 @@ use super::replies::Replies;
 use super::round::Round;
 use super::session::Brought;
 use crate::sys::tree::Root;
-use crate::wire::control::{Answer, Failure, Outcome, Progress, Request, ResyncReport};
+use crate::wire::control::{Answer, Difference, Failure, Outcome, Progress, Request, ResyncReport};
 
 /// Time between two progress lines.
 const PROGRESS: Duration = Duration::from_millis(500);
 
-/// Answers that nobody took yet, beyond which a comparison does not go on.
-const MAX_UNTAKEN: usize = 10_000;
+/// Bytes of answers that nobody took yet, beyond which a comparison does not go on.
+const MAX_UNTAKEN: usize = 2 * 1024 * 1024;
+
+/// Bytes of the same, beyond which what the peer finds is only counted: it may find a million files in one directory, or be
+/// hostile.
+const MAX_NAMED: usize = 32 * 1024 * 1024;
+
+/// Bytes of paths that one comparison found to differ and has sent again.
+const MAX_MENDED: usize = 16 * 1024 * 1024;
 
 /// Time after which somebody who takes answers slowly may have taken some.
 const SLOW: Duration = Duration::from_millis(20);
+
+/// Time after which a peer that is sent more than it takes at once has mostly taken some.
+const SOON: Duration = Duration::from_millis(1);
 
 /// How long a command that needs the peer goes on trying to reach it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,8 +56,12 @@ struct Comparing {
     quick: bool,
     round: Option<Round>,
     found: u64,
+    /// Of these, how many are not told.
+    unnamed: u64,
     /// Of these, how many are not sent again.
     left: u64,
+    /// Bytes of the paths of the others.
+    mended: usize,
     paths: u64,
     told: Instant,
 }
@@ -95,16 +109,16 @@ impl Commands {
         !self.flushes.is_empty()
     }
 
-    /// Whether a comparison can go on.
+    /// Whether a comparison can go on; `room` where the peer takes more.
     #[must_use]
-    pub fn has_work(&self) -> bool {
-        let goes_on = |c: &Comparing| c.round.is_some() && c.has_room();
+    pub fn has_work(&self, room: bool) -> bool {
+        let goes_on = |c: &Comparing| c.round.is_some() && room && c.has_room();
         self.comparing.as_ref().is_some_and(goes_on)
     }
 
-    /// How long until something times out.
+    /// How long until something times out, or a comparison may go on; `room` where the peer takes more.
     #[must_use]
-    pub fn deadline_in(&self) -> Duration {
+    pub fn deadline_in(&self, room: bool) -> Duration {
         let now = Instant::now();
         let flush = self
             .flushes
@@ -114,7 +128,8 @@ impl Commands {
         let early = self.early.iter();
         let early = early.map(|(.., asked)| (*asked + PATIENCE).saturating_duration_since(now));
         let progress = match &self.comparing {
-            Some(c) if !c.has_room() => Some(SLOW),
+            Some(c) if c.round.is_some() && !c.has_room() => Some(SLOW),
+            Some(c) if c.round.is_some() && !room => Some(SOON),
             Some(_) => Some(PROGRESS),
             None => (!self.resyncs.is_empty()).then_some(PROGRESS),
         };
@@ -220,7 +235,7 @@ impl Commands {
             if w.replies.is_closed() {
                 return false;
             }
-            if w.told.elapsed() >= PROGRESS {
+            if w.told.elapsed() >= PROGRESS && w.replies.untaken() == 0 {
                 w.told = now;
                 w.replies.send(Answer::Progress(Progress {
                     phase: "waiting".into(),
@@ -231,6 +246,7 @@ impl Commands {
         });
         if let Some(c) = &mut self.comparing
             && c.told.elapsed() >= PROGRESS
+            && c.replies.untaken() == 0
         {
             c.told = now;
             c.replies.send(Answer::Progress(Progress {
@@ -330,37 +346,48 @@ impl Commands {
             quick,
             round: Some(round),
             found: 0,
+            unnamed: 0,
             left: 0,
+            mended: 0,
             paths: 0,
             told: Instant::now(),
         });
     }
 
-    /// A difference was found.
-    pub fn difference(&mut self, answer: Answer) {
-        if let Some(c) = &mut self.comparing {
-            c.found += 1;
-            c.replies.send(answer);
-        }
-    }
-
-    /// What was found last is not sent again: too much is, already.
-    pub fn not_mended(&mut self) {
-        if let Some(c) = &mut self.comparing {
+    /// A difference was found. `false` where it is not to be sent again now: too much is, already.
+    pub fn difference(&mut self, found: Difference) -> bool {
+        let Some(c) = &mut self.comparing else {
+            return false;
+        };
+        let mends = c.mended + found.path.len() <= MAX_MENDED;
+        if mends {
+            c.mended += found.path.len();
+        } else {
             c.left += 1;
         }
+        c.found += 1;
+        if c.replies.untaken() < MAX_NAMED {
+            c.replies.send(Answer::Difference(found));
+        } else {
+            c.unnamed += 1;
+        }
+        mends
     }
 
     /// The comparison is over.
     pub fn compared(&mut self, paths: u64) {
         if let Some(c) = self.comparing.take() {
-            let message = match (c.found, c.left) {
-                (0, _) => format!("{paths} paths compared, both nodes are equal"),
-                (n, 0) => format!("{paths} paths compared, {n} differ"),
-                (n, left) => format!(
-                    "{paths} paths compared, {n} differ, of which {left} are not sent again yet: run it again"
-                ),
+            let mut message = match c.found {
+                0 => format!("{paths} paths compared, both nodes are equal"),
+                found => format!("{paths} paths compared, {found} differ"),
             };
+            if c.unnamed > 0 {
+                let text = "are not named, since nobody read as fast as they were found";
+                message += &format!(", {} of them {text}", c.unnamed);
+            }
+            if c.left > 0 {
+                message += &format!(", {} of them are not sent again yet: run it again", c.left);
+            }
             tracing::info!("{message}");
             c.replies.send(Answer::Done(Outcome {
                 differences: Some(c.found),

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
 
+use serde_bytes::ByteBuf;
+
 use super::hashing::hash_file;
 use super::node::Node;
 use crate::index::store::{Row, StoreError};
@@ -22,6 +24,9 @@ pub struct Comparison {
     quick: bool,
     paths: u64,
     differs: Vec<Differs>,
+    /// The directory that comes page by page, and its names in order: reading it anew for each page would cost the square of
+    /// their number.
+    names: Option<(TreePath, Vec<Vec<u8>>)>,
 }
 
 impl Comparison {
@@ -32,6 +37,7 @@ impl Comparison {
             quick,
             paths: 0,
             differs: Vec::new(),
+            names: None,
         }
     }
 
@@ -68,36 +74,36 @@ impl Comparison {
             return Ok(());
         };
         let listed: BTreeSet<&[u8]> = entries.iter().map(|n| n.name.as_slice()).collect();
-        let names = r
-            .root
-            .open_dir(&dir.path)
-            .and_then(|fd| list(fd.as_fd(), dir.path.is_root()));
+        let (after, upto) = (range.after.as_ref(), range.upto.as_ref());
+        let known = self.names.take();
+        let known = known.filter(|(of, _)| after.is_some() && of == dir);
+        let names = match known {
+            Some((_, names)) => Ok(names),
+            None => r
+                .root
+                .open_dir(&dir.path)
+                .and_then(|fd| list(fd.as_fd(), dir.path.is_root())),
+        };
         let names = match names {
             Ok(names) => names,
             // It was named among what is missing where it stands itself.
             Err(e) if is_absent(&e) => return Ok(()),
             Err(_) => {
                 // Once, however many parts are listed.
-                if range.after.is_none() {
+                if after.is_none() {
                     self.note(dir.clone(), "unreadable-on-peer".into());
                 }
                 return Ok(());
             }
         };
-        for name in names {
-            let inside = range
-                .after
-                .as_ref()
-                .is_none_or(|a| name.as_slice() > a.as_slice())
-                && range
-                    .upto
-                    .as_ref()
-                    .is_none_or(|u| name.as_slice() <= u.as_slice());
-            let Ok(path) = dir.path.join(&name) else {
+        let upto_here = |last: &ByteBuf| names.partition_point(|n| n.as_slice() <= last.as_slice());
+        let page = after.map_or(0, upto_here)..upto.map_or(names.len(), upto_here);
+        for name in names.get(page).unwrap_or_default() {
+            let Ok(path) = dir.path.join(name) else {
                 continue;
             };
             let path = TreePath::new(dir.root, path);
-            if !inside || listed.contains(name.as_slice()) {
+            if listed.contains(name.as_slice()) {
                 continue;
             }
             let seen = match r.root.look(&path.path) {
@@ -115,6 +121,7 @@ impl Comparison {
                 self.note(path, "missing-here".into());
             }
         }
+        self.names = upto.map(|_| (dir.clone(), names));
         Ok(())
     }
 
@@ -248,4 +255,52 @@ pub fn differences(ours: &Entry, theirs: &Entry) -> Vec<&'static str> {
         what.push("xattrs");
     }
     what
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::apply::tests::{apply, at, put, receiving};
+
+    /// A million names come in a thousand pages.
+    #[test]
+    fn a_directory_that_comes_in_pages_is_read_once() {
+        let tmp = tempfile::tempdir().expect("a directory");
+        let mut side = receiving(tmp.path());
+        for (head, name) in (1..).zip(["b", "d", "f"]) {
+            apply(&mut side, head, put(name, b"same"));
+        }
+        let make = |name: &str| std::fs::write(tmp.path().join("root").join(name), "of its own");
+        ["a", "c", "g"]
+            .iter()
+            .for_each(|name| make(name).expect("a file"));
+        let mut comparison = Comparison::new(false);
+        let mut page = |node: &mut Node, after: Option<&str>, upto: Option<&str>| {
+            let range = Range {
+                after: after.map(|n| ByteBuf::from(n.as_bytes())),
+                upto: upto.map(|n| ByteBuf::from(n.as_bytes())),
+            };
+            let names = ["b", "d", "f"].into_iter();
+            let inside = |n: &&str| after.is_none_or(|a| *n > a) && upto.is_none_or(|u| *n <= u);
+            let named = |n: &str| {
+                let row = node.store.lookup(&at(n)).expect("an index").expect("a row");
+                crate::agent::round::named(node, n.into(), &row).expect("an index")
+            };
+            let entries: Vec<Named> = names.filter(inside).map(named).collect();
+            let root = TreePath::new(at("x").root, crate::model::path::RelPath::root());
+            comparison
+                .listing(node, &root, Some(&range), &entries)
+                .expect("an index");
+            let found = comparison.take().into_iter();
+            let shown = |d: Differs| format!("{} {}", d.path.path, d.what);
+            found.map(shown).collect::<Vec<_>>()
+        };
+        let node = &mut side.node;
+        assert_eq!(page(node, None, Some("b")), ["a missing-here"]);
+        make("e").expect("a file");
+        assert_eq!(page(node, Some("b"), Some("d")), ["c missing-here"]);
+        // Came after the directory was read.
+        assert_eq!(page(node, Some("d"), None), ["g missing-here"]);
+        assert_eq!(page(node, Some("d"), None).len(), 2, "read anew");
+    }
 }

@@ -334,7 +334,7 @@ impl Engine {
         hints
             || scan
             || self.session.as_ref().is_some_and(Session::has_work)
-            || self.commands.has_work()
+            || self.commands.has_work(self.may_list())
     }
 
     /// The clock of the dirty set; while somebody waits for a flush, nothing settles any longer.
@@ -364,7 +364,7 @@ impl Engine {
         settle
             .min(retry)
             .min(self.disk_due_in())
-            .min(self.commands.deadline_in())
+            .min(self.commands.deadline_in(self.may_list()))
             .min(self.watchdog.due_in())
             .max(Duration::from_millis(1))
     }

@@ -1,6 +1,6 @@
 //! Where the answers to a command go.
 //!
-//! Whoever answers never waits for whoever asked; who has many answers looks how many are not taken yet, and goes on later.
+//! Whoever answers never waits for whoever asked; who has many answers looks how much is not taken yet, and goes on later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +24,15 @@ pub struct Answers {
     untaken: Arc<AtomicUsize>,
 }
 
+/// The memory that an answer takes, roughly: bytes.
+fn weight(answer: &Answer) -> usize {
+    let text = match answer {
+        Answer::Difference(d) => d.root.len() + d.path.len() + d.what.len(),
+        _ => 0,
+    };
+    size_of::<Answer>() + text
+}
+
 /// Both ends.
 #[must_use]
 pub fn replies() -> (Replies, Answers) {
@@ -39,7 +48,7 @@ pub fn replies() -> (Replies, Answers) {
 impl Replies {
     /// Answers, if somebody still waits for it.
     pub fn send(&self, answer: Answer) {
-        self.untaken.fetch_add(1, Ordering::Relaxed);
+        self.untaken.fetch_add(weight(&answer), Ordering::Relaxed);
         // Whoever went away needs no answer.
         let _ = self.to.send(answer);
     }
@@ -55,7 +64,7 @@ impl Replies {
         self.to.closed().await;
     }
 
-    /// How many answers are not taken yet; none where nobody will.
+    /// Bytes of answers that are not taken yet; none where nobody will.
     #[must_use]
     pub fn untaken(&self) -> usize {
         if self.to.is_closed() {
@@ -69,7 +78,7 @@ impl Answers {
     /// Waits for the next answer; `None` where none will come.
     pub async fn recv(&mut self) -> Option<Answer> {
         let answer = self.from.recv().await?;
-        self.untaken.fetch_sub(1, Ordering::Relaxed);
+        self.untaken.fetch_sub(weight(&answer), Ordering::Relaxed);
         Some(answer)
     }
 
@@ -79,7 +88,7 @@ impl Answers {
     /// There is none yet, or none will come.
     pub fn try_recv(&mut self) -> Result<Answer, TryRecvError> {
         let answer = self.from.try_recv()?;
-        self.untaken.fetch_sub(1, Ordering::Relaxed);
+        self.untaken.fetch_sub(weight(&answer), Ordering::Relaxed);
         Ok(answer)
     }
 }
@@ -87,16 +96,24 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::control::Outcome;
+    use crate::wire::control::Difference;
 
     #[test]
-    fn answers_are_counted_until_they_are_taken_or_nobody_will() {
+    fn answers_are_weighed_until_they_are_taken_or_nobody_will() {
         let (replies, mut answers) = replies();
-        let answer = || Answer::Done(Outcome::default());
+        let answer = || {
+            Answer::Difference(Difference {
+                root: "data".into(),
+                path: "p".repeat(1000),
+                what: "size".into(),
+            })
+        };
+        let one = weight(&answer());
+        assert!((1008..2000).contains(&one), "{one}");
         (0..5).for_each(|_| replies.send(answer()));
-        assert_eq!(replies.untaken(), 5);
+        assert_eq!(replies.untaken(), 5 * one);
         answers.try_recv().expect("one of them");
-        assert_eq!(replies.clone().untaken(), 4);
+        assert_eq!(replies.clone().untaken(), 4 * one);
         drop(answers);
         assert_eq!((replies.untaken(), replies.is_closed()), (0, true));
         replies.send(answer());

@@ -114,9 +114,10 @@ fn ask_once(
     on: &mut dyn FnMut(Event) -> Result<(), Failure>,
 ) -> Result<Asked, Failure> {
     let path = run_dir.join(SOCKET_NAME);
-    let broken = |e: io::Error| {
-        let failure = explain(&path, wait, &e);
-        if ControlClient::has_ended(&e) {
+    // Who was told a part of an answer is not told it again from the beginning.
+    let broken = |e: io::Error, heard: bool| {
+        let failure = explain(&path, wait, &e, heard);
+        if ControlClient::has_ended(&e) && !heard {
             Ok(Asked::Ended(failure))
         } else {
             Err(failure)
@@ -130,15 +131,19 @@ fn ask_once(
     let mut client = match sent {
         Ok(client) => client,
         Err(e) if ControlClient::not_running(&e) => return Ok(Asked::Nobody),
-        Err(e) => return broken(e),
+        Err(e) => return broken(e, false),
     };
+    let mut heard = false;
     loop {
         match client.next_answer() {
             Ok(Answer::Progress(p)) => on(Event::Progress(p))?,
-            Ok(Answer::Difference(d)) => on(Event::Difference(d))?,
+            Ok(Answer::Difference(d)) => {
+                heard = true;
+                on(Event::Difference(d))?;
+            }
             Ok(Answer::Done(outcome)) => return Ok(Asked::Answered(outcome)),
             Ok(Answer::Error(failure)) => return Err(failure),
-            Err(e) => return broken(e),
+            Err(e) => return broken(e, heard),
         }
     }
 }
@@ -156,13 +161,16 @@ fn ms(d: Duration) -> u64 {
 }
 
 /// In words, how a conversation broke.
-fn explain(path: &Path, wait: Duration, e: &io::Error) -> Failure {
+fn explain(path: &Path, wait: Duration, e: &io::Error, heard: bool) -> Failure {
     let asked = format!("ask the process behind {}", path.display());
     if ControlClient::has_ended(e) {
-        return Exit::NotRunning.failure(
-            format!("{asked}: it ended before it answered"),
-            "see its log for the reason",
-        );
+        let (what, hint) = if heard {
+            let hint = "this is not all; it ended, or nobody read what it found for ten minutes: try again";
+            ("it broke off in the middle of its answer", hint)
+        } else {
+            ("it ended before it answered", "see its log for the reason")
+        };
+        return Exit::NotRunning.failure(format!("{asked}: {what}"), hint);
     }
     match e.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Exit::TimedOut.failure(

@@ -1,8 +1,9 @@
 //! A hostile receiver: what it answers to a real active node, which must live on and bring its true peer up to date.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -23,13 +24,15 @@ use crate::options;
 const SESSION: Duration = Duration::from_secs(40);
 
 /// The hostile end of a session that the real node dialled.
-struct Caller {
+struct Caller<'a> {
     stream: TcpStream,
     heard: mpsc::Receiver<Message>,
+    /// The node that dialled is A of these.
+    pair: &'a Pair,
 }
 
-impl Caller {
-    fn new(stream: TcpStream) -> Self {
+impl<'a> Caller<'a> {
+    fn new(stream: TcpStream, pair: &'a Pair) -> Self {
         let (said, heard) = mpsc::channel();
         let mut from = stream.try_clone().expect("a second handle");
         std::thread::spawn(move || {
@@ -42,7 +45,11 @@ impl Caller {
         stream
             .set_write_timeout(Some(SESSION))
             .expect("a time limit");
-        Self { stream, heard }
+        Self {
+            stream,
+            heard,
+            pair,
+        }
     }
 
     fn send(&mut self, message: &Message) -> bool {
@@ -83,6 +90,38 @@ impl Caller {
             _ => None,
         });
         heard.expect("a hello")
+    }
+
+    /// Has nothing and wants nothing, until the node counts it as in sync.
+    fn in_sync(&mut self) {
+        let nothing = Message::Asked {
+            puts: 0,
+            deletes: 0,
+            bytes: 0,
+            strays: Vec::new(),
+        };
+        let mut settled = false;
+        while !settled {
+            let heard = self.wait(|m| match m {
+                Message::Listed => Some(None),
+                Message::Batch(batch) => Some(Some((batch.number, false))),
+                Message::Settle { number, .. } => Some(Some((number, true))),
+                _ => None,
+            });
+            let Some((number, last)) = heard.expect("a round") else {
+                self.send(&nothing);
+                continue;
+            };
+            self.send(&Message::Ack {
+                number,
+                wants: Vec::new(),
+                problems: Vec::new(),
+            });
+            settled = last;
+        }
+        let status = || self.pair.status();
+        let in_sync = || status().is_ok_and(|s| s["peer"]["state"] == "in-sync");
+        assert!(until(LONG, in_sync), "{:?}", self.pair.status());
     }
 
     /// Takes everything until the session ends.
@@ -145,10 +184,10 @@ fn pair() -> (Pair, TcpListener, String) {
 }
 
 /// The first call that A makes as the active node. Before it is one, it asks what the other has: nothing.
-fn active(listener: &TcpListener) -> Caller {
+fn active<'a>(listener: &TcpListener, pair: &'a Pair) -> Caller<'a> {
     loop {
         let (stream, _) = listener.accept().expect("A dials");
-        let mut caller = Caller::new(stream);
+        let mut caller = Caller::new(stream, pair);
         if caller.hello().role == Role::Active {
             return caller;
         }
@@ -158,13 +197,14 @@ fn active(listener: &TcpListener) -> Caller {
 }
 
 /// One hostile session; afterwards A must live, must have said `said`, and must bring the true B up to date.
-fn attack(name: &str, said: &str, play: impl FnOnce(&mut Caller)) {
+fn attack(name: &str, said: &str, play: impl FnOnce(&mut Caller<'_>)) {
     let (mut pair, listener, script) = pair();
     start(&mut pair, Side::A);
     let pid = pair.pid(Side::A).expect("A runs");
-    let mut caller = active(&listener);
+    let mut caller = active(&listener, &pair);
     let excluded = tree::snapshot(&pair.root(Side::A, "other")).expect("it can be read");
     play(&mut caller);
+    let stream = caller.stream;
     let heard = until(Duration::from_secs(10), || {
         let reason = pair.status().map(|s| s["peer"].to_string());
         pair.log(Side::A).contains(said) || reason.is_ok_and(|r| r.contains(said))
@@ -176,7 +216,7 @@ fn attack(name: &str, said: &str, play: impl FnOnce(&mut Caller)) {
     assert!(pair.ended(Side::A).is_none(), "{name}: A ended: {log}");
     let memory = peak(pid);
     assert!(memory <= MOST, "{name}: {memory} MiB of memory");
-    drop(caller);
+    drop(stream);
     fs::write(pair.dir().join("serve-b.sh"), script).expect("the wrapper");
     drop(listener);
     // An order to try again at once, where it waits for one.
@@ -306,6 +346,45 @@ fn wants_without_end_are_bounded() {
             }
         }
         c.until_end();
+    });
+}
+
+/// Whoever asked to compare does not read, and the peer makes up long paths that differ.
+#[test]
+fn differences_without_end_are_bounded() {
+    attack("differences", "", |c| {
+        c.meet();
+        c.in_sync();
+        let mut asked = Command::new(env!("CARGO_BIN_EXE_syncctl"));
+        asked.arg("--config").arg(c.pair.config());
+        asked.args(["--node", "osm1", "--json", "verify"]);
+        let mut asked = asked.stdout(Stdio::piped()).spawn().expect("syncctl");
+        c.wait(|m| matches!(m, Message::Compare { .. }).then_some(()))
+            .expect("a comparison");
+        let deep = "made up by a peer/".repeat(3_000);
+        let (each, messages) = (60, 200);
+        for n in 0..messages {
+            let one = |i| Differs {
+                path: at(DATA, &format!("{deep}{n}/{i}")),
+                what: "content".into(),
+            };
+            let paths = (0..each).map(one).collect();
+            assert!(c.send(&Message::Differences { paths }), "taken");
+        }
+        c.send(&Message::Compared { paths: 1 });
+        // It reads at last, and is told of what it was not told.
+        let mut heard = String::new();
+        let mut out = asked.stdout.take().expect("piped");
+        out.read_to_string(&mut heard).expect("text");
+        assert_eq!(asked.wait().expect("it ends").code(), Some(1));
+        let last = heard.lines().last().expect("a line");
+        let all = each * messages;
+        assert!(
+            last.contains(&format!("{all} differ")),
+            "{}",
+            &heard[heard.len().saturating_sub(400)..]
+        );
+        assert!(last.contains("not named"), "{last}");
     });
 }
 

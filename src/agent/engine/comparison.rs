@@ -6,13 +6,13 @@ use super::{Engine, EngineError};
 use crate::agent::compare::{Here, here};
 use crate::agent::replies::replies;
 use crate::agent::round::Round;
-use crate::agent::session::Phase;
+use crate::agent::session::{Phase, Session};
 use crate::model::path::TreePath;
-use crate::wire::control::{Answer, Difference};
+use crate::wire::control::Difference;
 use crate::wire::message::{Differs, Message, Role};
 
-/// Most paths that were found to differ and are to be sent again, at any time; the next comparison finds the others.
-const MAX_MENDED: usize = 100_000;
+/// Messages to the peer that are not written yet, beyond which a comparison does not go on.
+const MAX_LISTED: u64 = 64;
 
 impl Engine {
     /// Starts a comparison of both trees.
@@ -25,10 +25,15 @@ impl Engine {
         Some(Round::new(&self.side.node, 0, true, &[]))
     }
 
+    /// Whether the peer takes more of this node's tree.
+    pub(super) fn may_list(&self) -> bool {
+        let takes = |s: &Session| s.peer.waiting() < MAX_LISTED;
+        self.session.as_ref().is_some_and(takes)
+    }
+
     /// Lists the next piece of this node's tree.
     pub(super) fn compare_work(&mut self) -> Result<(), EngineError> {
-        let room = self.session.as_ref().is_some_and(|s| s.peer.waiting() < 64);
-        let Some((quick, mut round)) = self.commands.take_comparison(room) else {
+        let Some((quick, mut round)) = self.commands.take_comparison(self.may_list()) else {
             return Ok(());
         };
         let (mut paths, mut unreadable) = (0, Vec::new());
@@ -73,13 +78,12 @@ impl Engine {
                 .node
                 .root(path.root)
                 .map_or(String::new(), |r| r.root.name.clone());
-            self.commands.difference(Answer::Difference(Difference {
+            let mends = self.commands.difference(Difference {
                 root,
                 path: path.path.to_string(),
                 what,
-            }));
-            if self.force.len() >= MAX_MENDED {
-                self.commands.not_mended();
+            });
+            if !mends {
                 continue;
             }
             // Looking again at what differs mends it.

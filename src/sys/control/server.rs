@@ -1,7 +1,7 @@
 //! The owner's side of the control socket.
 //!
 //! One request per connection. It never answers by itself except to a client it turns away, and it bounds what a
-//! client can cost: [`MAX_CONNECTIONS`] at once, one line of `MAX_LINE` bytes, 5 s to send it and 5 s to take each answer.
+//! client can cost: [`MAX_CONNECTIONS`] at once, one line of `MAX_LINE` bytes, 5 s to send it and ten minutes to take each line of the answer.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -23,8 +23,11 @@ use crate::wire::control::{Answer, Failure, MAX_LINE, Request};
 /// Most connections at once; further ones are turned away at once.
 pub const MAX_CONNECTIONS: usize = 64;
 
-/// How long a client may take to send its request or to take a line of the answer.
+/// How long a client may take to send its request.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a client may take to take a line of the answer: somebody may read it in a pager.
+const TAKING: Duration = Duration::from_secs(600);
 
 /// How long to wait when the process has no descriptor left for a connection.
 const BREATHER: Duration = Duration::from_millis(100);
@@ -106,6 +109,7 @@ pub struct ControlServer {
     inode: u64,
     room: Arc<Semaphore>,
     patience: Duration,
+    taking: Duration,
 }
 
 impl Socket {
@@ -149,6 +153,7 @@ impl ControlServer {
             inode: socket.inode,
             room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             patience: PATIENCE,
+            taking: TAKING,
         })
     }
 
@@ -160,12 +165,24 @@ impl ControlServer {
         Self::new(Socket::bind(run_dir)?)
     }
 
+    fn conn(&self, stream: UnixStream, room: OwnedSemaphorePermit) -> Conn {
+        Conn {
+            stream,
+            line: Vec::new(),
+            fds: Vec::new(),
+            too_many_fds: false,
+            _room: room,
+            patience: self.patience,
+            taking: self.taking,
+        }
+    }
+
     /// The next connection. Give each a task of its own: its request may take 5 s to come, or never.
     pub async fn accept(&self) -> Conn {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => match Arc::clone(&self.room).try_acquire_owned() {
-                    Ok(permit) => return Conn::new(stream, permit, self.patience),
+                    Ok(permit) => return self.conn(stream, permit),
                     Err(_) => turn_away(&stream),
                 },
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -224,20 +241,10 @@ pub struct Conn {
     too_many_fds: bool,
     _room: OwnedSemaphorePermit,
     patience: Duration,
+    taking: Duration,
 }
 
 impl Conn {
-    fn new(stream: UnixStream, room: OwnedSemaphorePermit, patience: Duration) -> Self {
-        Self {
-            stream,
-            line: Vec::new(),
-            fds: Vec::new(),
-            too_many_fds: false,
-            _room: room,
-            patience,
-        }
-    }
-
     /// The client's request, once. On an error, [`ControlError::answer`] is what to tell the client.
     ///
     /// # Errors
@@ -324,10 +331,10 @@ impl Conn {
     /// Sends a line of the answer.
     ///
     /// # Errors
-    /// If the client is gone, or does not take it within 5 s.
+    /// If the client is gone, or does not take it within ten minutes.
     pub async fn answer(&mut self, answer: &Answer) -> io::Result<()> {
         let line = line_of(answer)?;
-        match timeout(self.patience, self.stream.write_all(&line)).await {
+        match timeout(self.taking, self.stream.write_all(&line)).await {
             Ok(written) => written,
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,

@@ -194,6 +194,33 @@ async fn a_silent_client_times_out_and_holds_up_nobody() {
     assert!(matches!(e, ControlError::Late), "{e}");
 }
 
+/// Somebody reads in a pager: longer than a request may take.
+#[tokio::test]
+async fn who_reads_slowly_is_waited_for_and_who_never_reads_is_not() {
+    let (dir, mut server) = server();
+    server.patience = Duration::from_millis(20);
+    let long = done(&"x".repeat(MAX_LINE / 2));
+    let mut c = ControlClient::connect(dir.path()).expect("connect");
+    c.send(&Request::Status).expect("send");
+    let mut conn = server.accept().await;
+    conn.request().await.expect("heard");
+    let line = long.clone();
+    let answering = tokio::spawn(async move { conn.answer(&line).await });
+    tokio::time::sleep(10 * server.patience).await;
+    assert!(!answering.is_finished(), "more than a socket holds");
+    let read = tokio::task::spawn_blocking(move || c.next_answer());
+    assert_eq!(read.await.expect("join").expect("all of it"), long);
+    answering.await.expect("join").expect("taken");
+
+    server.taking = Duration::from_millis(50);
+    let mut c = ControlClient::connect(dir.path()).expect("connect");
+    c.send(&Request::Status).expect("send");
+    let mut conn = server.accept().await;
+    conn.request().await.expect("heard");
+    let e = conn.answer(&long).await.expect_err("nobody reads");
+    assert_eq!(e.kind(), io::ErrorKind::TimedOut);
+}
+
 #[tokio::test]
 async fn one_connection_too_many_is_told_so() {
     let (dir, server) = server();
