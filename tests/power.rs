@@ -1,11 +1,13 @@
 //! The power goes, which is not the same as a process being killed: what was not synced is gone, on one node or on both.
 //!
-//! A seed chooses what is written, what the writer syncs, and when the power goes (`OSM_SEED=N cargo test --test power`, with
-//! `OSM_DISK=xfs` or `btrfs` on another file system than ext4).
+//! A seed chooses what is written, what the writer syncs, when the power goes, and what the disk's cache loses
+//! (`OSM_SEED=N cargo test --test power`, with `OSM_DISK=xfs` or `btrfs` on another file system than ext4).
 
 mod common;
 #[path = "power/forgotten.rs"]
 mod forgotten;
+#[path = "power/luck.rs"]
+mod luck;
 #[path = "power/middle.rs"]
 mod middle;
 #[path = "power/world.rs"]

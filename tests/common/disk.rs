@@ -1,14 +1,19 @@
 //! Disks whose power can be cut: what was not written to them by then is gone.
 //!
-//! Each is an image with a file system of its own, and the images lie on an xfs, which can clone a file at an instant. What
-//! the file system above still held in memory is not in the clone, so the clone is what the disk holds after a power cut:
-//! its journal is replayed when it is mounted. Writes reach the image in the order in which they were issued.
+//! Each is an image with a file system of its own, behind a write cache, and the images lie on an xfs, which can clone a file
+//! at an instant. What the file system above still held in memory is not in the clone, and of what the cache was not told to
+//! flush there is what luck leaves. So the clone is what a disk may hold after a power cut: its journal is replayed when it is
+//! mounted.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::cache::{Cache, Luck};
+use super::random::Random;
 
 /// A file system in an image of its own, mounted until dropped.
 pub struct Image {
@@ -122,8 +127,14 @@ impl Format {
     }
 }
 
+type Caches = Arc<Mutex<Vec<Arc<Cache>>>>;
+
 /// Where the images of disks lie.
-pub struct Bay(Image);
+pub struct Bay {
+    // They go when nothing is mounted on them any more, and before the images do.
+    caches: Caches,
+    image: Image,
+}
 
 /// The disk of one node.
 pub struct Disk {
@@ -132,6 +143,9 @@ pub struct Disk {
     at: PathBuf,
     cuts: usize,
     options: &'static str,
+    caches: Caches,
+    /// What it is now.
+    cache: Arc<Cache>,
 }
 
 impl Bay {
@@ -140,7 +154,15 @@ impl Bay {
     /// # Errors
     /// Why that cannot be done here.
     pub fn new() -> Result<Self, String> {
-        Image::new("mkfs.xfs", 4 << 30).map(Self)
+        Ok(Self {
+            caches: Caches::default(),
+            image: Image::new("mkfs.xfs", 4 << 30)?,
+        })
+    }
+
+    /// Where images that can be cloned may lie.
+    pub fn at(&self) -> &Path {
+        &self.image.at
     }
 
     /// A new disk, mounted at a directory.
@@ -149,35 +171,48 @@ impl Bay {
     /// Why it cannot be made.
     pub fn disk(&self, name: &str, at: &Path, format: Format) -> Result<Disk, String> {
         let (make, arguments, size, options) = format.making();
-        let disk = Disk {
-            bay: self.0.at.clone(),
+        let bay = self.image.at.clone();
+        let image = image(&bay, name, 0);
+        blank(&image, size).map_err(|e| e.to_string())?;
+        run(Command::new(make).args(arguments).arg(&image))?;
+        let cache = insert(&self.caches, &image)?;
+        mount(&cache.file(), at, options)?;
+        Ok(Disk {
+            bay,
             name: name.to_owned(),
             at: at.to_owned(),
             cuts: 0,
             options,
-        };
-        let image = disk.image();
-        blank(&image, size).map_err(|e| e.to_string())?;
-        run(Command::new(make).args(arguments).arg(&image))?;
-        mount(&image, at, options)?;
-        Ok(disk)
+            caches: self.caches.clone(),
+            cache,
+        })
     }
+}
+
+fn image(bay: &Path, name: &str, cuts: usize) -> PathBuf {
+    bay.join(format!("{name}-{cuts}.img"))
+}
+
+fn insert(caches: &Caches, image: &Path) -> Result<Arc<Cache>, String> {
+    let cache = Cache::new(image, &image.with_extension("cache"));
+    let cache = Arc::new(cache.map_err(|e| format!("a disk with a cache: {e}"))?);
+    let mut caches = caches.lock().unwrap_or_else(PoisonError::into_inner);
+    caches.push(cache.clone());
+    Ok(cache)
 }
 
 impl Disk {
     fn image(&self) -> PathBuf {
-        self.bay.join(format!("{}-{}.img", self.name, self.cuts))
+        image(&self.bay, &self.name, self.cuts)
     }
 
     /// The power goes now. The node goes on with what it has until [`Self::restore`].
     ///
     /// # Errors
     /// What the system says.
-    pub fn cut(&mut self) -> io::Result<()> {
-        let before = File::open(self.image())?;
+    pub fn cut(&mut self, luck: Luck, random: &mut Random) -> io::Result<()> {
         self.cuts += 1;
-        let after = File::create_new(self.image())?;
-        Ok(rustix::fs::ioctl_ficlone(after, before)?)
+        self.cache.cut(&self.image(), luck, random)
     }
 
     /// Brings everything to the disk that is mounted at a directory.
@@ -192,9 +227,10 @@ impl Disk {
     ///
     /// # Errors
     /// Why it cannot be mounted.
-    pub fn restore(&self) -> Result<(), String> {
+    pub fn restore(&mut self) -> Result<(), String> {
         unmount(&self.at);
-        mount(&self.image(), &self.at, self.options)
+        self.cache = insert(&self.caches, &self.image())?;
+        mount(&self.cache.file(), &self.at, self.options)
     }
 }
 
@@ -215,7 +251,8 @@ fn mount(image: &Path, at: &Path, options: &str) -> Result<(), String> {
         .arg(at))
 }
 
-fn unmount(at: &Path) {
+/// Takes a mount away, once nobody uses it any more.
+pub fn unmount(at: &Path) {
     if run(Command::new("umount").arg(at)).is_err() {
         // Whoever still has it open ends with the test; the mount goes with the last of them.
         let _ = run(Command::new("umount").arg("--lazy").arg(at));

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod background;
+pub mod cache;
 pub mod disk;
 pub mod extents;
 pub mod history;

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::common::cache::Luck;
 use crate::common::disk::{Bay, Disk, Format};
 use crate::common::node::{Pair, Side};
 use crate::common::random::Random;
@@ -196,17 +197,26 @@ impl World {
     }
 
     pub(crate) fn cut(&mut self, side: Side) {
-        self.disks[side as usize].cut().expect("cut");
+        let luck = Luck::draw(&mut self.random);
+        self.disks[side as usize]
+            .cut(luck, &mut self.random)
+            .expect("cut");
     }
 
     /// A node does this, and so long after it began the power of some goes, which it outlives until they are booted.
     pub(crate) fn cut_while(&mut self, hit: &[Side], after: Duration, side: Side, args: &[&str]) {
-        let Self { pair, disks, .. } = self;
+        let luck = Luck::draw(&mut self.random);
+        let Self {
+            pair,
+            disks,
+            random,
+            ..
+        } = self;
         std::thread::scope(|scope| {
             let runs = scope.spawn(|| ctl(pair, side, args));
             std::thread::sleep(after);
             for side in hit {
-                disks[*side as usize].cut().expect("cut");
+                disks[*side as usize].cut(luck, random).expect("cut");
             }
             let (code, text) = runs.join().expect("it ends");
             println!("{hit:?} after {after:?} of {args:?}: {code}: {text}");
