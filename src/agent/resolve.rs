@@ -62,7 +62,7 @@ pub struct Resolved {
     pub fine: Vec<TreePath>,
     /// Bytes of content in `ops`.
     pub bytes: u64,
-    /// Roots of which nothing was resolved.
+    /// Roots of which nothing but moves of directories was resolved.
     pub stopped: Vec<Stopped>,
 }
 
@@ -140,7 +140,6 @@ impl<'a> Resolver<'a> {
         for path in all {
             looked.extend(self.look(path));
         }
-        self.guard(&mut looked)?;
         for l in &looked {
             self.look_at_other_names(l)?;
         }
@@ -149,6 +148,8 @@ impl<'a> Resolver<'a> {
                 self.find_move(&l.path, seen)?;
             }
         }
+        // What lies below a directory that moved is not missing.
+        self.guard(&mut looked)?;
         for l in &looked {
             if let Some(seen) = &l.seen {
                 self.present(l, seen)?;

@@ -262,6 +262,31 @@ fn renames_are_no_deletions() {
     assert_eq!(files(&b), 300);
 }
 
+/// A directory by one rename, and its files one by one, so many that both names of one are not looked at together.
+#[test]
+fn renames_that_are_watched_are_no_deletions() {
+    let mut pair = many("1s");
+    let (a, b) = (pair.root(Side::A, "data"), pair.root(Side::B, "data"));
+    fs::rename(a.join("one"), a.join("a new name")).expect("renamed");
+    fs::rename(a.join("two"), a.join("a new name/two")).expect("renamed");
+    flushed_equal(&pair, "data");
+    assert_eq!(files(&b.join("a new name")), 150);
+    fs::rename(a.join("a new name"), a.join("one")).expect("renamed");
+    flushed_equal(&pair, "data");
+    for to in ["three", "before"] {
+        fs::create_dir(a.join(to)).expect("a directory");
+        let from = [a.join("one"), a.join("three")].into_iter();
+        let from = from.rev().find(|d| d.join("f0").exists()).expect("one");
+        for i in 0..150 {
+            let name = format!("f{i}");
+            fs::rename(from.join(&name), a.join(to).join(&name)).expect("renamed");
+        }
+        flushed_equal(&pair, "data");
+        assert_eq!(fs::read_dir(b.join(to)).expect("there").count(), 150);
+    }
+    pair.wait_in_sync(LONG).expect("in sync");
+}
+
 #[test]
 fn a_removal_that_is_watched_is_stopped_on_its_way() {
     let mut options = options!();

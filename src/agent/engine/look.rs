@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::{Engine, EngineError, PIECE};
 use crate::agent::node::{NodeError, NodeRoot};
 use crate::agent::resolve::Resolver;
-use crate::agent::resolve::guard::{Stopped, judge};
+use crate::agent::resolve::guard::{Stopped, Until, judge};
 use crate::agent::roots::Fitness;
 use crate::agent::scan::Found;
 use crate::agent::session::Phase;
@@ -278,7 +278,14 @@ impl Engine {
         };
         self.side.node.store.commit()?;
         for stopped in resolved.stopped {
-            self.stop(stopped);
+            match stopped.until {
+                Until::Mounted(_) => self.stop(stopped),
+                // Where so much is missing, much may have other names that were not looked at yet: the end of a scan tells.
+                Until::Back(_) => {
+                    let root = TreePath::new(stopped.root, RelPath::root());
+                    self.scan_later(root, since);
+                }
+            }
         }
         for path in &resolved.fine {
             // Whoever changed it may have opened it.
