@@ -154,6 +154,9 @@ impl Bay {
     /// # Errors
     /// Why that cannot be done here.
     pub fn new() -> Result<Self, String> {
+        if !Path::new("/dev/fuse").exists() {
+            return Err("a disk with a write cache needs /dev/fuse".to_owned());
+        }
         Ok(Self {
             caches: Caches::default(),
             image: Image::new("mkfs.xfs", 4 << 30)?,
